@@ -1,0 +1,59 @@
+"""The embedded prior: unconditional 32x32 RGB natural images, EDM preconditioning (Karras et al. 2022), 3.8 M weights.
+
+Command:  python -m experiments.train --config=configs/prior32.py --config.data=PATH --workdir=DIR
+          add --export=DIR to write the EMA weights and their card from the latest checkpoint instead of training
+Data:     Tiny ImageNet (64x64) shrunk to 32 by area means; any folder, glob or .npz of images works
+Hardware: two CPU cores (AVX-512), 110 images/s unloaded, about 90 minutes for 6,000 steps of 64 on a shared machine
+Expected: mean held-out loss over the noise levels and the sample grid are in the card
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(mode: str = "") -> ConfigDict:
+    """`mode`: "" for the real run, "smoke" for a few seconds on generated images."""
+    config = ConfigDict()
+    config.name = "prior32"
+    config.seed = 0
+    config.data = ""
+    config.data_name = "Tiny ImageNet (Stanford CS231n), train split, 64 pixels shrunk to 32 by area means"
+    config.data_licence = "non-commercial research, as ImageNet's terms"
+    config.size = 32
+    config.flip = True
+
+    config.net = ConfigDict(
+        {"channels": 64, "multipliers": (1, 1.5, 2), "blocks": 1, "attention": (2, 4), "head_channels": 32}
+        | {"patch": 2, "time_scale": 40.0, "resample_blocks": False, "dropout": 0.0, "remat": False, "dtype": "float32"}
+    )
+    config.sigma_data = 0.5
+    config.log_sigma_mean = -1.2
+    config.log_sigma_std = 1.2
+
+    config.batch = 64
+    config.steps = 6000
+    config.cooldown = 1500
+    config.warmup = 300
+    config.learning_rate = 1.5e-3
+    config.weight_decay = 0.01
+    config.clip = 1.0
+    config.b2 = 0.99
+    config.ema = 0.999
+
+    config.log_every = 20
+    config.eval_every = 1000
+    config.eval_images = 256
+    config.eval_levels = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
+    config.sample_grid = 8
+    config.sample_steps = 18
+    config.checkpoint_minutes = 4.0
+    config.keep = 2
+    if mode == "smoke":
+        config.data = "synthetic"
+        config.data_name, config.data_licence = "generated gradients", "none needed"
+        config.size, config.batch, config.steps, config.cooldown, config.warmup = 8, 8, 6, 2, 2
+        config.net.update({"channels": 8, "attention": (2,), "head_channels": 8, "multipliers": (1, 2)})
+        config.log_every, config.eval_every, config.eval_images, config.sample_grid, config.sample_steps = 1, 3, 8, 2, 3
+        config.checkpoint_minutes = 0.0
+    elif mode:
+        raise ValueError(f"mode is {mode!r}; configs/prior32.py knows '' and 'smoke'")
+    return config

@@ -1,0 +1,46 @@
+"""diffinv: inverse problems with diffusion priors, as composable pure functions in JAX."""
+
+from diffinv import charts, linalg, operators, posterior, process, samplers, sharding, times
+from diffinv.guided import Guided, guided
+from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
+from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, mixture
+from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample
+from diffinv.typing import Cost, Gaussian, Sampler, Solution, Solver, StepInfo
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cost",
+    "Gaussian",
+    "GaussianNoise",
+    "Guided",
+    "Measurement",
+    "NetworkDenoiser",
+    "PoissonNoise",
+    "Prior",
+    "Sampler",
+    "Solution",
+    "Solver",
+    "StepInfo",
+    "as_solver",
+    "charts",
+    "finite",
+    "first_bad_step",
+    "gaussian",
+    "gaussian_field",
+    "guard",
+    "guided",
+    "linalg",
+    "markov",
+    "measure",
+    "mixture",
+    "operators",
+    "posterior",
+    "process",
+    "record",
+    "remat",
+    "sample",
+    "samplers",
+    "sharding",
+    "times",
+]

@@ -1,0 +1,141 @@
+r"""Charts: geometry around a plain process. A method that runs in a chart's codes sees the picture's measurement.
+
+Blurring is a plain process in the DCT; residual shifting is a plain one about the upsampled picture; a latent model is
+a plain one in code space; a coarse stage is a plain one in coarse pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from diffinv import linalg
+from diffinv.measure import Measurement
+from diffinv.operators.base import LinearOperator, Operator
+from diffinv.prior import Prior
+from diffinv.typing import Array, Key, Sampler, State, Time
+
+
+class Chart(NamedTuple):
+    """`encode` picture -> code and `decode` code -> picture, of one sample.
+
+    `shape` is a code's, static. `linear` promises that `decode` is linear plus a constant (`decode(0)`).
+    """
+
+    encode: Callable[[Array], Array]
+    decode: Callable[[Array], Array]
+    shape: tuple[int, ...]
+    linear: bool = False
+
+
+def dct(shape: tuple[int, ...]) -> Chart:
+    """Orthonormal DCT coefficients of (H, W, C). Original; see `process.Blurring`."""
+    return Chart(linalg.dct, linalg.idct, tuple(shape), True)
+
+
+def shift(y: Array) -> Chart:
+    """The difference to `y` (H, W, C), as ResShift and CTMSR diffuse it.
+
+    Source: Yue et al. 2023, arXiv:2307.12348, eq. 1.
+    """
+    return Chart(lambda x: x - y, lambda code: code + y, tuple(y.shape), True)
+
+
+def upsample(shape: tuple[int, ...], factor: int) -> Chart:
+    """Coarse pixels: a code (H/f, W/f, C) decodes to blocks of constant value; `encode` averages blocks.
+
+    Original. `shape` is the fine picture's, static, as is `factor`. Raises ValueError where it does not divide.
+    """
+    height, width, channels = shape
+    if height % factor or width % factor:
+        raise ValueError(f"factor is {factor}; it must divide {height} and {width}: crop the picture or change it")
+    coarse = (height // factor, width // factor, channels)
+
+    def encode(x: Array) -> Array:
+        return x.reshape(coarse[0], factor, coarse[1], factor, channels).mean((1, 3))
+
+    def decode(code: Array) -> Array:
+        return jnp.repeat(jnp.repeat(code, factor, 0), factor, 1)
+
+    return Chart(encode, decode, coarse, True)
+
+
+def latent(encode: Callable[[Array], Array], decode: Callable[[Array], Array], shape: tuple[int, ...]) -> Chart:
+    """An autoencoder's codes of `shape` (static). Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1."""
+    return Chart(encode, decode, tuple(shape))
+
+
+@struct.dataclass
+class Decoded(Operator):
+    """`A(decode(code))` for a decode that is not linear."""
+
+    operator: Operator
+    chart: Chart = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.chart.shape
+
+    def __call__(self, x: Array) -> Array:
+        return self.operator(self.chart.decode(x))
+
+    def project(self, y: Array) -> Array:
+        return self.operator.project(y)
+
+
+@struct.dataclass
+class LinearDecoded(LinearOperator):
+    """`A(decode(code) - decode(0))` for a decode that is linear plus a constant."""
+
+    operator: LinearOperator
+    chart: Chart = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.chart.shape
+
+    def __call__(self, x: Array) -> Array:
+        return self.operator(jax.jvp(self.chart.decode, (jnp.zeros_like(x),), (x,))[1])
+
+
+def pull_back(chart: Chart, measurement: Measurement) -> Measurement:
+    """The measurement as seen from the chart's codes; a linear decode's constant moves into `y`. Original."""
+    if not (chart.linear and isinstance(measurement.operator, LinearOperator)):
+        return measurement.replace(operator=Decoded(measurement.operator, chart))
+    origin = chart.decode(jnp.zeros(chart.shape, jnp.finfo(measurement.y.dtype).dtype))
+    return measurement.replace(
+        operator=LinearDecoded(measurement.operator, chart), y=measurement.y - measurement.operator(origin)
+    )
+
+
+def within(chart: Chart, method: Callable[[Measurement], Sampler]) -> Callable[[Measurement], Sampler]:
+    """`method` run in the chart's codes: its measurement pulled back, a given start encoded, its final sample decoded.
+
+    A start at time t is taken as a noisy code already where its shape is the code's. Original.
+    """
+
+    def charted(measurement: Measurement) -> Sampler:
+        sampler = method(pull_back(chart, measurement))
+
+        def init(key: Key, t: Time, x: Array | None) -> State:
+            return sampler.init(key, t, x if x is None or tuple(x.shape) == chart.shape else chart.encode(x))
+
+        return Sampler(init, sampler.step, lambda key, state: chart.decode(sampler.final(key, state)))
+
+    return charted
+
+
+def encoded(chart: Chart, prior: Prior) -> Prior:
+    """A prior over pictures whose exact samples are known, seen from the codes of an orthonormal chart.
+
+    `E[z_0 | z_t] = encode(E[x_0 | x_t])` holds for isotropic processes only. Original.
+    """
+
+    def denoise(prior: Prior, z: Array, t: Time) -> Array:
+        return chart.encode(prior.denoise(chart.decode(z), t))
+
+    return Prior(prior.process, jax.tree_util.Partial(denoise, prior), chart.shape)

@@ -1,0 +1,77 @@
+"""Matrix-free linear algebra on arrays of any shape, complex-correct; and the orthonormal DCT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.fft import dctn, idctn
+
+from diffinv.typing import Array, Key
+
+
+def inner(a: Array, b: Array) -> Array:
+    """`Re <a, b>` over all coordinates: a real scalar."""
+    return jnp.sum(jnp.real(jnp.conj(a) * b))
+
+
+def norm(x: Array) -> Array:
+    """The 2-norm over all coordinates, with gradient 0 at 0 (where `jnp.linalg.norm` gives NaN)."""
+    square = inner(x, x)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def _times(a: Array, x: Array) -> Array:
+    """A real scalar times a real or complex array."""
+    return a.astype(x.dtype) * x
+
+
+def cg(matrix: Callable[[Array], Array], b: Array, iterations: int, tolerance: float = 0.0) -> Array:
+    r"""Solves `M u = b` for a Hermitian positive semi-definite `M` by conjugate gradients from 0.
+
+    A fixed number of `iterations` (static), so that it can be differentiated and vmapped; a system whose residual has
+    fallen below `tolerance |b|` stands still. Source: Hestenes & Stiefel 1952.
+    """
+    floor = (jnp.maximum(tolerance, 4 * jnp.finfo(b.dtype).eps) ** 2) * inner(b, b)
+
+    def step(state: tuple, _: None) -> tuple[tuple, None]:
+        u, r, p, rr = state
+        mp = matrix(p)
+        curvature = inner(p, mp)
+        live = (rr > floor) & (curvature > 0)
+        a = jnp.where(live, rr / jnp.where(live, curvature, 1.0), 0.0)
+        u, r_next = u + _times(a, p), r - _times(a, mp)
+        rr_next = inner(r_next, r_next)
+        p_next = r_next + _times(jnp.where(live, rr_next / jnp.where(live, rr, 1.0), 0.0), p)
+        return jax.tree.map(lambda new, old: jnp.where(live, new, old), (u, r_next, p_next, rr_next), state), None
+
+    return jax.lax.scan(step, (jnp.zeros_like(b), b, b, inner(b, b)), None, iterations)[0][0]
+
+
+def spectral_norm(matrix: Callable[[Array], Array], x: Array, iterations: int = 32) -> Array:
+    """The largest eigenvalue of a Hermitian positive semi-definite `matrix`, by power iteration from `x`.
+
+    A lower bound that converges with the spectral gap; `iterations` is static.
+    """
+
+    def step(v: Array, _: None) -> tuple[Array, Array]:
+        w = matrix(v)
+        return _times(1 / jnp.maximum(norm(w), jnp.finfo(w.dtype).tiny), w), inner(v, w)
+
+    return jax.lax.scan(step, _times(1 / norm(x), x), None, iterations)[1][-1]
+
+
+def rademacher(key: Key, x: Array) -> Array:
+    """A probe of random signs, of the shape and dtype of `x` (Hutchinson 1990)."""
+    return jax.random.rademacher(key, x.shape, x.dtype)
+
+
+def dct(x: Array) -> Array:
+    """Orthonormal DCT-II over the first two axes of (H, W, C)."""
+    return dctn(x, axes=(0, 1), norm="ortho")
+
+
+def idct(x: Array) -> Array:
+    """The inverse, and transpose, of `dct`."""
+    return idctn(x, axes=(0, 1), norm="ortho")

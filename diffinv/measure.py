@@ -1,0 +1,119 @@
+r"""Measurements: an operator, what it gave, and the law of its noise."""
+
+from __future__ import annotations
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from diffinv.linalg import inner
+from diffinv.operators.base import LinearOperator, Operator, real_scalar
+from diffinv.typing import Array, Key
+
+
+@struct.dataclass
+class Noise(abc.ABC):
+    """The law of `y` given the clean `A x`."""
+
+    @abc.abstractmethod
+    def sample(self, key: Key, clean: Array) -> Array:
+        """One draw of `y`."""
+
+    @abc.abstractmethod
+    def log_likelihood(self, y: Array, clean: Array) -> Array:
+        """`log p(y | clean)` in nats, up to a constant in `clean`."""
+
+
+def _standard_normal(key: Key, like: Array) -> Array:
+    """Unit variance in each real degree of freedom: a complex entry gets one in each part."""
+    if not jnp.iscomplexobj(like):
+        return jax.random.normal(key, like.shape, like.dtype)
+    parts = jax.random.normal(key, (2, *like.shape), like.real.dtype)
+    return jax.lax.complex(parts[0], parts[1])
+
+
+@struct.dataclass
+class GaussianNoise(Noise):
+    """`y = A x + sigma n`, `n` standard normal; `sigma` on the scale of the data ([-1, 1]); complex y: per part."""
+
+    sigma: Array | float
+
+    def sample(self, key: Key, clean: Array) -> Array:
+        return clean + real_scalar(self.sigma, clean).astype(clean.dtype) * _standard_normal(key, clean)
+
+    def log_likelihood(self, y: Array, clean: Array) -> Array:
+        return -0.5 * inner(y - clean, y - clean) / real_scalar(self.sigma, clean) ** 2
+
+
+@struct.dataclass
+class PoissonNoise(Noise):
+    r"""Photon counts: `y = 2 k / peak - 1`, `k ~ Poisson(peak (A x + 1) / 2)`.
+
+    `peak` is the expected count at the value 1; below -1 the rate is clamped to `1e-3` counts.
+    """
+
+    peak: Array | float
+
+    def _rate(self, clean: Array) -> Array:
+        return jnp.maximum(0.5 * real_scalar(self.peak, clean) * (clean + 1), 1e-3)
+
+    def sample(self, key: Key, clean: Array) -> Array:
+        counts = jax.random.poisson(key, self._rate(clean), clean.shape)
+        return 2 * counts.astype(clean.dtype) / real_scalar(self.peak, clean) - 1
+
+    def log_likelihood(self, y: Array, clean: Array) -> Array:
+        rate = self._rate(clean)
+        return jnp.sum(0.5 * real_scalar(self.peak, clean) * (y + 1) * jnp.log(rate) - rate)
+
+
+@struct.dataclass
+class Measurement:
+    """`y = A x + noise` of one sample.
+
+    Attributes:
+      operator: `A`. y: what was measured. noise: its law.
+    """
+
+    operator: Operator
+    y: Array
+    noise: Noise
+
+    @property
+    def sigma(self) -> Array | float:
+        """The noise's standard deviation, for Gaussian noise; for Poisson the deviation at mid-grey."""
+        if isinstance(self.noise, PoissonNoise):
+            return jnp.sqrt(2.0 / self.noise.peak)
+        return self.noise.sigma
+
+    def residual(self, x0: Array) -> Array:
+        """`y - A(x_0)`."""
+        return self.y - self.operator(x0)
+
+    def log_likelihood(self, x0: Array) -> Array:
+        """`log p(y | x_0)` in nats, up to a constant in `x_0`."""
+        return self.noise.log_likelihood(self.y, self.operator(x0))
+
+
+def measure(
+    key: Key, operator: Operator, x: Array, sigma: Array | float = 0.0, noise: Noise | None = None
+) -> Measurement:
+    """Measures one sample: Gaussian noise of `sigma` unless another law is given, kept in the operator's range.
+
+    Noise outside the range (on masked pixels, say) would only spoil every residual's floor. Original.
+    Raises ValueError where `x` has not the operator's shape.
+    """
+    if tuple(x.shape) != tuple(operator.shape):
+        raise ValueError(f"x has shape {x.shape}; {type(operator).__name__} takes {operator.shape}: resize one of them")
+    noise = GaussianNoise(sigma) if noise is None else noise
+    clean = operator(x)
+    return Measurement(operator, clean + operator.project(noise.sample(key, clean) - clean), noise)
+
+
+def require_linear(measurement: Measurement, method: str) -> LinearOperator:
+    """The operator, or TypeError where it is not linear; `method` is the caller's name, for the message."""
+    if not isinstance(measurement.operator, LinearOperator):
+        name = type(measurement.operator).__name__
+        raise TypeError(f"operator {name} is not linear; {method} needs adjoint and solve: use dps, daps or reguidance")
+    return measurement.operator

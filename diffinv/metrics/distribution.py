@@ -1,0 +1,126 @@
+r"""Distances between two sets of features, one row an example: (n, d). On the host, in float64, with numpy.
+
+The Frechet distance between features of EfficientNet-Lite0 is called **EffNetLite0-FID** and never FID: FID means
+Inception-v3 and its published weights, and the numbers do not compare. Report with it the network's input size, both
+sample counts and `feature_fid_floor`: the distance falls with the number of samples, and only equal counts compare.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from diffinv.typing import Array, Key
+
+NAME = "EffNetLite0-FID"
+
+
+def _rows(features: Array, name: str) -> np.ndarray:
+    """(n, d) float64, finite, n >= 2."""
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"{name} is {features.shape}; give at least 2 rows of features, (n, d)")
+    if not np.isfinite(features).all():
+        bad = np.flatnonzero(~np.isfinite(features).all(1))
+        raise ValueError(
+            f"{name} has {len(bad)} rows that are not finite, the first is row {bad[0]}; drop or mend them"
+        )
+    return features
+
+
+def _both(features_a: Array, features_b: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of rows of one width."""
+    a, b = _rows(features_a, "features_a"), _rows(features_b, "features_b")
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"features_a is {a.shape} and features_b is {b.shape}; give features of one network")
+    return a, b
+
+
+def _root(covariance: np.ndarray, name: str) -> np.ndarray:
+    """The symmetric root of a covariance; eigenvalues below 0 by rounding are 0, by more an error."""
+    covariance = np.asarray(covariance, np.float64)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    if values[0] < -1e-6 * max(values[-1], 0.0):
+        raise ValueError(f"{name} has the eigenvalue {values[0]:.3g}; give a positive semi-definite covariance")
+    return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+
+
+def _factor(features: np.ndarray) -> np.ndarray:
+    """R, (min(n, d), d), with R^T R the sample covariance."""
+    return np.linalg.qr((features - features.mean(0)) / np.sqrt(len(features) - 1), mode="r")
+
+
+def _between(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:
+    """The squared distance from factors `root^T root = covariance`; never below 0."""
+    shift = np.sum((mean_a - mean_b) ** 2)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    return float(max(shift + np.sum(root_a**2) + np.sum(root_b**2) - 2 * cross, 0.0))
+
+
+def frechet_distance(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> float:
+    r"""Squared Frechet (2-Wasserstein) distance between two Gaussians, in squared feature units:
+
+        d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}).
+
+    The last trace is the sum of the singular values of `S_a^{1/2} S_b^{1/2}`, which is never complex nor of a singular
+    matrix, as `sqrtm(S_a S_b)` is.
+
+    Source: Dowson & Landau 1982, doi:10.1016/0047-259X(82)90077-X; Heusel et al. 2017, arXiv:1706.08500, eq. 6.
+
+    Args:
+      mean_a, mean_b: (d,); cov_a, cov_b: (d, d), positive semi-definite.
+    """
+    mean_a, mean_b = np.asarray(mean_a, np.float64), np.asarray(mean_b, np.float64)
+    shapes = [mean_a.shape, mean_b.shape, np.shape(cov_a), np.shape(cov_b)]
+    d = mean_a.size
+    if shapes != [(d,), (d,), (d, d), (d, d)]:
+        raise ValueError(f"means and covariances are {shapes}; give (d,), (d,), (d, d), (d, d)")
+    return _between(mean_a, _root(cov_a, "cov_a"), mean_b, _root(cov_b, "cov_b"))
+
+
+def feature_fid(features_a: Array, features_b: Array) -> float:
+    r"""`frechet_distance` between two samples' means and covariances (divisor n - 1). With this project's network the
+    number is EffNetLite0-FID. From the pooled features at input size 224.
+
+    Computed from the samples' QR factors: no covariance is formed, so fewer samples than features lose no accuracy. The
+    estimate is biased upwards, by more the fewer the samples.
+
+    Source: Heusel et al. 2017, arXiv:1706.08500, with other features; the factored form is original.
+
+    Args:
+      features_a: (n, d); features_b: (m, d), of any float dtype.
+    """
+    a, b = _both(features_a, features_b)
+    return _between(a.mean(0), _factor(a), b.mean(0), _factor(b))
+
+
+def feature_fid_floor(key: Key, features: Array) -> float:
+    r"""`feature_fid` between two disjoint halves of real data: what a perfect generator would score at n / 2 samples.
+
+    A difference from the floor means something; the number itself is mostly the bias. Source: original.
+
+    Args:
+      features: (n, d), n >= 4; of an odd n one row is left out.
+    """
+    features = _rows(features, "features")
+    half = len(features) // 2
+    order = np.asarray(jax.random.permutation(key, len(features)))
+    return feature_fid(features[order[:half]], features[order[half : 2 * half]])
+
+
+def feature_mmd2(features_a: Array, features_b: Array) -> float:
+    r"""Unbiased squared maximum mean discrepancy under the kernel `k(u, v) = (u.v / d + 1)^3`; may fall below 0.
+
+        MMD^2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)
+
+    KID's estimator with other features, so not KID. Unlike a Frechet distance its mean does not depend on n.
+
+    Source: Gretton et al. 2012, JMLR 13, eq. 3; Binkowski et al. 2018, arXiv:1801.01401.
+
+    Args:
+      features_a: (n, d); features_b: (m, d).
+    """
+    a, b = _both(features_a, features_b)
+    kernel = lambda u, v: (u @ v.T / u.shape[1] + 1) ** 3
+    within = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
+    return float(within(kernel(a, a)) + within(kernel(b, b)) - 2 * kernel(a, b).mean())

@@ -1,0 +1,366 @@
+r"""Operators on pixels: masks, block averages, MATLAB's bicubic resizing, grey values. All have a closed-form `solve`.
+
+A picture is (H, W, C), a mask is 1 where a pixel is kept. Constructors take the static `shape` of one picture.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from diffinv.operators.base import ClosedForm, divide, picture, real_scalar
+from diffinv.typing import Array, Key
+
+
+@struct.dataclass
+class Identity(ClosedForm):
+    """`y = x`: denoising. Of any `input_shape`."""
+
+    input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.input_shape
+
+    def __call__(self, x: Array) -> Array:
+        return x
+
+    def adjoint(self, y: Array) -> Array:
+        return y
+
+    def solve(self, v: Array, damping: Array | float) -> Array:
+        return divide(v, 1 + real_scalar(damping, v))
+
+    def project(self, y: Array) -> Array:
+        return y
+
+
+def identity(shape: tuple[int, ...]) -> Identity:
+    """`y = x` for samples of `shape` (static). Original."""
+    return Identity(tuple(shape))
+
+
+@struct.dataclass
+class Mask(ClosedForm):
+    """`y = m x` with `m` (H, W, 1) or (H, W, C), usually 0 or 1; `y` is (H, W, C), 0 where unobserved."""
+
+    mask: Array
+    input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.input_shape
+
+    def __call__(self, x: Array) -> Array:
+        return self.mask.astype(x.dtype) * x
+
+    def adjoint(self, y: Array) -> Array:
+        return self(y)
+
+    def solve(self, v: Array, damping: Array | float) -> Array:
+        return divide(v, self.mask.astype(v.dtype) ** 2 + real_scalar(damping, v))
+
+    def project(self, y: Array) -> Array:
+        return jnp.where(self.mask != 0, y, 0.0)
+
+
+def inpainting(shape: tuple[int, ...], mask: Array) -> Mask:
+    """Keeps the pixels where `mask`, (H, W, 1) or (H, W, C), bool or float, is 1. Original.
+
+    Raises ValueError where the mask does not fit the picture's `shape`.
+    """
+    shape, mask = picture(shape), jnp.asarray(mask, float)
+    if mask.shape not in (shape, (*shape[:2], 1)):
+        raise ValueError(f"mask has shape {mask.shape}; {shape} takes {(*shape[:2], 1)}: add the channel axis")
+    return Mask(mask, shape)
+
+
+def _box(shape: tuple[int, ...], top: Array | int, left: Array | int, size: int) -> Mask:
+    rows = jnp.arange(shape[0])[:, None, None] - top
+    columns = jnp.arange(shape[1])[None, :, None] - left
+    hidden = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    return inpainting(shape, ~hidden)
+
+
+def box_inpainting(shape: tuple[int, ...], top: int, left: int, size: int) -> Mask:
+    """Hides the box of `size` x `size` pixels whose corner is (`top`, `left`). Original.
+
+    All static, in pixels. Raises ValueError where the box leaves the picture.
+    """
+    shape = picture(shape)
+    if min(top, left) < 0 or size < 1 or top + size > shape[0] or left + size > shape[1]:
+        raise ValueError(f"top, left, size are {top}, {left}, {size}; the box must lie in {shape[:2]}: move it")
+    return _box(shape, top, left, size)
+
+
+def random_box_inpainting(key: Key, shape: tuple[int, ...], size: int = 128, margin: int = 16) -> Mask:
+    """Hides a box of `size` x `size` pixels placed uniformly, at least `margin` pixels from the border.
+
+    Source: `random_sq_bbox` of Chung et al. 2023, arXiv:2209.14687, margin 16; DAPS (arXiv:2407.01521) has margin 32.
+    `size` and `margin` are static. Raises ValueError where the box has no place.
+    """
+    shape = picture(shape)
+    room = [n - 2 * margin - size for n in shape[:2]]
+    if min(room) < 1 or size < 1 or margin < 0:
+        raise ValueError(f"size, margin are {size}, {margin}; need size + 2 margin < {min(shape[:2])}: shrink them")
+    corner = margin + jax.random.randint(key, (2,), 0, jnp.asarray(room))
+    return _box(shape, corner[0], corner[1], size)
+
+
+def random_inpainting(key: Key, shape: tuple[int, ...], probability_masked: Array | float) -> Mask:
+    """Hides exactly `floor(probability_masked H W)` pixels, in all channels, chosen without replacement.
+
+    Source: `random` masks of Chung et al. 2023, arXiv:2209.14687. `probability_masked` is dynamic, dimensionless.
+    Raises ValueError where a concrete one is not in [0, 1].
+    """
+    shape = picture(shape)
+    if isinstance(probability_masked, float | int) and not 0 <= probability_masked <= 1:
+        raise ValueError(f"probability_masked is {probability_masked}; it must lie in [0, 1]: give a fraction")
+    pixels = shape[0] * shape[1]
+    hidden = jnp.floor(jnp.asarray(probability_masked, float) * pixels).astype(int)
+    return inpainting(shape, (jax.random.permutation(key, pixels) >= hidden).reshape(*shape[:2], 1))
+
+
+def freeform_inpainting(
+    key: Key, shape: tuple[int, ...], strokes: int = 4, vertices: int = 6, width: float = 0.1, length: float = 0.25
+) -> Mask:
+    """Hides random brush strokes: polylines with a random start and a wandering heading.
+
+    Original. `strokes`, and `vertices` of each, are static; `width` and `length` (dynamic), of a stroke and a segment,
+    are fractions of the shorter side, of which each stroke and segment takes between a half and the whole. The defaults
+    hide about a sixth of a square picture. Raises ValueError where `strokes` or `vertices` is under 1.
+    """
+    shape = picture(shape)
+    if strokes < 1 or vertices < 1:
+        raise ValueError(f"strokes, vertices are {strokes}, {vertices}; both must be at least 1: raise them")
+    side = min(shape[:2])
+    walk, brush = jax.random.split(key)
+    points = _strokes(walk, shape, strokes, vertices, length * side)
+    radius = 0.5 * width * side * jax.random.uniform(brush, (strokes,), float, minval=0.5)
+    segments = (points[:, :-1].reshape(-1, 2), points[:, 1:].reshape(-1, 2), jnp.repeat(radius, vertices))
+    grid = jnp.asarray(np.moveaxis(np.indices(shape[:2]), 0, -1) + 0.5, float)
+
+    def paint(hidden: Array, segment: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        return hidden | (_distance(grid, segment[0], segment[1]) <= segment[2]), None
+
+    hidden = jax.lax.scan(paint, jnp.zeros(shape[:2], bool), segments)[0]
+    return inpainting(shape, ~hidden[:, :, None])
+
+
+def _strokes(key: Key, shape: tuple[int, ...], strokes: int, vertices: int, length: float) -> Array:
+    """Corners (strokes, vertices + 1, 2) of random walks whose steps are half a length to a length."""
+    start, aim, turn, reach = jax.random.split(key, 4)
+    turns = jnp.cumsum(jax.random.normal(turn, (strokes, vertices), float), 1)
+    heading = turns + jax.random.uniform(aim, (strokes, 1), float, maxval=2 * np.pi)
+    steps = length * jax.random.uniform(reach, (strokes, vertices, 1), float, minval=0.5)
+    first = jax.random.uniform(start, (strokes, 1, 2), float) * jnp.asarray(shape[:2], float).reshape(1, 1, 2)
+    rest = first + jnp.cumsum(steps * jnp.stack((jnp.sin(heading), jnp.cos(heading)), -1), 1)
+    return jnp.concatenate((first, rest), 1)
+
+
+def _distance(grid: Array, a: Array, b: Array) -> Array:
+    """From each point of the grid (H, W, 2) to the segment between `a` and `b`, (2,) each."""
+    line, to_a = (b - a).reshape(1, 1, 2), grid - a.reshape(1, 1, 2)
+    along = jnp.sum(to_a * line, -1, keepdims=True) / jnp.maximum(jnp.sum(line**2), 1e-12)
+    return jnp.linalg.norm(to_a - jnp.clip(along, 0, 1) * line, axis=-1)
+
+
+@struct.dataclass
+class AveragePool(ClosedForm):
+    """`y` (H/f, W/f, C), the means of blocks of f x f pixels; `A A^T = I / f^2`."""
+
+    input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+    factor: int = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.input_shape
+
+    def __call__(self, x: Array) -> Array:
+        height, width, channels = self.shape
+        f = self.factor
+        return x.reshape(height // f, f, width // f, f, channels).mean((1, 3))
+
+    def adjoint(self, y: Array) -> Array:
+        return jnp.repeat(jnp.repeat(y, self.factor, 0), self.factor, 1) / self.factor**2
+
+    def solve(self, v: Array, damping: Array | float) -> Array:
+        return divide(v, 1 / self.factor**2 + real_scalar(damping, v))
+
+    def project(self, y: Array) -> Array:
+        return y
+
+
+def _check_factor(shape: tuple[int, ...], factor: int) -> None:
+    if factor < 1 or shape[0] % factor or shape[1] % factor:
+        raise ValueError(f"factor is {factor}; it must divide the picture's {shape[:2]}: crop it or change factor")
+
+
+def average_pool(shape: tuple[int, ...], factor: int) -> AveragePool:
+    """Block-average super-resolution, (H, W, C) -> (H/f, W/f, C); `factor` is static.
+
+    Source: the super-resolution of Kawar et al. 2022 (DDRM), arXiv:2201.11793.
+    Raises ValueError where the factor does not divide the picture.
+    """
+    shape = picture(shape)
+    _check_factor(shape, factor)
+    return AveragePool(shape, factor)
+
+
+def resize_matrix(n: int, size: int, antialias: bool = True) -> np.ndarray:
+    r"""The (size, n) weights of MATLAB's bicubic `imresize` along one axis, float64.
+
+    Output i, at `u = (i + 1/2)/r - 1/2` with `r = size/n`, weighs input j by `k(q (u - j))`, normalised to sum 1, where
+    `q = min(r, 1)` (antialias; else 1) and k is the cubic kernel with a = -1/2; outside, the signal is mirrored with
+    its border sample repeated. Source: MATLAB `imresize`; its kernel: Keys 1981.
+    """
+    ratio = size / n
+    squeeze = min(ratio, 1.0) if antialias else 1.0
+    centres = ((np.arange(size) + 0.5) / ratio - 0.5)[:, None]
+    taps = np.floor(centres - 2 / squeeze).astype(int) + np.arange(int(np.ceil(4 / squeeze)) + 2)[None]
+    weights = _keys(squeeze * (centres - taps))
+    mirrored = taps % (2 * n)
+    matrix = np.zeros((size, n))
+    np.add.at(matrix, (np.arange(size)[:, None], np.minimum(mirrored, 2 * n - 1 - mirrored)), weights)
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def _keys(d: np.ndarray) -> np.ndarray:
+    d = np.abs(d)
+    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return np.where(d <= 1, near, np.where(d <= 2, far, 0.0))
+
+
+def _separable(rows: Array, x: Array, columns: Array) -> Array:
+    """`rows x columns^T` in every channel; the matrices take the dtype of `x`."""
+    return jnp.einsum("ih,hwc,jw->ijc", rows.astype(x.dtype), x, columns.astype(x.dtype), precision="highest")
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {size}; it must be (h, w), both at least 1 pixel")
+
+
+def imresize(x: Array, size: tuple[int, int], antialias: bool = True) -> Array:
+    """Resizes (H, W, C) to (h, w, C) as MATLAB's bicubic `imresize` does, with antialiasing where it shrinks.
+
+    Source: MATLAB `imresize(x, [h w])`; see `resize_matrix`. Nothing is clipped or rounded: MATLAB on 8-bit pictures
+    resizes the rows first and rounds between the axes. `size` and `antialias` are static.
+    Raises ValueError where x is not (H, W, C) of floating point, or the size is not positive.
+    """
+    _check_size(size)
+    if jnp.ndim(x) != 3 or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise ValueError(f"x is {jnp.shape(x)} {jnp.result_type(x)}; it must be floating-point (H, W, C): convert it")
+    rows, columns = (resize_matrix(n, m, antialias) for n, m in zip(x.shape[:2], size, strict=True))
+    return _separable(jnp.asarray(rows, float), jnp.asarray(x), jnp.asarray(columns, float))
+
+
+@struct.dataclass
+class Resize(ClosedForm):
+    r"""`y = R x C^T` in every channel, (H, W, C) -> (h, w, C); build it with `bicubic` or `resize`.
+
+    `R R^T = U diag(r) U^T` and `C C^T = V diag(c) V^T`, so `A A^T + d I` has the eigenvalues `r_i c_j + d`.
+    """
+
+    rows: Array
+    columns: Array
+    row_basis: Array
+    column_basis: Array
+    row_gain: Array
+    column_gain: Array
+    input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.input_shape
+
+    def __call__(self, x: Array) -> Array:
+        return _separable(self.rows, x, self.columns)
+
+    def adjoint(self, y: Array) -> Array:
+        return _separable(self.rows.T, y, self.columns.T)
+
+    def solve(self, v: Array, damping: Array | float) -> Array:
+        gain = self.row_gain[:, None, None] * self.column_gain[None, :, None]
+        code = _separable(self.row_basis.T, v, self.column_basis.T)
+        code = divide(code, gain.astype(v.dtype) + real_scalar(damping, v))
+        return _separable(self.row_basis, code, self.column_basis)
+
+    def project(self, y: Array) -> Array:
+        live = (self.row_gain > 0)[:, None, None] & (self.column_gain > 0)[None, :, None]
+        code = _separable(self.row_basis.T, y, self.column_basis.T)
+        return _separable(self.row_basis, jnp.where(live, code, 0.0), self.column_basis)
+
+
+def _left_spectrum(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors and eigenvalues of `M M^T` (m, m); singular values under `1e-6` of the largest count as 0."""
+    basis, s, _ = np.linalg.svd(matrix)
+    gain = np.zeros(len(matrix))
+    gain[: len(s)] = np.where(s > 1e-6 * s[0], s, 0.0) ** 2
+    return basis, gain
+
+
+def resize(shape: tuple[int, ...], size: tuple[int, int], antialias: bool = True) -> Resize:
+    """`imresize` of pictures of `shape` to `size` as an operator, up or down in each axis.
+
+    Source: MATLAB `imresize`; see `resize_matrix`. All static. Raises ValueError where the size is not positive.
+    """
+    shape = picture(shape)
+    _check_size(size)
+    rows, columns = (resize_matrix(n, m, antialias) for n, m in zip(shape[:2], size, strict=True))
+    (row_basis, row_gain), (column_basis, column_gain) = _left_spectrum(rows), _left_spectrum(columns)
+    parts = (rows, columns, row_basis, column_basis, row_gain, column_gain)
+    return Resize(*(jnp.asarray(part, float) for part in parts), shape)
+
+
+def bicubic(shape: tuple[int, ...], factor: int) -> Resize:
+    """Bicubic super-resolution, (H, W, C) -> (H/f, W/f, C): MATLAB's antialiased `imresize`; `factor` is static.
+
+    Source: as `resize_matrix`; the "bicubic" of Set5, Set14, DIV2K. DPS's `Resizer` has the same kernel.
+    Raises ValueError where the factor does not divide the picture.
+    """
+    shape = picture(shape)
+    _check_factor(shape, factor)
+    return resize(shape, (shape[0] // factor, shape[1] // factor))
+
+
+@struct.dataclass
+class ChannelMean(ClosedForm):
+    """`y = sum_c w_c x_c`, (H, W, C) -> (H, W, 1), with `weights` (C,)."""
+
+    weights: Array
+    input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.input_shape
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.sum(self._row(x) * x, -1, keepdims=True)
+
+    def adjoint(self, y: Array) -> Array:
+        return self._row(y) * y
+
+    def solve(self, v: Array, damping: Array | float) -> Array:
+        return divide(v, jnp.sum(self.weights**2).astype(v.dtype) + real_scalar(damping, v))
+
+    def project(self, y: Array) -> Array:
+        return y
+
+    def _row(self, like: Array) -> Array:
+        return self.weights.astype(like.dtype).reshape(1, 1, -1)
+
+
+def grayscale(shape: tuple[int, ...], weights: tuple[float, ...] | Array | None = None) -> ChannelMean:
+    """Colourisation: the grey value of each pixel, by default the mean of its channels.
+
+    Source: Kawar et al. 2022 (DDRM), arXiv:2201.11793, and Wang et al. 2023 (DDNM), arXiv:2212.00490. `weights` (C,),
+    dimensionless; (0.299, 0.587, 0.114) is BT.601's luma. Raises ValueError where there is not one for each channel.
+    """
+    shape = picture(shape)
+    weights = jnp.full(shape[2], 1 / shape[2], float) if weights is None else jnp.asarray(weights, float)
+    if weights.shape != shape[2:]:
+        raise ValueError(f"weights have shape {weights.shape}; {shape} takes {shape[2:]}: one for each channel")
+    return ChannelMean(weights, shape)

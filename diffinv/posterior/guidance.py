@@ -1,0 +1,143 @@
+"""Guidance `(Prior, Measurement) -> Prior`: the posterior as another denoiser, under every sampler."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from diffinv.guided import guided, linearise, reward
+from diffinv.linalg import cg
+from diffinv.measure import Measurement, require_linear
+from diffinv.operators.base import divide
+from diffinv.prior import Prediction, Prior
+from diffinv.typing import Array, Time
+
+
+def _checked(name: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+    return value
+
+
+def _dps_score(
+    prior: Prior, measurement: Measurement, x: Array, t: Time, rho: Array | float, convention: str
+) -> Prediction:
+    prediction, covariance = linearise(prior, x, t)
+    gradient = jax.grad(reward(convention), argnums=1)(measurement, prediction.x0)
+    return prediction._replace(x0=prediction.x0 + rho * covariance(gradient))
+
+
+def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, convention: str = "square") -> Prior:
+    r"""The DPS posterior score, for the deterministic DPS-ODE (under `euler` or `heun`):
+
+        score' = score + rho grad_{x_t} R(x0(x_t)),   R = -|y - A x0|^2.
+
+    Source: Chung et al. 2023, arXiv:2209.14687, eq. 11, on the probability-flow ODE as in Karan et al. 2025,
+    arXiv:2506.10955. The conventions differ between papers and codes, so it is an argument: "square" as above, "norm"
+    `-|y - A x0|` (DPS's code), "likelihood" `log p(y | x0)`, that is the square over `2 sigma_y^2`. ReGuidance's own
+    rho and convention are not in what we could read of it.
+
+    Biased: the exact score has `log E p(y | x_0)` in place of `log p(y | E x_0)`.
+
+    Args:
+      rho: dimensionless for "likelihood", else per (squared) unit of y. convention: static.
+    """
+    reward(convention)
+    return guided(prior, measurement, _dps_score, vjps=1, weights={"rho": rho}, convention=convention)
+
+
+def _pigdm(
+    prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str
+) -> Prediction:
+    A, process = measurement.operator, prior.process
+    prediction, covariance = linearise(prior, x, t)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    spread = sigma**2 / (sigma**2 + alpha**2)
+    u = A.solve(measurement.residual(prediction.x0), measurement.sigma**2 / spread)
+    gain = weight * (alpha**2 / sigma**2 if form == "adaptive" else 1 / spread)
+    return prediction._replace(x0=prediction.x0 + gain * covariance(A.adjoint(u)))
+
+
+def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, form: str = "likelihood") -> Prior:
+    r"""Pseudoinverse guidance: `p(x_0 | x_t) ~ N(x0, r^2 I)` with `r^2 = sigma^2 / (sigma^2 + alpha^2)`, so that
+
+        grad log p(y | x_t) = J^T A^H (r^2 A A^H + sigma_y^2 I)^{-1} (y - A x0).
+
+    Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), eq. 7 and 8. `form`
+    (static): "likelihood" is the score above as it stands; "adaptive" their algorithm 1, which adds
+    `alpha J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0)` to x0. In "likelihood" form exact for `x_0 ~ N(m, I)`.
+    Differs: the sampler's eps follows the guided x0, where algorithm 1 keeps the network's own.
+
+    For isotropic processes. Raises TypeError for an operator that is not linear, ValueError for another form.
+    """
+    require_linear(measurement, "pigdm")
+    _checked("form", form, ("likelihood", "adaptive"))
+    return guided(prior, measurement, _pigdm, vjps=1, weights={"weight": weight}, form=form)
+
+
+def _mmps(prior: Prior, measurement: Measurement, x: Array, t: Time, iterations: int) -> Prediction:
+    A = measurement.operator
+    prediction, covariance = linearise(prior, x, t)
+    r = measurement.residual(prediction.x0)
+    damping = jnp.asarray(measurement.sigma**2, r.dtype)
+    u = cg(lambda u: A(covariance(A.adjoint(u))) + damping * u, r, iterations)
+    return prediction._replace(x0=prediction.x0 + covariance(A.adjoint(u)))
+
+
+def mmps(prior: Prior, measurement: Measurement, iterations: int = 8) -> Prior:
+    r"""Moment matching: `p(x_0 | x_t) ~ N(x0, Cov)` with the true `Cov = (sigma^2 / alpha) J`, solved matrix-free:
+
+        E[x_0 | x_t, y] = x0 + Cov A^H (A Cov A^H + sigma_y^2 I)^{-1} (y - A x0),
+
+    by `iterations` (static) of conjugate gradients, one pullback each. Exact for Gaussian priors once they converge.
+
+    Source: Rozet et al. 2024, arXiv:2405.13712, eq. 18 to 20. Differs: conjugate gradients instead of GMRES, which
+    assumes that the network's J is symmetric. Raises TypeError for an operator that is not linear.
+    """
+    require_linear(measurement, "mmps")
+    return guided(prior, measurement, _mmps, vjps=iterations + 1, iterations=iterations)
+
+
+def _realise(y: Array) -> Array:
+    return jnp.concatenate([y.real.ravel(), y.imag.ravel()]) if jnp.iscomplexobj(y) else y.ravel()
+
+
+def _complexify(u: Array, like: Array) -> Array:
+    if not jnp.iscomplexobj(like):
+        return u.reshape(like.shape)
+    return jax.lax.complex(*jnp.split(u, 2)).reshape(like.shape)
+
+
+def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, form: str) -> Prediction:
+    A, variance = measurement.operator, measurement.sigma**2
+    prediction, covariance = linearise(prior, x, t)
+    y = measurement.residual(prediction.x0)
+    r = _realise(y)
+
+    def spread(u: Array) -> Array:
+        return _realise(A(covariance(A.adjoint(_complexify(u, y)))))
+
+    if form == "exact":
+        C = jax.vmap(spread)(jnp.eye(r.size, dtype=r.dtype))
+        unseen = jnp.where(jnp.diag(C) + variance > 0, 0.0, 1.0).astype(r.dtype)
+        u = jnp.linalg.solve(0.5 * (C + C.T) + jnp.diag(variance + unseen), r)
+    else:
+        u = divide(r, jnp.maximum(spread(jnp.ones_like(r)), 0.0) + variance)
+    return prediction._replace(x0=prediction.x0 + covariance(A.adjoint(_complexify(u, y))))
+
+
+def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
+    r"""Tweedie moment projection: the update of `mmps`, with `A Cov A^H + sigma_y^2 I` as a matrix.
+
+    `form` (static): "exact" builds the dy x dy matrix by dy pullbacks and solves it; "diagonal" replaces it by its row
+    sums, one pullback more (for masks and other operators whose rows hardly overlap: where `A Cov A^H` has negative row
+    sums they are cut at 0, and without much noise the guidance blows up). A measurement that is 0 by construction, as on
+    masked pixels, pulls at nothing, also at `sigma_y = 0`.
+
+    Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP and its "plus" variant in their code. Raises
+    TypeError for an operator that is not linear, ValueError for another form.
+    """
+    require_linear(measurement, "tmpd")
+    exact = _checked("form", form, ("exact", "diagonal")) == "exact"
+    parts = 2 if jnp.iscomplexobj(measurement.y) else 1
+    return guided(prior, measurement, _tmpd, vjps=1 + (parts * measurement.y.size if exact else 1), form=form)

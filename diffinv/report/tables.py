@@ -1,0 +1,133 @@
+"""Rows of dictionaries to text: how each column prints, and which value in it is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Record = dict[str, Any]
+Row = Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """A heading; a number format; a score, larger for better, or None where nothing is best."""
+
+    heading: str
+    format: str
+    score: Callable[[float], float] | None = None
+
+
+_lower = lambda value: -value
+COLUMNS = {
+    "psnr": Column("PSNR / dB ↑", ".2f", lambda value: value),
+    "ssim": Column("SSIM ↑", ".4f", lambda value: value),
+    "feature_distance": Column("feature distance ↓", ".4f", _lower),
+    "residual": Column("residual", "#.4g"),
+    "floor": Column("noise floor", "#.4g"),
+    "ratio": Column("residual / floor → 1", ".3f", lambda value: -abs(math.log(value)) if value > 0 else -math.inf),
+    "nfe": Column("NFE ↓", ".0f", _lower),
+    "seconds": Column("seconds ↓", ".2f", _lower),
+    "pictures": Column("pictures", ".0f"),
+    "frozen": Column("frozen", ".0f"),
+}
+
+
+def column(name: str) -> Column:
+    """How the column of this name prints; one that is not in `COLUMNS` has four digits and no best. Original."""
+    return COLUMNS.get(name, Column(name.replace("_", " "), ".4g"))
+
+
+def number(value: Any) -> float | None:
+    """The value as a float, of a pair (mean, error) the mean; None for text. Original."""
+    value = value[0] if isinstance(value, (tuple, list)) else value
+    return None if value is None or isinstance(value, (str, bool)) else float(value)
+
+
+def printable(value: Any) -> bool:
+    """Whether it fits a cell: text, a number or a pair, and not a trace or a table. Original."""
+    return np.ndim(value) == 0 and not isinstance(value, Mapping) or np.shape(value) == (2,)
+
+
+def text(name: str, value: Any) -> str:
+    """As printed: by the column's format, `mean ± error` of a pair, text as it is. Original."""
+    if value is None or isinstance(value, (str, bool)):
+        return "" if value is None else str(value)
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return " ± ".join(format(float(v), column(name).format) for v in values)
+
+
+def best(rows: Sequence[Row], name: str) -> set[int]:
+    """The rows that print the best value among those of their task; none where all print the same. Original."""
+    score = column(name).score or (lambda value: math.nan)
+    winners = set()
+    for task in {row.get("task") for row in rows}:
+        values = {i: number(row.get(name)) for i, row in enumerate(rows) if row.get("task") == task}
+        scores = {i: score(v) for i, v in values.items() if v is not None and not math.isnan(score(v))}
+        printed = {i: text(name, rows[i][name]) for i in scores}
+        if len(set(printed.values())) > 1:
+            winner = printed[max(scores, key=scores.__getitem__)]
+            winners |= {i for i in printed if printed[i] == winner}
+    return winners
+
+
+def grid(rows: Sequence[Row], columns: Sequence[str]) -> list[list[tuple[str, bool]]]:
+    """(text, is best) of every cell. Original."""
+    winners = {name: best(rows, name) for name in columns}
+    return [[(text(name, row.get(name)), i in winners[name]) for name in columns] for i, row in enumerate(rows)]
+
+
+def keys(rows: Sequence[Row]) -> list[str]:
+    """All keys in the order in which they first appear. Original."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """A Markdown table that also reads well in a terminal; the best value of a column, per task, in `**`. Original.
+
+    Args:
+      rows: dictionaries of text, numbers or pairs (mean, error).
+      columns: the keys to show; all of them by default.
+    """
+    columns = keys(rows) if columns is None else list(columns)
+    escape = lambda cell: cell.replace("|", "\\|").replace("\n", " ")
+    body = [[f"**{cell}**" if is_best else escape(cell) for cell, is_best in row] for row in grid(rows, columns)]
+    heads = [escape(column(name).heading) for name in columns]
+    widths = [max([3, *(len(row[i]) for row in [heads, *body])]) for i in range(len(columns))]
+    right = [any(number(row.get(name)) is not None for row in rows) for name in columns]
+    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right)]
+    pad = lambda row: [t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right)]
+    return "\n".join("| " + " | ".join(pad(row)) + " |" for row in [heads, rule, *body])
+
+
+def cases(record: Record) -> list[dict[str, Any]]:
+    """One row per method: its numbers, `ratio` = residual / floor where there is noise, and `frozen`. Original."""
+    rows = []
+    for method, case in record["methods"].items():
+        numbers = {k: v for k, v in case.items() if k not in ("image", "first_bad_step")}
+        if case.get("floor") and case.get("residual") is not None:
+            numbers["ratio"] = case["residual"] / case["floor"]
+        rows.append({"method": method, **numbers, "frozen": int(case.get("first_bad_step", -1) >= 0)})
+    return rows
+
+
+def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Rows of means, one per task and method, with the counts of pictures and of frozen trajectories.
+
+    A number that is not finite stays in the mean, and shows. Original.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for record in records:
+        for case in cases(record):
+            groups.setdefault((record["task"], case["method"]), []).append(case)
+    rows = []
+    for (task, method), group in groups.items():
+        names = [
+            name for name in COLUMNS if name not in ("residual", "floor", "frozen") and any(name in c for c in group)
+        ]
+        means = {name: float(np.mean([float(c[name]) for c in group if name in c])) for name in names}
+        counts = {"pictures": len(group), "frozen": sum(c["frozen"] for c in group)}
+        rows.append({"task": task, "method": method, **means, **counts})
+    return rows

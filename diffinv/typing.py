@@ -1,0 +1,91 @@
+"""The vocabulary: what passes between the rooms.
+
+A sample is one example of shape `(H, W, C)` (or any shape), never a batch; time runs from 1 (noise) to 0 (data);
+`t` is the time a step starts from and `s` the time it goes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Key = jax.Array
+Time = jax.Array | float
+State = Any
+Info = Any
+
+
+class Denoiser(Protocol):
+    """`(x_t, t) -> E[x_0 | x_t]`; a pytree that is callable."""
+
+    def __call__(self, x: Array, t: Time) -> Array: ...
+
+
+class Gaussian(NamedTuple):
+    """`N(mean, std^2)` with independent coordinates; `std` broadcasts against `mean` and may be 0."""
+
+    mean: Array
+    std: Array
+
+    def at(self, z: Array) -> Array:
+        """The value at the standardised coordinate `z`: `mean + std z`."""
+        return self.mean + self.std * z
+
+    def sample(self, key: Key) -> Array:
+        """One draw, of the mean's shape and dtype."""
+        return self.at(jax.random.normal(key, self.mean.shape, self.mean.dtype))
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density in nats, summed over coordinates; needs `std > 0`."""
+        z = (x - self.mean) / self.std
+        log_std = jnp.broadcast_to(jnp.log(self.std), z.shape)
+        return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi).astype(z.dtype))
+
+
+class Cost(NamedTuple):
+    """What one call costs: `nfe` denoiser evaluations and `vjps` pullbacks through the denoiser."""
+
+    nfe: int | Array = 1
+    vjps: int | Array = 0
+
+    def times(self, n: int | Array) -> Cost:
+        """The cost of `n` such calls, as int32 arrays."""
+        return Cost(jnp.int32(self.nfe) * jnp.int32(n), jnp.int32(self.vjps) * jnp.int32(n))
+
+
+class StepInfo(NamedTuple):
+    """What every sampler tells of a step: its `cost`, and the residual norm `|y - A x0|` where it knows one."""
+
+    cost: Cost
+    residual: Array | None = None
+
+
+class Sampler(NamedTuple):
+    """Three pure functions; `sample` scans `step` over a time grid.
+
+    Attributes:
+      init: `(key, t, x) -> state`; `x` is a start at time `t`, or None for a draw from the noisy end.
+      step: `(key, state, t, s) -> (state, info)`.
+      final: `(key, state) -> x`: decode, draw a particle, or the identity.
+    """
+
+    init: Callable[[Key, Time, Array | None], State]
+    step: Callable[[Key, State, Time, Time], tuple[State, Info]]
+    final: Callable[[Key, State], Array]
+
+
+class Solution(NamedTuple):
+    """A finished sample `x`, and `info` stacked over the steps."""
+
+    x: Array
+    info: Info
+
+
+class Solver(Protocol):
+    """`(key, measurement, x=None) -> Solution`: a sampler with its time grid."""
+
+    def __call__(self, key: Key, measurement: Any, x: Array | None = None) -> Solution: ...

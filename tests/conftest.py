@@ -1,0 +1,33 @@
+"""Global strictness: float64 available, no silent promotion of ranks or types, eight virtual devices."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+_cache = os.environ.get("DIFFINV_TEST_CACHE", str(Path(tempfile.gettempdir()) / "diffinv-test-cache"))
+jax.config.update("jax_compilation_cache_dir", _cache)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The read-only material beside a checkout, or a skip that says where it was looked for."""
+    path = Path(os.environ.get("DIFFINV_SHARED", Path(__file__).parents[1].parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip(f"no reference data at {path}; set DIFFINV_SHARED to run this check")
+    return path

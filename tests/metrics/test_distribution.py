@@ -1,0 +1,104 @@
+"""Frechet distances in closed form, against `sqrtm`, and the estimators' bias."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+
+from diffinv.metrics import distribution
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def _covariance(rng, d):
+    root = rng.normal(size=(d, d))
+    return root @ root.T / d
+
+
+def test_commuting_gaussians_in_closed_form():
+    """`|m_a - m_b|^2 + sum (s_a - s_b)^2` for diagonal covariances of deviations s."""
+    s_a, s_b = np.array([1.0, 2.0, 0.0]), np.array([3.0, 0.5, 1.0])
+    distance = distribution.frechet_distance([1, 2, 3], np.diag(s_a**2), [1, 0, 3], np.diag(s_b**2))
+    assert distance == pytest.approx(4 + np.sum((s_a - s_b) ** 2), rel=1e-12)
+
+
+def test_gaussians_that_do_not_commute_equal_sqrtm(rng):
+    a, b, m = _covariance(rng, 6), _covariance(rng, 6), rng.normal(size=6)
+    expected = m @ m + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+    assert distribution.frechet_distance(m, a, np.zeros(6), b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_features_equal_their_means_and_covariances(rng):
+    a, b = rng.normal(size=(50, 5)) @ _covariance(rng, 5), 1 + rng.normal(size=(40, 5))
+    expected = distribution.frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert distribution.feature_fid(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [10, 200])
+def test_closed_forms_of_samples_few_and_many(rng, n):
+    """A shift by c adds |c|^2; a stretch by k about the mean gives (k - 1)^2 tr S; also with rows < features."""
+    x, shift = rng.normal(size=(n, 30)), rng.normal(size=30)
+    assert distribution.feature_fid(x, x) == pytest.approx(0, abs=1e-10)
+    assert distribution.feature_fid(x, x + shift) == pytest.approx(shift @ shift, rel=1e-10)
+    stretched = x.mean(0) + 3 * (x - x.mean(0))
+    assert distribution.feature_fid(x, stretched) == pytest.approx(4 * np.var(x, axis=0, ddof=1).sum(), rel=1e-10)
+
+
+def test_rotation_and_order_leave_it_alone(rng):
+    a, b = rng.normal(size=(40, 8)), rng.normal(size=(30, 8)) * np.arange(1, 9)
+    turn = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    expected = distribution.feature_fid(a, b)
+    assert distribution.feature_fid(b[::-1] @ turn, a @ turn) == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_floor_is_positive_falls_with_n_and_repeats(rng, key):
+    x = rng.normal(size=(2000, 10))
+    few, many = distribution.feature_fid_floor(key, x[:100]), distribution.feature_fid_floor(key, x)
+    assert 0 < many < few / 5
+    assert many == distribution.feature_fid_floor(key, x)
+
+
+def test_the_floor_is_of_disjoint_halves():
+    """Four points on a line: however they are split, halves that shared a row could come out at 0."""
+    x = np.array([[0.0], [1.0], [10.0], [100.0]])
+    splits = {(0, 1), (0, 2), (0, 3)}
+    halves = {s: (x[list(s)], x[[i for i in range(4) if i not in s]]) for s in splits}
+    possible = [distribution.feature_fid(a, b) for a, b in halves.values()]
+    for seed in range(5):
+        floor = distribution.feature_fid_floor(jax.random.key(seed), x)
+        assert min(abs(floor - value) for value in possible) < 1e-9
+
+
+def test_mmd_is_unbiased_and_sees_a_shift(rng):
+    draws = [distribution.feature_mmd2(rng.normal(size=(30, 4)), rng.normal(size=(20, 4))) for _ in range(200)]
+    assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws))
+    assert min(draws) < 0
+    shifted = [distribution.feature_mmd2(rng.normal(size=(30, 4)), 1 + rng.normal(size=(20, 4))) for _ in range(20)]
+    assert np.mean(shifted) > 5 * np.std(draws)
+
+
+def test_mmd_by_hand():
+    """d = 1, rows 0, 1 against 0, 2: within 1 and 1, between mean(1, 1, 1, 27) = 7.5; 1 + 1 - 15 = -13."""
+    assert distribution.feature_mmd2([[0.0], [1.0]], [[0.0], [2.0]]) == pytest.approx(-13)
+
+
+def test_the_name_is_never_fid():
+    assert distribution.NAME == "EffNetLite0-FID"
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: distribution.feature_fid(np.zeros((1, 3)), np.zeros((2, 3))), "features_a is .*at least 2 rows"),
+        (lambda: distribution.feature_fid(np.zeros((2, 3)), np.zeros((2, 4))), "one network"),
+        (lambda: distribution.feature_fid(np.zeros((2, 3)), [[0.0, 1, 2], [np.nan, 0, 0]]), "first is row 1"),
+        (lambda: distribution.frechet_distance([0, 0], -np.eye(2), [0, 0], np.eye(2)), "cov_a has the eigenvalue -1"),
+        (lambda: distribution.frechet_distance([0, 0], np.eye(2), [0, 0], np.eye(3)), "means and covariances"),
+    ],
+)
+def test_errors_say_what_to_do(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -1,0 +1,273 @@
+"""One line in `OPERATORS` buys every check below, in float32 and float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffinv.operators as ops
+from diffinv.measure import measure
+
+KERNEL = jnp.asarray([[0.02, 0.05, 0.03], [0.08, 0.7, 0.04], [0.01, 0.05, 0.02]])
+PICTURE = (8, 6, 3)
+
+
+def _normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape, float)
+
+
+def _multicoil(seed):
+    mask = ops.cartesian_mask(jax.random.key(seed), (6, 6), 2, 2)
+    coils = _normal(seed, 4, 6, 6), _normal(seed + 10, 4, 6, 6)
+    return ops.mri(mask, jax.lax.complex(*coils))
+
+
+def _dense(seed, m, n):
+    return ops.dense(_normal(seed, m, n), (n,))
+
+
+REGISTRY = {
+    "identity": lambda seed: ops.identity(PICTURE),
+    "mask": lambda seed: ops.inpainting(PICTURE, _normal(seed, *PICTURE) > 0),
+    "weights": lambda seed: ops.inpainting(PICTURE, jnp.abs(_normal(seed, 8, 6, 1)) + 0.3),
+    "box_inpainting": lambda seed: ops.box_inpainting(PICTURE, top=1 + seed, left=2, size=3),
+    "random_box_inpainting": lambda seed: ops.random_box_inpainting(jax.random.key(seed), PICTURE, 2, 1),
+    "random_inpainting": lambda seed: ops.random_inpainting(jax.random.key(seed), PICTURE, 0.6),
+    "freeform_inpainting": lambda seed: ops.freeform_inpainting(jax.random.key(seed), PICTURE, width=0.3),
+    "average_pool": lambda seed: ops.average_pool(PICTURE, 2),
+    "bicubic": lambda seed: ops.bicubic(PICTURE, 2),
+    "resize_up_and_down": lambda seed: ops.resize(PICTURE, (5, 9)),
+    "grayscale": lambda seed: ops.grayscale(PICTURE, jnp.abs(_normal(seed, 3)) + 0.1),
+    "circular_blur": lambda seed: ops.blur(PICTURE, KERNEL + 0.02 * seed),
+    "circular_blur_even": lambda seed: ops.blur((7, 6, 2), KERNEL[:2] + 0.02 * seed),
+    "gaussian_blur": lambda seed: ops.gaussian_blur(PICTURE, 5, 0.6 + 0.1 * seed),
+    "motion_blur": lambda seed: ops.motion_blur(jax.random.key(seed), (9, 11, 1), 5, threshold=0.0),
+    "reflect_blur": lambda seed: ops.blur(PICTURE, KERNEL + 0.02 * seed, "reflect"),
+    "mri": lambda seed: ops.mri(ops.cartesian_mask(jax.random.key(seed), (6, 7), 3, 2)),
+    "mri_multicoil": _multicoil,
+    "dense_wide": lambda seed: _dense(seed, 4, 9),
+    "dense_tall": lambda seed: _dense(seed, 9, 4),
+    "dense_deficient": lambda seed: ops.dense(_normal(seed, 6, 3) @ _normal(seed + 5, 3, 8), (2, 4)),
+    "dense_complex": lambda seed: ops.dense(jax.lax.complex(_normal(seed, 3, 8), _normal(seed + 5, 3, 8)), (4, 2)),
+    "composed": lambda seed: ops.Composed(REGISTRY["mask"](seed), ops.blur(PICTURE, KERNEL)),
+}
+
+
+def _cast(operator, dtype):
+    """The operator with its parameters in the precision of `dtype`."""
+    return jax.tree.map(lambda a: a.astype(COMPLEX[dtype] if jnp.iscomplexobj(a) else dtype), operator)
+
+
+def _builder(make):
+    return lambda dtype, seed=0: _cast(make(seed), dtype)
+
+
+OPERATORS = {name: _builder(make) for name, make in REGISTRY.items()}
+COMPLEX = {jnp.float32: jnp.complex64, jnp.float64: jnp.complex128}
+TOLERANCE = {jnp.float32: 3e-5, jnp.float64: 1e-10}
+
+every_operator = pytest.mark.parametrize("name", OPERATORS)
+
+
+def _flat(y):
+    return np.asarray(ops.as_real(y), np.float64).ravel()
+
+
+def _input(operator, dtype, seed=3):
+    return jax.random.normal(jax.random.key(seed), operator.shape, dtype)
+
+
+def _output(operator, dtype, seed=4):
+    """A random array of the output's shape and dtype, out of the range where there is an outside."""
+    like = jax.eval_shape(operator, jax.ShapeDtypeStruct(operator.shape, dtype))
+    assert like.dtype in (dtype, COMPLEX[dtype])
+    return jax.random.normal(jax.random.key(seed), like.shape, like.dtype)
+
+
+def _misfit(x, operator, y):
+    return 0.5 * jnp.sum(ops.as_real(y - operator(x)) ** 2)
+
+
+def _apply_everything(operator, x, y):
+    """All that the operator can do to one input and one output; compiled once for each operator and precision."""
+    pinv, project = operator.pinv(y), operator.project(y)
+    seen = measure(jax.random.key(0), operator, x, sigma=0.5)
+    noise = seen.y - operator(x)
+    return {
+        "x": x,
+        "y": y,
+        "forward": operator(x),
+        "combined": operator(2.5 * x - pinv),
+        "forward_pinv": operator(pinv),
+        "zero": operator(jnp.zeros_like(x)),
+        "adjoint": operator.adjoint(y),
+        "default_adjoint": ops.LinearOperator.adjoint(operator, y),
+        "gradient": jax.grad(_misfit)(x, operator, y),
+        "normal_residual": operator.adjoint(operator(x) - y),
+        "solve_range": operator.solve(operator(x), 0.0),
+        "solve_damped": operator.solve(y, 0.3),
+        "pinv": pinv,
+        "pinv_forward_pinv": operator.pinv(operator(pinv)),
+        "forward_pinv_forward": operator(operator.pinv(operator(x))),
+        "project": project,
+        "project_twice": operator.project(project),
+        "noise": noise,
+        "project_noise": operator.project(noise),
+        "noiseless": measure(jax.random.key(0), operator, x).y,
+    }
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _run(operator, x, y, n):
+    columns = jax.vmap(operator)(jnp.eye(n, dtype=x.dtype).reshape(n, *operator.shape))
+    return columns, jax.vmap(_apply_everything, (None, 0, 0))(operator, x, y)
+
+
+@functools.cache
+def _evidence(name, dtype):
+    """`_apply_everything` to three random pairs, and the matrix of columns `A e_j`: (2m, n) for a complex A."""
+    operator = OPERATORS[name](dtype)
+    x = jnp.stack([_input(operator, dtype, seed) for seed in range(3)])
+    y = jnp.stack([_output(operator, dtype, seed) for seed in range(10, 13)])
+    n = int(np.prod(operator.shape))
+    columns, seen = _run(operator, x, y, n)
+    return operator, np.asarray(ops.as_real(columns), np.float64).reshape(n, -1).T, seen
+
+
+class Checks:
+    """Comparisons of one operator's evidence, relative to the size of what is wanted (at least 1)."""
+
+    def __init__(self, name, dtype):
+        self.operator, self.matrix, self.seen = _evidence(name, dtype)
+        self.tolerance = TOLERANCE[dtype]
+
+    def rows(self, what):
+        return np.stack([_flat(row) for row in self.seen[what]])
+
+    def close(self, a, b, factor=1.0):
+        a, b = (self.rows(c) if isinstance(c, str) else c for c in (a, b))
+        assert np.linalg.norm(a - b) <= factor * self.tolerance * max(np.linalg.norm(b), 1.0)
+
+    def dots_agree(self, a, b, c, d, factor=1.0):
+        """`<a_i, b_j> = <c_i, d_j>` for all pairs of probes, relative to `|a| |b|`."""
+        a, b, c, d = map(self.rows, (a, b, c, d))
+        size = np.linalg.norm(a) * np.linalg.norm(b)
+        assert np.abs(a @ b.T - c @ d.T).max() <= factor * self.tolerance * size
+
+
+@pytest.fixture(params=TOLERANCE, ids=["float32", "float64"])
+def checks(request, name):
+    return Checks(name, request.param)
+
+
+@every_operator
+def test_keeps_dtypes_and_shapes(checks):
+    x, y = checks.seen["x"], checks.seen["y"]
+    for what, value in checks.seen.items():
+        like = x if value.shape == x.shape and value.dtype == x.dtype else y
+        assert (value.shape, value.dtype) == (like.shape, like.dtype), what
+    for what in ("adjoint", "pinv", "gradient"):
+        assert (checks.seen[what].shape, checks.seen[what].dtype) == (x.shape, x.dtype)
+
+
+@every_operator
+def test_adjoint_is_the_adjoint(checks):
+    checks.dots_agree("forward", "y", "x", "adjoint")
+
+
+@every_operator
+def test_adjoint_override_is_the_default(checks):
+    checks.close("adjoint", "default_adjoint")
+
+
+@every_operator
+def test_gradient_of_the_misfit(checks):
+    checks.close("gradient", "normal_residual")
+
+
+@every_operator
+def test_linear(checks):
+    checks.close("combined", 2.5 * checks.rows("forward") - checks.rows("forward_pinv"), 10)
+    checks.close("forward", checks.rows("x") @ checks.matrix.T)
+    assert not checks.rows("zero").any()
+
+
+@every_operator
+def test_solve_is_the_matrix_solve(checks):
+    gram = checks.matrix @ checks.matrix.T
+    checks.close("solve_range", checks.rows("forward") @ np.linalg.pinv(gram, rcond=1e-5, hermitian=True), 30)
+    checks.close("solve_damped", np.linalg.solve(gram + 0.3 * np.eye(len(gram)), checks.rows("y").T).T)
+
+
+@every_operator
+def test_penrose(checks):
+    checks.close("pinv", checks.rows("y") @ np.linalg.pinv(checks.matrix, rcond=1e-5).T, 30)
+    checks.close("forward_pinv_forward", "forward", 30)
+    checks.close("pinv_forward_pinv", "pinv", 30)
+    checks.close("forward_pinv", "project", 30)
+
+
+@every_operator
+def test_project_is_onto_the_range(checks):
+    checks.close("project", checks.rows("y") @ (checks.matrix @ np.linalg.pinv(checks.matrix, rcond=1e-5)).T, 30)
+    checks.close("project_twice", "project", 30)
+    checks.dots_agree("project", "y", "y", "project", 30)
+
+
+@every_operator
+def test_noise_lies_in_the_range(checks):
+    assert checks.rows("noise").any()
+    checks.close("project_noise", "noise", 30)
+    checks.close("noiseless", "forward")
+
+
+TRACES = []
+
+
+@jax.jit
+def _use(operator, x):
+    TRACES.append(type(operator))
+    y = operator(x)
+    return y, operator.adjoint(y), operator.solve(y, 0.1), operator.project(y)
+
+
+_use_many = jax.jit(jax.vmap(_use.__wrapped__))
+
+
+@every_operator
+def test_parameters_vmap(name):
+    pair = [OPERATORS[name](jnp.float64, seed) for seed in (0, 1)]
+    x = jnp.stack([_input(pair[0], jnp.float64, seed) for seed in (0, 1)])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
+    together = _use_many(stacked, x)
+    TRACES.clear()
+    for i in (0, 1):
+        for batched, single in zip(together, _use(pair[i], x[i]), strict=True):
+            np.testing.assert_allclose(_flat(batched[i]), _flat(single), atol=1e-10)
+    assert len(TRACES) <= 1, "other parameters, same trace"
+
+
+@every_operator
+def test_pytree_round_trip(name):
+    operator, _, seen = _evidence(name, jnp.float64)
+    leaves, structure = jax.tree.flatten(operator)
+    again = jax.tree.unflatten(structure, leaves)
+    assert type(again) is type(operator) and again.shape == operator.shape
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    np.testing.assert_allclose(_flat(again(seen["x"][0])), _flat(seen["forward"][0]), atol=1e-12)
+
+
+@every_operator
+def test_casts_parameters_and_scalars(name):
+    """Parameters in float64, a damping and a noise level of any type leave float32 inputs in float32."""
+    operator = OPERATORS[name](jnp.float64)
+    x = jax.ShapeDtypeStruct(operator.shape, jnp.float32)
+    y = jax.eval_shape(operator, x)
+    assert y.dtype in (jnp.float32, jnp.complex64)
+    assert jax.eval_shape(operator.adjoint, y).dtype == jax.eval_shape(operator.pinv, y).dtype == jnp.float32
+    assert jax.eval_shape(operator.project, y).dtype == y.dtype
+    for number in (0.3, jnp.float32(0.3), jnp.asarray(0.3)):
+        assert jax.eval_shape(operator.solve, y, number).dtype == y.dtype
+        assert jax.eval_shape(measure, jax.random.key(0), operator, x, number).y.dtype == y.dtype

@@ -1,0 +1,282 @@
+"""What every method must do: see `methods.METHODS`. All on a six-dimensional Gaussian with three measurements."""
+
+import collections
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from oracle import random_covariance
+from posterior.methods import ANY_PROCESS, GRIDS, METHODS, blurring, cast
+
+import diffinv as di
+from diffinv import charts, posterior, sharding, times
+from diffinv.operators.base import Operator, dense
+
+DIM, STEPS, SIGMA = 6, 12, 0.3
+LINEAR_ONLY = ("pigdm", "mmps", "tmpd", "ddnm")
+
+
+def prior_and_operator(process):
+    rng = np.random.default_rng(0)
+    prior = di.gaussian(process, jnp.asarray(rng.standard_normal(DIM)), jnp.asarray(random_covariance(rng, DIM)))
+    rows = np.linalg.qr(rng.standard_normal((DIM, 3)))[0].T
+    return prior, dense(jnp.asarray(rows))
+
+
+def problem(process, seed=1):
+    """The prior and one measurement of a draw from it."""
+    prior, operator = prior_and_operator(process)
+    draw, noise = jax.random.split(jax.random.key(seed))
+    return prior, di.measure(noise, operator, prior.denoise.sample(draw), SIGMA)
+
+
+TRACES = collections.Counter()
+
+
+@functools.cache
+def single(name):
+    """The method on one measurement, compiled; it counts its traces."""
+
+    def run(key, prior, measurement, strength):
+        TRACES[name] += 1
+        return di.as_solver(lambda m: METHODS[name](prior, m, strength), times.grid(STEPS, power=2.0))(key, measurement)
+
+    return jax.jit(run)
+
+
+@functools.cache
+def batched(name):
+    return jax.jit(jax.vmap(single(name), (0, None, 0, 0)))
+
+
+def batch(size):
+    """`size` keys, measurements with their operators, and strengths."""
+    prior, _ = problem(di.process.VP())
+    measurements = jax.vmap(lambda seed: problem(di.process.VP(), seed)[1])(jnp.arange(size))
+    return jax.random.split(jax.random.key(7), size), prior, measurements, jnp.linspace(0.5, 1.1, size)
+
+
+def tolerance(name):
+    """DAPS starts its chain at noise-to-signal 150 and comes down to 1, which costs two digits."""
+    return 1e-10 if name.startswith("daps") else 1e-12
+
+
+def pick(tree, i):
+    return jax.tree.map(lambda a: a[i], tree)
+
+
+def assert_same(a, b, within):
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(one, other, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("function", ["dps", "dps_score", "pigdm", "mmps", "tmpd", "ddnm", "daps"])
+def test_takes_a_prior_and_a_measurement_and_defaults_the_rest(function):
+    parameters = list(inspect.signature(getattr(posterior, function)).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["prior", "measurement"]
+    assert all(p.default is not inspect.Parameter.empty for p in parameters[2:])
+
+
+FINITE = [
+    pytest.param(name, process, marks=() if process in ("Flow", "EDM") else pytest.mark.slow)
+    for name in METHODS
+    for process in GRIDS
+]
+
+
+@pytest.mark.parametrize(("name", "process"), FINITE)
+def test_is_finite_and_fits_better_than_the_prior(name, process, key):
+    """On every process; at Flow's start alpha is exactly 0."""
+    make, grid = GRIDS[process]
+    prior, measurement = problem(make())
+    run = jax.jit(lambda key, prior, m: di.as_solver(lambda m: METHODS[name](prior, m), grid(STEPS))(key, m))
+    solution = run(key, prior, measurement)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution))
+    assert solution.x.shape == prior.shape
+    assert jnp.linalg.norm(measurement.residual(solution.x)) < 1.2 * typical_residual(prior, measurement)
+
+
+def typical_residual(prior, measurement, decode=lambda x: x):
+    """Root mean square of `|y - A x|` over the prior's own draws, for this y."""
+    draws = jax.vmap(prior.denoise.sample)(jax.random.split(jax.random.key(3), 500))
+    residuals = jax.vmap(lambda x: measurement.residual(decode(x)))(draws)
+    return jnp.sqrt(jnp.mean(jnp.sum(residuals.reshape(500, -1) ** 2, axis=1)))
+
+
+@pytest.mark.parametrize("name", ANY_PROCESS)
+def test_runs_where_alpha_is_an_array(name, key):
+    """Blurring diffusion in the DCT chart: a Gaussian field, its box hidden, by the methods that claim no isotropy."""
+    shape = (3, 3, 1)
+    process = blurring(shape)
+    spectrum = 1 / (1 + process.frequencies)
+    prior = di.Prior(process, di.prior.GaussianDenoiser(process, jnp.zeros(shape), spectrum), shape)
+    mask = jnp.ones(shape).at[1, 1].set(0.0)
+    x = di.linalg.idct(prior.denoise.sample(key))
+    measurement = di.measure(key, di.operators.inpainting(shape, mask), x, SIGMA)
+    method = charts.within(charts.dct(shape), lambda m: METHODS[name](prior, m))
+    solution = jax.jit(di.as_solver(method, times.grid(STEPS)))(key, measurement)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution))
+    typical = typical_residual(prior, measurement, di.linalg.idct)
+    assert jnp.linalg.norm(measurement.residual(solution.x)) < 1.2 * typical
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_is_reproducible_traces_once_and_knows_no_batch(name):
+    """Eight measurements, each with its own key and strength, are the same alone: bit by bit again, to rounding alone."""
+    keys, prior, measurements, strengths = batch(8)
+    together = batched(name)(keys, prior, measurements, strengths)
+    again = batched(name)(keys, prior, measurements, strengths)
+    assert_same(together, again, 0)
+    TRACES.clear()
+    alone = [single(name)(keys[i], prior, pick(measurements, i), strengths[i]) for i in range(8)]
+    other = prior.replace(denoise=prior.denoise.replace(mean=prior.denoise.mean + 1))
+    moved = single(name)(keys[0], other, pick(measurements, 1), strengths[2])
+    assert TRACES[name] <= 1
+    assert not np.allclose(moved.x, alone[0].x)
+    for i, solution in enumerate(alone):
+        assert_same(pick(together, i), solution, tolerance(name))
+    assert len({float(x[0]) for x in together.x}) == 8
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_strength_is_swept_by_vmap(name):
+    """Two strengths on one key and measurement differ, as the loop over them does."""
+    keys, prior, measurements, strengths = batch(8)
+    same = jax.tree.map(lambda a: jnp.stack([a[0]] * 8), (keys, measurements))
+    sweep = batched(name)(same[0], prior, same[1], strengths)
+    loop = [single(name)(keys[0], prior, pick(measurements, 0), strength) for strength in strengths[:3]]
+    for i, solution in enumerate(loop):
+        assert_same(pick(sweep, i), solution, tolerance(name))
+    if not name.startswith("tmpd diagonal"):
+        assert np.abs(sweep.x[0] - sweep.x[-1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sharded_inputs_give_the_same(name):
+    """Keys, measurements and strengths split along eight devices: equal to rounding, and the result stays split."""
+    keys, prior, measurements, strengths = batch(8)
+    mesh = sharding.mesh()
+    split = jax.device_put((keys, measurements, strengths), sharding.split(mesh))
+    whole = jax.device_put(prior, sharding.replicated(mesh))
+    solution = batched(name)(split[0], whole, split[1], split[2])
+    assert len(solution.x.sharding.device_set) == 8
+    assert not solution.x.is_fully_replicated
+    assert_same(batched(name)(keys, prior, measurements, strengths), solution, tolerance(name))
+
+
+@pytest.mark.parametrize("process", ["VP", "EDM", "Flow"])
+@pytest.mark.parametrize("name", METHODS)
+def test_float32_stays_float32(name, process):
+    """Under strict promotion with float64 enabled: nothing on the way makes or needs a float64 array."""
+    make, grid = GRIDS[process]
+    prior, measurement = cast(problem(make()), jnp.float32)
+    solver = di.as_solver(lambda m: METHODS[name](prior, m), grid(STEPS).astype(jnp.float32))
+    for x in (None, jax.ShapeDtypeStruct(prior.shape, jnp.float32)):
+        shape = jax.eval_shape(solver, jax.random.key(0), measurement, x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_cost_told_is_the_cost_paid(name, key):
+    """Evaluations and pullbacks of the denoiser, counted as they run, against `info.cost`.
+
+    Heun's last step evaluates once more than it uses, which it does not charge.
+    """
+    prior, measurement = problem(di.process.VP())
+    tally = collections.Counter()
+    counting = prior.replace(denoise=Counting(prior.denoise, tally))
+    solver = di.as_solver(lambda m: METHODS[name](counting, m), times.grid(3))
+    info = jax.block_until_ready(jax.jit(solver)(key, measurement)).info
+    jax.effects_barrier()
+    nfe, vjps = int(info.cost.nfe.sum()), int(info.cost.vjps.sum())
+    spare = 1 if name in ("dps_score heun", "mmps", "tmpd exact", "tmpd diagonal") else 0
+    assert tally["nfe"] == nfe + spare
+    assert tally["vjps"] == vjps + spare * vjps // nfe
+
+
+@struct.dataclass
+class Counting:
+    """A denoiser that counts how often it is evaluated and pulled back while the program runs."""
+
+    denoise: object
+    tally: collections.Counter = struct.field(pytree_node=False)
+
+    def __call__(self, x, t):
+        def count(what, value):
+            jax.debug.callback(lambda _: self.tally.update([what]), value.ravel()[0])
+
+        @jax.custom_vjp
+        def watch(x):
+            count("nfe", x)
+            return x
+
+        def forward(x):
+            return watch(x), None
+
+        def backward(_, g):
+            count("vjps", g)
+            return (g,)
+
+        watch.defvjp(forward, backward)
+        return self.denoise(watch(x), t)
+
+
+@struct.dataclass
+class Cubic(Operator):
+    """A nonlinear operator."""
+
+    @property
+    def shape(self):
+        return (DIM,)
+
+    def __call__(self, x):
+        return x[:3] ** 3
+
+
+def test_what_is_not_linear_is_refused_by_name_of_the_method():
+    prior, measurement = problem(di.process.VP())
+    bent = measurement.replace(operator=Cubic())
+    for name in LINEAR_ONLY:
+        with pytest.raises(TypeError, match=f"Cubic is not linear; {name} needs"):
+            getattr(posterior, name)(prior, bent)
+    with pytest.raises(TypeError, match="daps with chain=.conjugate. needs"):
+        posterior.daps(prior, bent, chain="conjugate")
+    posterior.dps(prior, bent), posterior.dps_score(prior, bent), posterior.daps(prior, bent)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [("dps", "convention"), ("dps_score", "convention"), ("pigdm", "form"), ("tmpd", "form"), ("daps", "force"),
+     ("daps", "chain")],
+)  # fmt: skip
+def test_an_unknown_option_is_refused_with_the_known_ones(function, argument):
+    prior, measurement = problem(di.process.VP())
+    with pytest.raises(ValueError, match=f"{argument} is 'nonsense'; choose one of \\w+, "):
+        getattr(posterior, function)(prior, measurement, **{argument: "nonsense"})
+
+
+def test_daps_refuses_a_chain_without_temperature():
+    """A noiseless measurement has no sigma to take tau from; an exact draw needs none."""
+    prior, measurement = problem(di.process.VP())
+    noiseless = measurement.replace(noise=di.GaussianNoise(0.0))
+    with pytest.raises(ValueError, match="tau is 0.0; Langevin needs one above 0"):
+        posterior.daps(prior, noiseless)
+    posterior.daps(prior, noiseless, tau=0.01), posterior.daps(prior, noiseless, chain="conjugate")
+
+
+@pytest.mark.parametrize("name", ["pigdm likelihood", "mmps", "tmpd exact", "tmpd diagonal", "ddnm", "daps conjugate legacy"])
+def test_a_noiseless_mask_is_finite_and_met(name, key):
+    """`sigma_y = 0` where A has rows of zeros: nothing divides by their variance, and the seen pixels come out as y."""
+    shape = (2, 3, 1)
+    prior = di.gaussian_field(di.process.VP(), jnp.zeros(shape), jnp.linspace(0.5, 1.5, 6).reshape(shape))
+    operator = di.operators.inpainting(shape, jnp.asarray([1.0, 1, 0, 0, 1, 0]).reshape(shape))
+    measurement = di.measure(key, operator, prior.denoise.sample(key), 0.0)
+    solver = di.as_solver(lambda m: METHODS[name](prior, m), times.grid(STEPS, power=2.0))
+    x = jax.jit(solver)(key, measurement).x
+    assert jnp.isfinite(x).all()
+    assert jnp.linalg.norm(measurement.residual(x)) < 0.05
+    assert jnp.linalg.norm(jnp.where(operator.mask == 0, x, 0.0)) > 0.05

@@ -1,0 +1,146 @@
+"""`best_of` and `warm_start`; ReGuidance has its own file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from oracle import gaussian_posterior, moment_errors
+
+import diffinv as di
+from diffinv import operators, posterior, samplers, times
+from diffinv.operators.base import Operator
+
+DIM = 3
+
+
+@struct.dataclass
+class First(Operator):
+    """The first coordinate alone: what the others hold does not touch the residual, not even NaN."""
+
+    @property
+    def shape(self):
+        return (DIM,)
+
+    def __call__(self, x):
+        return x[:1]
+
+
+def measurement():
+    return di.Measurement(First(), jnp.zeros(1), di.GaussianNoise(0.1))
+
+
+def drawing(spoil=lambda x: x):
+    """A solver whose sample is standard normal in its key, and whose info is its own residual."""
+
+    def solver(key, measurement, x=None):
+        x = spoil(jax.random.normal(key, (DIM,)))
+        return di.Solution(x, measurement.residual(x)[0])
+
+    return solver
+
+
+@pytest.mark.parametrize("draws", [1, 5])
+def test_best_of_takes_the_smallest_residual(draws, key):
+    best = jax.jit(posterior.best_of(drawing(), draws))(key, measurement())
+    alone = jax.vmap(lambda k: jax.random.normal(k, (DIM,)))(jax.random.split(key, draws))
+    np.testing.assert_array_equal(best.x, alone[np.argmin(np.abs(alone[:, 0]))])
+    assert best.info.shape == (draws,)
+
+
+@pytest.mark.parametrize("where", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_best_of_passes_over_draws_that_are_not_finite(where, value, key):
+    """In the coordinate that is measured, and in one that the residual does not see."""
+
+    def spoil(x):
+        """Spoils the draws nearest to y, so that they would win."""
+        return jnp.where((jnp.abs(x[0]) < 0.5) & (jnp.arange(DIM) == where), value, x)
+
+    draws = 12
+    best = posterior.best_of(drawing(spoil), draws)(key, measurement())
+    alone = np.asarray(jax.vmap(lambda k: jax.random.normal(k, (DIM,)))(jax.random.split(key, draws)))
+    sound = alone[np.abs(alone[:, 0]) >= 0.5]
+    assert 0 < len(sound) < draws
+    np.testing.assert_array_equal(best.x, sound[np.argmin(np.abs(sound[:, 0]))])
+
+
+def test_best_of_is_no_worse_than_its_draws_and_vmaps(key):
+    prior, m, solver = gaussian_problem()
+    best = posterior.best_of(solver, 4)
+    solutions = jax.jit(jax.vmap(lambda k: best(k, m)))(jax.random.split(key, 3))
+    for i, k in enumerate(jax.random.split(key, 3)):
+        draws = jax.vmap(lambda k: solver(k, m).x)(jax.random.split(k, 4))
+        residuals = jnp.linalg.norm(jax.vmap(m.residual)(draws), axis=1)
+        np.testing.assert_allclose(jnp.linalg.norm(m.residual(solutions.x[i])), residuals.min(), rtol=1e-9)
+    assert solutions.info.cost.nfe.shape == (3, 4, 20)
+
+
+def gaussian_problem(process=None):
+    process = di.process.Flow() if process is None else process
+    prior = di.gaussian(process, jnp.asarray([0.5, -1.0, 0.0]), jnp.diag(jnp.asarray([0.5, 1.0, 2.0])))
+    m = di.measure(jax.random.key(1), operators.dense(jnp.asarray([[1.0, 0.5, 0.2]])), jnp.asarray([1.0, 0.0, 1.0]), 0.3)
+    return prior, m, di.as_solver(lambda m: samplers.heun(posterior.mmps(prior, m, iterations=3)), times.grid(20))
+
+
+def constant(x):
+    return lambda key, measurement, start=None: di.Solution(x, None)
+
+
+def test_a_warm_start_at_the_noisy_end_forgets_its_proposal(key):
+    """At t = 1 of a process with alpha(1) = 0: the proposal makes no difference, and the start is N(0, sigma_1^2)."""
+    prior, m, solver = gaussian_problem()
+    far, near = (posterior.warm_start(constant(jnp.full(3, v)), solver, prior, 1.0) for v in (1e3, 0.0))
+    np.testing.assert_array_equal(far(key, m).x, near(key, m).x)
+    law = gaussian_posterior(
+        np.asarray(prior.denoise.mean), np.diag([0.5, 1.0, 2.0]), np.array([[1.0, 0.5, 0.2]]), np.asarray(m.y), 0.3
+    )
+    samples = jax.jit(jax.vmap(lambda k: far(k, m).x))(jax.random.split(key, 4000))
+    independent = jax.jit(jax.vmap(lambda k: solver(k, m).x))(jax.random.split(key, 4000))
+    for draws in (samples, independent):
+        assert max(moment_errors(np.asarray(draws), law)) < 5
+
+
+def test_a_warm_start_refines_from_the_noised_proposal(key):
+    """The refinement begins at `alpha_t x + sigma_t n`, and a late start stays near its proposal."""
+    prior, m, _ = gaussian_problem()
+    seen = {}
+
+    def watching(key, measurement, x=None):
+        seen["x"] = x
+        return di.Solution(x, "refined")
+
+    proposal = jnp.asarray([3.0, -2.0, 1.0])
+    for t in (0.0, 0.3, 0.9):
+        solution = posterior.warm_start(constant(proposal), watching, prior, t)(key, m)
+        noise = (seen["x"] - (1 - t) * proposal) / max(t, 1e-9)
+        assert solution.info == (None, "refined")
+        if t == 0:
+            np.testing.assert_array_equal(seen["x"], proposal)
+        else:
+            noises = noise if t == 0.3 else noises
+            np.testing.assert_allclose(noise, noises, rtol=1e-9)
+            assert 0.1 < np.abs(noise).max() < 5
+
+
+def test_a_warm_start_from_exact_samples_keeps_their_law(key):
+    """A posterior draw, noised to t = 0.4 and refined by the exact guidance, is a posterior draw."""
+    prior, m, solver = gaussian_problem()
+    grid = times.grid(20, start=0.4)
+    refine = di.as_solver(lambda m: samplers.heun(posterior.mmps(prior, m, iterations=3)), grid)
+    warm = posterior.warm_start(solver, refine, prior, grid[0])
+    law = gaussian_posterior(
+        np.asarray(prior.denoise.mean), np.diag([0.5, 1.0, 2.0]), np.array([[1.0, 0.5, 0.2]]), np.asarray(m.y), 0.3
+    )
+    samples = jax.jit(jax.vmap(lambda k: warm(k, m).x))(jax.random.split(key, 4000))
+    assert max(moment_errors(np.asarray(samples), law)) < 5
+
+
+def test_stages_have_independent_keys(key):
+    """The proposal's noise is not the refinement's: their correlation over 2,000 keys vanishes."""
+    prior, m, _ = gaussian_problem()
+    wrapped = posterior.warm_start(drawing(), lambda k, m, x=None: di.Solution((x, jax.random.normal(k, (DIM,))), None), prior, 1.0)
+    noised, refined = jax.vmap(lambda k: wrapped(k, m).x)(jax.random.split(key, 2000))
+    proposed = jax.vmap(lambda k: jax.random.normal(jax.random.split(k, 3)[0], (DIM,)))(jax.random.split(key, 2000))
+    for one, other in ((noised, refined), (noised, proposed), (proposed, refined)):
+        assert abs(np.corrcoef(np.ravel(one), np.ravel(other))[0, 1]) < 5 / np.sqrt(2000 * DIM)

@@ -1,0 +1,201 @@
+"""House rules: layers, purity, docstrings, sizes and what `import diffinv` may need."""
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "diffinv"
+FILES = sorted(LIBRARY.rglob("*.py"))
+
+LAYERS = [
+    ["typing"],
+    ["process", "times", "linalg", "sharding"],
+    ["prior", "operators", "nn"],
+    ["sample", "charts", "measure"],
+    ["samplers", "guided"],
+    ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
+    ["train", "data", "checkpoint", "convert", "augment", "metrics", "report"],
+]
+LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
+CITED = ["posterior", "samplers", "process", "times", "guided", "charts"]
+OPTIONAL = "tensorflow tensorflow_datasets grain ml_collections PIL matplotlib skimage safetensors tqdm torch".split()
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(LIBRARY).as_posix())
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+def room(path):
+    """The first name under `diffinv`: a module or a package."""
+    return path.relative_to(LIBRARY).with_suffix("").parts[0]
+
+
+def imports(path):
+    """Dotted names under `diffinv` that the file imports, also inside functions."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "diffinv")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}, line {node.lineno}: write imports in full"
+            if node.module == "diffinv":
+                yield from (f"diffinv.{alias.name}" for alias in node.names)
+            elif node.module.startswith("diffinv."):
+                yield node.module
+
+
+def outside(path):
+    """The top-level names of everything else that the file imports."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+@every_file
+def test_imports_point_down(path):
+    if path == LIBRARY / "__init__.py":
+        return
+    assert room(path) in LAYER, f"{room(path)} has no layer: add it to docs/design.md and to this table"
+    for name in imports(path):
+        target = name.split(".")[1]
+        assert target in LAYER, f"{path.name} imports {name}: import from the module that defines it"
+        assert LAYER[target] <= LAYER[room(path)], f"{path.name} (layer {LAYER[room(path)]}) imports {name}"
+
+
+@every_file
+def test_rooms_that_do_not_know_each_other(path):
+    """Posterior methods share nothing but what lies below them; networks know nothing of diffusion."""
+    if room(path) == "posterior" and path.name != "__init__.py":
+        assert not [name for name in imports(path) if name.startswith("diffinv.posterior")]
+    if room(path) == "nn":
+        assert {name.split(".")[1] for name in imports(path)} <= {"nn", "typing", "linalg"}
+    assert not {"experiments", "configs", "tests"} & set(outside(path))
+
+
+def code_names(path):
+    """Every name, attribute and imported name that code (not text) uses, with its line."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Name):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+
+
+@every_file
+def test_the_library_never_compiles_places_or_prints(path):
+    used = [(name, line) for name, line in code_names(path) if name in ("jit", "pmap", "device_put", "print")]
+    assert not used, f"{path.name}: leave {used} to experiments"
+
+
+def public(body):
+    """The public functions and classes of a module's or a class's body."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [node for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+
+
+@cache
+def documented_methods():
+    """Method names that some class documents: an override inherits the text."""
+    classes = [node for path in FILES for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
+    return {method.name for node in classes for method in public(node.body) if ast.get_docstring(method)}
+
+
+@every_file
+def test_everything_public_is_documented(path):
+    if path.read_text().strip():
+        assert ast.get_docstring(tree(path)), f"{path.name} does not say what it defines"
+    for node in public(tree(path).body):
+        assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+        for method in public(node.body) if isinstance(node, ast.ClassDef) else []:
+            assert method.name in documented_methods(), f"{path.name}: {node.name}.{method.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) in CITED], ids=lambda path: path.stem)
+def test_every_method_says_where_it_comes_from(path):
+    functions = [node for node in public(tree(path).body) if isinstance(node, ast.FunctionDef)]
+    unsaid = [node.name for node in functions if not re.search(r"Source:|\b[Oo]riginal\b", ast.get_docstring(node) or "")]
+    assert not unsaid, f"{path.name}: {unsaid} need `Source:` with a number, or the word original"
+
+
+def tracked(pattern=""):
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *([pattern] if pattern else [])]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"not a git checkout: {result.stderr.strip()}")
+    return [ROOT / line for line in result.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_no_machine_paths():
+    """A path of somebody's machine in a tracked text works nowhere else."""
+    pattern = re.compile(r"(?<![\w./~-])/(?:home|root|Users|work|mnt|scratch|data)/[\w.-]|\b[A-Z]:\\\\?\w")
+    found = []
+    for path in tracked():
+        raw = path.read_bytes()
+        if b"\0" in raw[:8192]:
+            continue
+        lines = enumerate(raw.decode("utf-8", "replace").splitlines(), 1)
+        found += [f"{path.relative_to(ROOT)}:{i}: {line.strip()[:80]}" for i, line in lines if pattern.search(line)]
+    assert not found, "\n".join(found)
+
+
+def test_files_fit_in_the_head_and_have_names_that_say_something():
+    for path in tracked("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, f"{path.relative_to(ROOT)} is over 400 lines: split it"
+        assert path.stem not in ("utils", "util", "helpers", "misc", "common"), f"{path}: name it by what it holds"
+
+
+def function_length(node):
+    """Lines of a function without its docstring."""
+    first = node.body[0]
+    documented = ast.get_docstring(node) is not None
+    return node.end_lineno - node.lineno + 1 - documented * (first.end_lineno - first.lineno + 1)
+
+
+def test_functions_are_short():
+    lengths = [
+        function_length(node) for path in FILES for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)
+    ]
+    assert statistics.median(lengths) < 8
+    assert statistics.quantiles(lengths, n=10)[-1] <= 30
+
+
+def lines(folder):
+    return sum(bool(line.strip()) for path in folder.rglob("*.py") for line in path.read_text().splitlines())
+
+
+def test_tests_weigh_enough():
+    assert lines(ROOT / "tests") >= 0.6 * lines(LIBRARY)
+
+
+IMPORT = """
+import sys, time
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Blocker())
+start = time.process_time()
+import diffinv
+assert time.process_time() - start < 10, time.process_time() - start
+assert diffinv.posterior.dps and diffinv.samplers.ddim and diffinv.operators.dense
+"""
+
+
+def test_import_needs_jax_flax_optax_orbax_and_numpy_alone():
+    """Accelerator images often lack the rest; it is imported where it is used."""
+    command = [sys.executable, "-c", IMPORT.format(blocked=OPTIONAL)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
