@@ -92,6 +92,20 @@ def read_card(path: str) -> dict[str, Any]:
     return card
 
 
+def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Adds `changes` to the card of `path`, and leaves its weights alone. Raises ValueError for what describes them.
+
+    Original.
+    """
+    card = read_card(path)
+    fixed = {"sha256", "parameters", "architecture", "parametrisation", "process", "shape"} & set(changes)
+    if fixed:
+        raise ValueError(f"changes to {sorted(fixed)} would make the card of {path} wrong; save the weights again")
+    card.update(changes)
+    _replace(_paths(path)[1], (json.dumps(card, indent=2) + "\n").encode())
+    return card
+
+
 def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(params, card)` of what `save` wrote; `path` with or without its suffix.
 
@@ -143,5 +157,5 @@ def load_prior(path: str, process: processes.Process | None = None, **changes: A
 
 
 def embedded(name: str = "prior32") -> str:
-    """The path of a prior that ships inside the package, without suffix: "prior32", natural images of 32 x 32. Original."""
+    """The path, without suffix, of a prior that ships inside the package: "prior32", 32 x 32 pictures. Original."""
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "priors", name)

@@ -50,7 +50,7 @@ OUT = flags.DEFINE_string("out", "runs", "the folder of all runs")
 
 TITLE = "Restoration with a diffusion prior"
 NOTES = (
-    "Feature distance: an unlearned distance between EfficientNet-Lite0 features, not LPIPS. Residual: |y - A x| of the "
+    "Feature distance: an unlearned distance of EfficientNet-Lite0 features, not LPIPS. Residual: |y - A x| of the "
     "picture shown, beside the floor that noise alone would leave. NFE: evaluations of the network; a solver that "
     "differentiates it also counts VJPs. Seconds: per picture, without compiling.",
 )
@@ -210,8 +210,8 @@ def kept(folder: Path, settings: dict) -> dict[tuple[str, str], dict]:
     stored = json.loads(results.read_text()).get("config") or {}
     for field, value in settings.items():
         if stored.get(field) != value:
-            was = json.dumps(stored.get(field))
-            raise ValueError(f"{folder} holds a run with {field} = {was}, not {json.dumps(value)}; give another --config.name")
+            was, now = json.dumps(stored.get(field)), json.dumps(value)
+            raise ValueError(f"{folder} holds a run with {field} = {was}, not {now}; give another --config.name")
     return {(record["task"], record["picture"]): record for record in report.load(folder)}
 
 
@@ -252,7 +252,8 @@ def main() -> None:
     runtime.choose("config.base", config.base, [name for name in solvers.SOLVERS if name != "reguidance"])
     prior = load_prior(config.prior)
     size = prior.shape[0]
-    shots = pictures.own(IMAGES.value, size, config.pictures) if IMAGES.value else pictures.photographs(size, config.pictures)
+    count = config.pictures
+    shots = pictures.own(IMAGES.value, size, count) if IMAGES.value else pictures.photographs(size, count)
     command = f"python -m experiments.reconstruct {shlex.join(sys.argv[1:])}".strip()
     images = os.path.abspath(IMAGES.value) if IMAGES.value else ""
     settings = {**json.loads(config.to_json_best_effort()), "images": images}
@@ -260,8 +261,8 @@ def main() -> None:
     done = kept(folder, settings)
     if shots.note:
         print(shots.note)
-    print(f"{len(shots.names)} pictures of {size} x {size}, sigma_y = {config.sigma_y} on the [-1, 1] scale; to {folder}")
-    print(f"compiled programs are kept in {runtime.cache_folder()}", flush=True)
+    print(f"{len(shots.names)} pictures of {size} x {size}, sigma_y = {config.sigma_y} on the [-1, 1] scale")
+    print(f"results go to {folder}; compiled programs are kept in {runtime.cache_folder()}", flush=True)
     keep = lambda record: report.append(folder, record, TITLE, command, settings)
     restore_all(config, prior, shots, chosen, tasks, done, keep)
     records = [done[task, name] for task in tasks for name in shots.names]

@@ -77,9 +77,7 @@ def _guarded(main: Callable[[], None]) -> None:
     start()
     try:
         main()
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("DIFFINV_TRACEBACK"):
             raise
-        fail(error)
-    except OSError as error:
         fail(error)

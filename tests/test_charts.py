@@ -74,7 +74,7 @@ def test_a_pulled_back_measurement_sees_the_picture(name, operator, key):
     z = code(chart)
     assert_allclose(seen.residual(z), measurement.residual(chart.decode(z)), rtol=1e-10, atol=1e-10)
     assert_allclose(seen.log_likelihood(z), measurement.log_likelihood(chart.decode(z)), rtol=1e-10)
-    assert_array_equal(seen.operator.project(seen.y), operator.project(seen.y)) if name == "latent" else None
+    assert_allclose(seen.operator.project(seen.y), measurement.operator.project(seen.y), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -135,7 +135,8 @@ def test_within_encodes_a_picture_and_takes_a_code_as_it_is(operator, key):
     z = code(chart)
     measurement = measure(key, operator, OFFSET)
     assert_allclose(solver(key, measurement, chart.decode(z)).x, solver(key, measurement, z).x, atol=1e-12)
-    assert_allclose(solver(key, measurement, z).x, chart.decode(sample(key, samplers.ddim(codes_prior(chart)), grid, z).x))
+    by_hand = sample(key, samplers.ddim(codes_prior(chart)), grid, z).x
+    assert_allclose(solver(key, measurement, z).x, chart.decode(by_hand), atol=1e-12)
 
 
 def test_a_linear_method_keeps_its_exactness_in_a_chart(key):

@@ -110,3 +110,14 @@ def test_unknown_architecture_is_named(params, tmp_path):
 
 def test_card_is_json(saved):
     assert json.loads(Path(saved + ".json").read_text())["process"] == CARD["process"]
+
+
+def test_a_card_may_be_amended_but_not_made_wrong(params, saved):
+    card = checkpoint.amend(saved, {"sample_quality": {"value": 1.5}})
+    found, again = checkpoint.restore(saved)
+    assert again == card and card["sample_quality"] == {"value": 1.5}
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    for field in ("sha256", "shape", "parametrisation"):
+        with pytest.raises(ValueError, match=field):
+            checkpoint.amend(saved, {field: 0})
+    assert checkpoint.read_card(saved) == card

@@ -126,7 +126,8 @@ def test_everything_public_is_documented(path):
 @pytest.mark.parametrize("path", [path for path in FILES if room(path) in CITED], ids=lambda path: path.stem)
 def test_every_method_says_where_it_comes_from(path):
     functions = [node for node in public(tree(path).body) if isinstance(node, ast.FunctionDef)]
-    unsaid = [node.name for node in functions if not re.search(r"Source:|\b[Oo]riginal\b", ast.get_docstring(node) or "")]
+    says = re.compile(r"Source:|\b[Oo]riginal\b")
+    unsaid = [node.name for node in functions if not says.search(ast.get_docstring(node) or "")]
     assert not unsaid, f"{path.name}: {unsaid} need `Source:` with a number, or the word original"
 
 

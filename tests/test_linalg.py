@@ -118,7 +118,7 @@ def test_rademacher_probes_are_white(key):
 
 def test_dct_is_the_orthonormal_cosine_basis():
     """By the textbook's sum, and with `idct` as both inverse and transpose."""
-    rows, columns = (np.array([[np.cos(np.pi * k * (i + 0.5) / n) for i in range(n)] for k in range(n)]) for n in (4, 6))
+    rows, columns = (np.cos(np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n) for n in (4, 6))
     rows, columns = (B / np.linalg.norm(B, axis=1, keepdims=True) for B in (rows, columns))
     x, y = vector(0, (4, 6, 2), False), vector(1, (4, 6, 2), False)
     assert_allclose(linalg.dct(x), np.einsum("ij,kl,jlc->ikc", rows, columns, x), atol=1e-13)

@@ -86,9 +86,10 @@ def test_tweedie_and_the_density_of_the_mixture(name, rng):
     prior, process = a_mixture(PROCESSES[name], means, weights, variances), PROCESSES[name]
     for t in TIMES:
         alpha, sigma = process.alpha(t), process.sigma(t)
+        spreads = [(alpha**2 * v + sigma**2) * jnp.eye(SIZE) for v in variances]
 
-        def log_density(x):
-            parts = [log_normal(x, alpha * m, (alpha**2 * v + sigma**2) * jnp.eye(SIZE)) for m, v in zip(means, variances)]
+        def log_density(x, alpha=alpha, spreads=spreads):
+            parts = [log_normal(x, alpha * m, spread) for m, spread in zip(means, spreads, strict=True)]
             return jax.nn.logsumexp(jnp.stack(parts), b=jnp.asarray(weights))
 
         x = alpha * means[1].reshape(SHAPE) + sigma * rng.standard_normal(SHAPE)

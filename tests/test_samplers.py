@@ -114,7 +114,7 @@ def test_heun_is_karras_algorithm_1():
 
 @pytest.mark.parametrize("end", [0.0, 0.1])
 def test_dpmpp_2m_is_lu_algorithm_2(end):
-    """In half log-SNR steps h: `x <- sigma'/sigma x - alpha' (e^-h - 1) D`, first order at the start and before t = 0."""
+    """In steps h of half log-SNR: `x <- sigma'/sigma x - alpha' (e^-h - 1) D`, first order at both ends."""
     vp = process.VP()
     prior, t = diagonal(vp), linear(1.0, end)(6)
     alpha, sigma = np.asarray(vp.alpha(t)), np.asarray(vp.sigma(t))
@@ -207,10 +207,10 @@ def test_learned_variance_lies_between_the_posterior_and_the_kernel():
     posterior = (1 - product[k - 1]) / (1 - product[k]) * beta[k - 1]
     expected = np.exp(v * np.log(beta[k - 1]) + (1 - v) * np.log(posterior))
     prior, zeros = Prior(ddpm, None, (3,)), jnp.zeros(3)
-    std = samplers.learned_range(prior, zeros, k / 1000, (k - 1) / 1000, zeros, v)[1]
-    assert_allclose(std**2, expected, rtol=1e-9)
-    assert_array_equal(samplers.learned_range(prior, zeros, 1e-3, 0.0, zeros, v)[1], np.zeros(3))
-    assert_allclose(samplers.learned_range(prior, zeros, k / 1000, (k - 1) / 1000, zeros, None)[1] ** 2, posterior, rtol=1e-9)
+    std = lambda t, s, v: samplers.learned_range(prior, zeros, t, s, zeros, v)[1]
+    assert_allclose(std(k / 1000, (k - 1) / 1000, v) ** 2, expected, rtol=1e-9)
+    assert_allclose(std(k / 1000, (k - 1) / 1000, None) ** 2, posterior, rtol=1e-9)
+    assert_array_equal(std(1e-3, 0.0, v), np.zeros(3))
 
 
 def test_ancestral_uses_the_variance_that_the_network_learned():
@@ -268,7 +268,8 @@ def test_inversion_and_sampling_give_the_picture_back(method, order):
     steps, errors, integrator = [16, 32, 64], [], method(prior)
     for n in steps:
         up = linear(0.05, 1.0)(n)
-        errors.append(np.linalg.norm(march(integrator, up[::-1], march(integrator, up, jnp.asarray(0.95 * x))) - 0.95 * x))
+        back = march(integrator, up[::-1], march(integrator, up, jnp.asarray(0.95 * x)))
+        errors.append(np.linalg.norm(back - 0.95 * x))
     assert abs(oracle.slope(steps, errors) - order) < 0.15, errors
 
 

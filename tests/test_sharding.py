@@ -1,4 +1,4 @@
-"""Eight virtual devices must give what one gives, bit for bit: samples share nothing, and keys do not know of devices."""
+"""Eight virtual devices must give what one gives, bit for bit: samples share nothing, keys know of no device."""
 
 import jax
 import jax.numpy as jnp

@@ -66,8 +66,8 @@ class ReflectBlur(LinearOperator):
     r"""Mirrors the picture about its border pixels, then correlates with `kernel` (h, w); (H, W, C) -> (H, W, C).
 
     DPS's `ReflectionPad2d` and depthwise convolution, the latter by Fourier transform: for 61 x 61 on 256 x 256 it is
-    some thirty times as fast on a CPU. The mirroring spoils the closed form: the adjoint is by transposition and the rest
-    by conjugate gradients, which for a strong blur stop early and so regularise.
+    some thirty times as fast on a CPU. The mirroring spoils the closed form: the adjoint is by transposition and the
+    rest by conjugate gradients, which for a strong blur stop early and so regularise.
     """
 
     kernel: Array

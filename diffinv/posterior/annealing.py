@@ -98,12 +98,12 @@ def daps(
 
     Differs: their step is tuned per task (1e-5 to 1e-4 at tau = 0.01); here it is `lr` relative to the harmonic mean of
     both variances, `eta = lr / (1/r^2 + 1/tau^2)`, so that it is stable below `lr = 2` for operators of norm 1 at every
-    r. Unadjusted, it widens variances by up to `1 / (1 - lr / 2)`; and coordinates that the measurement does not see take
-    only about `2 mcmc_steps eta` of their variance r^2, as in the original.
+    r. Unadjusted, it widens variances by up to `1 / (1 - lr / 2)`; and coordinates that the measurement does not see
+    take only about `2 mcmc_steps eta` of their variance r^2, as in the original.
 
-    Biased: `N(x0, r^2 I)` about the ODE's end is wider than `p(x_0 | x_t)`. Under "conjugate" and a fine grid, coordinates
-    that the measurement does not see end at about twice the prior's variance. On pictures that is visible noise, which
-    a smaller `spread` removes.
+    Biased: `N(x0, r^2 I)` about the ODE's end is wider than `p(x_0 | x_t)`. Under "conjugate" and a fine grid,
+    coordinates that the measurement does not see end at about twice the prior's variance. On pictures that is visible
+    noise, which a smaller `spread` removes.
 
     Args:
       prior: with an isotropic process; one sample of shape (*shape).
@@ -115,7 +115,8 @@ def daps(
       decay: what `lr` has fallen to at `sigma / alpha = 0.1`, linearly over the published grid (which starts at 100);
         published: 0.01.
 
-    Raises ValueError for another force or chain or a concrete tau of 0, TypeError for "conjugate" with an operator that is not linear.
+    Raises ValueError for another force or chain or a concrete tau of 0, TypeError for "conjugate" with an operator that
+    is not linear.
     """
     forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "conjugate")
     if force not in forces:
@@ -127,7 +128,7 @@ def daps(
     process, weight = prior.process, forces[force]
     tau = measurement.sigma if tau is None else tau
     if chain == "langevin" and isinstance(tau, float | int) and tau <= 0:
-        raise ValueError(f"tau is {tau}; Langevin needs one above 0 (a noiseless y has none): give it, or chain='conjugate'")
+        raise ValueError(f"tau is {tau}; Langevin needs one above 0: give one, or use 'conjugate'")
     tau = jnp.asarray(tau)
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
@@ -137,7 +138,8 @@ def daps(
         if chain == "conjugate":
             x0 = _conjugate(chain_key, measurement, x0, r, tau, weight)
         else:
-            x0 = _langevin(chain_key, measurement, x0, r, tau, weight, mcmc_steps, lr * _decayed(r / spread, decay, rho))
+            rate = lr * _decayed(_ratio(prior, t), decay, rho)
+            x0 = _langevin(chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
         cost = Cost(prior.cost.nfe * ode_steps, prior.cost.vjps * ode_steps).times(1)
         return process.perturb(x0, s).sample(noise_key), StepInfo(cost, norm(measurement.residual(x0)))
 

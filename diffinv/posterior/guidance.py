@@ -130,9 +130,9 @@ def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
     r"""Tweedie moment projection: the update of `mmps`, with `A Cov A^H + sigma_y^2 I` as a matrix.
 
     `form` (static): "exact" builds the dy x dy matrix by dy pullbacks and solves it; "diagonal" replaces it by its row
-    sums, one pullback more (for masks and other operators whose rows hardly overlap: where `A Cov A^H` has negative row
-    sums they are cut at 0, and without much noise the guidance blows up). A measurement that is 0 by construction, as on
-    masked pixels, pulls at nothing, also at `sigma_y = 0`.
+    sums, one pullback more (for masks and other operators whose rows hardly overlap: negative row sums are cut at 0,
+    and without much noise the guidance blows up). A measurement that is 0 by construction, as on masked pixels, pulls
+    at nothing, also at `sigma_y = 0`.
 
     Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP and its "plus" variant in their code. Raises
     TypeError for an operator that is not linear, ValueError for another form.

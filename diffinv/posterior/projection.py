@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diffinv.measure import Measurement, require_linear
 from diffinv.guided import guided
+from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prediction, Prior
 from diffinv.typing import Array, Time
 

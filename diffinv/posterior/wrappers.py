@@ -41,8 +41,8 @@ def reguidance(
         x     = refine(y, from z; T -> 0)      the DPS-ODE: `heun(dps_score(prior, measurement, rho))`
 
     Source: Karan, Shah, Chen 2025, arXiv:2506.10955, abstract (its algorithm box, step counts and rho were not
-    available to us). Hence every knob is an argument: the horizon T is where `times` starts, the inversion's grid is its
-    own, rho and the reward's convention are those of `dps_score`, and any solver may propose or refine.
+    available to us). Hence every knob is an argument: the horizon T is where `times` starts, the inversion's grid is
+    its own, rho and the reward's convention are those of `dps_score`, and any solver may propose or refine.
 
     It maps a candidate deterministically and is no posterior sampler. With rho = 0 it returns its candidate, up to the
     integrator's order and the inversion's first time.

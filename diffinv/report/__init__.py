@@ -26,8 +26,8 @@ __all__ = ["Report", "append", "load", "strip", "summarise", "table", "write"]
 
 def strip(folder: str | Path, record: Record) -> Path:
     """One PNG of a picture: truth, measurement and every reconstruction side by side, labelled. Original."""
-    name = f"{ledger.slug(record['picture'])}.png"
-    return ledger.put(Path(folder) / "pictures" / ledger.slug(record["task"]) / name, ledger.png(gallery.draw([record])))
+    place = Path(folder) / "pictures" / ledger.slug(record["task"])
+    return ledger.put(place / f"{ledger.slug(record['picture'])}.png", ledger.png(gallery.draw([record])))
 
 
 def append(folder: str | Path, record: Record, title: str = "", command: str = "", config: Any = None) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flax import struct
 from oracle import random_covariance
-from posterior.methods import ANY_PROCESS, GRIDS, METHODS, blurring, cast
 
 import diffinv as di
 from diffinv import charts, posterior, sharding, times
 from diffinv.operators.base import Operator, dense
+from posterior.methods import ANY_PROCESS, GRIDS, METHODS, blurring, cast
 
 DIM, STEPS, SIGMA = 6, 12, 0.3
 LINEAR_ONLY = ("pigdm", "mmps", "tmpd", "ddnm")
@@ -53,11 +53,21 @@ def batched(name):
     return jax.jit(jax.vmap(single(name), (0, None, 0, 0)))
 
 
-def batch(size):
-    """`size` keys, measurements with their operators, and strengths."""
+SIZE = 16
+
+
+@functools.cache
+def batch():
+    """Sixteen keys, the prior, sixteen measurements with their operators, and strengths."""
     prior, _ = problem(di.process.VP())
-    measurements = jax.vmap(lambda seed: problem(di.process.VP(), seed)[1])(jnp.arange(size))
-    return jax.random.split(jax.random.key(7), size), prior, measurements, jnp.linspace(0.5, 1.1, size)
+    measurements = jax.vmap(lambda seed: problem(di.process.VP(), seed)[1])(jnp.arange(SIZE))
+    return jax.random.split(jax.random.key(7), SIZE), prior, measurements, jnp.linspace(0.5, 1.1, SIZE)
+
+
+def sharded(keys, prior, measurements, strengths):
+    """The same arguments on eight devices: two of the batch on each, the prior on all."""
+    split = jax.device_put((keys, measurements, strengths), sharding.split(sharding.mesh()))
+    return split[0], jax.device_put(prior, sharding.replicated(sharding.mesh())), *split[1:]
 
 
 def tolerance(name):
@@ -81,11 +91,15 @@ def test_takes_a_prior_and_a_measurement_and_defaults_the_rest(function):
     assert all(p.default is not inspect.Parameter.empty for p in parameters[2:])
 
 
-FINITE = [
-    pytest.param(name, process, marks=() if process in ("Flow", "EDM") else pytest.mark.slow)
-    for name in METHODS
-    for process in GRIDS
-]
+def slow_unless(quick, *values):
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
+
+
+ALIKE = ("dps square", "dps likelihood", "pigdm adaptive", "daps langevin main", "daps conjugate main")
+"""Left to the continuous check: they differ from another entry by a factor."""
+
+EVERY = [slow_unless(name not in ALIKE, name) for name in METHODS]
+FINITE = [slow_unless(process == "Flow", name, process) for name in METHODS for process in GRIDS]
 
 
 @pytest.mark.parametrize(("name", "process"), FINITE)
@@ -107,7 +121,10 @@ def typical_residual(prior, measurement, decode=lambda x: x):
     return jnp.sqrt(jnp.mean(jnp.sum(residuals.reshape(500, -1) ** 2, axis=1)))
 
 
-@pytest.mark.parametrize("name", ANY_PROCESS)
+CHARTED = ("dps norm", "dps_score heun", "mmps", "tmpd exact")
+
+
+@pytest.mark.parametrize("name", [slow_unless(name in CHARTED, name) for name in ANY_PROCESS])
 def test_runs_where_alpha_is_an_array(name, key):
     """Blurring diffusion in the DCT chart: a Gaussian field, its box hidden, by the methods that claim no isotropy."""
     shape = (3, 3, 1)
@@ -124,52 +141,42 @@ def test_runs_where_alpha_is_an_array(name, key):
     assert jnp.linalg.norm(measurement.residual(solution.x)) < 1.2 * typical
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_is_reproducible_traces_once_and_knows_no_batch(name):
-    """Eight measurements, each with its own key and strength, are the same alone: bit by bit again, to rounding alone."""
-    keys, prior, measurements, strengths = batch(8)
-    together = batched(name)(keys, prior, measurements, strengths)
-    again = batched(name)(keys, prior, measurements, strengths)
-    assert_same(together, again, 0)
+@pytest.mark.parametrize("name", EVERY)
+def test_knows_no_batch_and_no_device(name):
+    """Sixteen measurements on eight devices, each with its own key and strength, are the same as each alone on one.
+
+    Again they are the same bit by bit, alone to rounding; the result stays split, and one trace serves them all.
+    """
+    keys, prior, measurements, strengths = batch()
+    together = batched(name)(*sharded(*batch()))
+    assert_same(together, batched(name)(*sharded(*batch())), 0)
+    assert len(together.x.sharding.device_set) == 8 and not together.x.is_fully_replicated
     TRACES.clear()
-    alone = [single(name)(keys[i], prior, pick(measurements, i), strengths[i]) for i in range(8)]
+    for i in (0, 5, 10, 15):
+        alone = single(name)(keys[i], prior, pick(measurements, i), strengths[i])
+        assert_same(pick(together, i), alone, tolerance(name))
     other = prior.replace(denoise=prior.denoise.replace(mean=prior.denoise.mean + 1))
-    moved = single(name)(keys[0], other, pick(measurements, 1), strengths[2])
+    moved = single(name)(keys[5], other, pick(measurements, 5), strengths[5])
+    assert not np.allclose(moved.x, together.x[5])
     assert TRACES[name] <= 1
-    assert not np.allclose(moved.x, alone[0].x)
-    for i, solution in enumerate(alone):
-        assert_same(pick(together, i), solution, tolerance(name))
-    assert len({float(x[0]) for x in together.x}) == 8
+    assert len({float(x[0]) for x in together.x}) == SIZE
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_strength_is_swept_by_vmap(name):
-    """Two strengths on one key and measurement differ, as the loop over them does."""
-    keys, prior, measurements, strengths = batch(8)
-    same = jax.tree.map(lambda a: jnp.stack([a[0]] * 8), (keys, measurements))
-    sweep = batched(name)(same[0], prior, same[1], strengths)
-    loop = [single(name)(keys[0], prior, pick(measurements, 0), strength) for strength in strengths[:3]]
-    for i, solution in enumerate(loop):
-        assert_same(pick(sweep, i), solution, tolerance(name))
-    if not name.startswith("tmpd diagonal"):
-        assert np.abs(sweep.x[0] - sweep.x[-1]).max() > 1e-4
+    """Sixteen strengths on one key and measurement are what a loop over them gives, and they matter."""
+    keys, prior, measurements, strengths = batch()
+    keys, measurements = jax.tree.map(lambda a: jnp.stack([a[0]] * SIZE), (keys, measurements))
+    sweep = batched(name)(*sharded(keys, prior, measurements, strengths))
+    for i in (0, 15):
+        assert_same(pick(sweep, i), single(name)(keys[0], prior, pick(measurements, 0), strengths[i]), tolerance(name))
+    assert np.abs(sweep.x[0] - sweep.x[-1]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_sharded_inputs_give_the_same(name):
-    """Keys, measurements and strengths split along eight devices: equal to rounding, and the result stays split."""
-    keys, prior, measurements, strengths = batch(8)
-    mesh = sharding.mesh()
-    split = jax.device_put((keys, measurements, strengths), sharding.split(mesh))
-    whole = jax.device_put(prior, sharding.replicated(mesh))
-    solution = batched(name)(split[0], whole, split[1], split[2])
-    assert len(solution.x.sharding.device_set) == 8
-    assert not solution.x.is_fully_replicated
-    assert_same(batched(name)(keys, prior, measurements, strengths), solution, tolerance(name))
+FLOAT32 = [slow_unless(process == "EDM", name, process) for name in METHODS for process in ("VP", "EDM", "Flow")]
 
 
-@pytest.mark.parametrize("process", ["VP", "EDM", "Flow"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "process"), FLOAT32)
 def test_float32_stays_float32(name, process):
     """Under strict promotion with float64 enabled: nothing on the way makes or needs a float64 array."""
     make, grid = GRIDS[process]
@@ -180,7 +187,7 @@ def test_float32_stays_float32(name, process):
         assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_cost_told_is_the_cost_paid(name, key):
     """Evaluations and pullbacks of the denoiser, counted as they run, against `info.cost`.
 
@@ -268,7 +275,11 @@ def test_daps_refuses_a_chain_without_temperature():
     posterior.daps(prior, noiseless, tau=0.01), posterior.daps(prior, noiseless, chain="conjugate")
 
 
-@pytest.mark.parametrize("name", ["pigdm likelihood", "mmps", "tmpd exact", "tmpd diagonal", "ddnm", "daps conjugate legacy"])
+NOISELESS = [slow_unless(True, name) for name in ("pigdm likelihood", "mmps", "tmpd exact", "tmpd diagonal")]
+NOISELESS += [slow_unless(False, name) for name in ("ddnm", "daps conjugate legacy")]
+
+
+@pytest.mark.parametrize("name", NOISELESS)
 def test_a_noiseless_mask_is_finite_and_met(name, key):
     """`sigma_y = 0` where A has rows of zeros: nothing divides by their variance, and the seen pixels come out as y."""
     shape = (2, 3, 1)
