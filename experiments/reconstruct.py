@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from tqdm import tqdm
 
 from diffinv import checkpoint, linalg, measure, process, report, sharding
@@ -41,8 +40,8 @@ from diffinv.sample import failed_step, total_cost
 from diffinv.typing import Array, Cost, Key
 from experiments import pictures, solvers
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", str(runtime.ROOT / "configs" / "reconstruct.py"), "a configuration; FILE:smoke for a quick run"
+CONFIG = runtime.config_flag(
+    str(runtime.ROOT / "configs" / "reconstruct.py"), "a configuration; FILE:smoke for a quick run"
 )
 IMAGES = flags.DEFINE_string("images", "", "a file, a folder or a quoted glob; default: bundled photographs")
 FRESH = flags.DEFINE_bool("fresh", False, "restore everything again, whatever the folder holds")

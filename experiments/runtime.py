@@ -15,7 +15,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu
 
 import jax  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
 
+WRONG = (flags.Error, KeyError, AttributeError, ValueError, TypeError, OSError)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -49,8 +51,19 @@ def choose(name: str, value: str, known: list[str]) -> str:
 
 def fail(error: BaseException) -> None:
     """One line on standard error, and exit status 1."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Traceback (most recent call last)" in text:  # a config file's own error, wrapped by ml_collections
+        text = text.strip().splitlines()[-1]
+    text = " ".join(text.split()) or type(error).__name__
     sys.exit(f"error: {text}")
+
+
+def config_flag(default: str | None, text: str) -> flags.FlagHolder:
+    """The flag --config; an unknown key or a bad file is one line here already, where a default file is read."""
+    try:
+        return config_flags.DEFINE_config_file("config", default, text)
+    except WRONG as error:
+        fail(error)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -66,7 +79,7 @@ def _parse(arguments: list[str]) -> list[str]:
     """Flags, with an unknown config key as one line."""
     try:
         rest = flags.FLAGS(arguments)
-    except (flags.Error, KeyError, AttributeError, ValueError, TypeError, FileNotFoundError) as error:
+    except WRONG as error:
         fail(error)
     if len(rest) > 1:
         fail(ValueError(f"unexpected argument {rest[1]!r}; options start with --, see --help"))

@@ -23,14 +23,13 @@ import optax
 import orbax.checkpoint as ocp
 import tqdm
 from absl import flags
-from ml_collections import config_flags
 from PIL import Image
 
 import diffinv as di
 from diffinv import checkpoint, data, process, samplers, sharding, times, train
 from diffinv.nn import unet
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py, or configs/NAME.py:smoke")
+CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics and samples")
 EXPORT = flags.DEFINE_string("export", None, "write weights and card of the latest checkpoint here, and stop")
 
