@@ -6,7 +6,8 @@ Command:  python -m experiments.reconstruct
 Papers:   DPS, Chung et al. 2023 (arXiv:2209.14687); DAPS, Zhang et al. 2024 (arXiv:2407.01521);
           ReGuidance, Karan et al. 2025 (arXiv:2506.10955)
 Hardware: two CPU cores, under five minutes, compilation included; `:smoke` in 30 seconds
-Expected: ReGuidance(DAPS) has a lower feature distance than DAPS on at least one task at no larger residual
+Expected: on super-resolution ReGuidance(DAPS) 1.023 against DAPS 1.026 in feature distance, at a residual of 0.84
+          against 0.88 of the floor; on the box it loses (0.66 against 0.58)
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
     python -m experiments.evaluate --data=PATH [--prior=PATH] [--count=1000] [--grid=FILE.png] [--card]
 
-Draws `count` samples (EDM's Heun, `steps` steps) and prints the Fréchet distance of their EfficientNet-Lite0 features
-to those of as many held-out pictures: EffNetLite0-FID, which is not the published FID, beside its floor, the same distance
-between two halves of the held-out pictures. With --card both are written into the prior's card.
+Draws `count` samples (EDM's Heun, `steps` steps) and prints the Fréchet distance of their EfficientNet-Lite0
+features to those of as many held-out pictures: EffNetLite0-FID, which is not the published FID, beside its floor, the
+same distance between two halves of the held-out pictures. With --card both are written into the prior's card.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 def command(workdir, *more):
-    return [sys.executable, "-m", "experiments.train", "--config=configs/prior32.py:smoke", f"--workdir={workdir}", *more]
+    start = [sys.executable, "-m", "experiments.train", "--config=configs/prior32.py:smoke"]
+    return [*start, f"--workdir={workdir}", *more]
 
 
 def environment():
