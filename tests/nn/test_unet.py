@@ -126,6 +126,7 @@ def gradients(net, params, x):
     return jax.jit(jax.grad(lambda p, x: jnp.sum(net.apply(p, x, 0.2) ** 2), (0, 1)))(params, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"remat": True}, {"plain_conv": True}])
 def test_rewrites_change_nothing(tiny, change):
     net, params, x = tiny

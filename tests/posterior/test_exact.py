@@ -345,29 +345,37 @@ def test_daps_is_stable_below_lr_2_for_operators_of_norm_1():
     assert (result[:, 1] > 1e6).all() or not np.isfinite(result[:, 1]).all()
 
 
-@pytest.mark.parametrize(("spread", "low", "high"), [(1.0, 1.6, 2.1), (0.5, 1.1, 1.3), (0.05, 0.9, 1.05)])
-def test_daps_widens_what_the_measurement_does_not_see(spread, low, high):
-    r"""The law of an unseen coordinate under `chain="conjugate"`: with the ODE's slope M, for the prior N(0, c),
-
-        v_s = alpha_s^2 (M^2 v_t + spread^2 r_t^2) + sigma_s^2.
-
-    With the exact ODE, `M^2 = c / (c + r^2)`, the ratio `w = v / (c + sigma^2)` moves by
-    `(1 + spread^2 - w) sigma^2 / (c + sigma^2)` in each step: to `1 + spread^2`, as far as the grid is fine.
-    """
-    process, c = di.process.EDM(), 1.0
-    grid = times.karras(60)
-    prior = di.gaussian(process, jnp.zeros(2), c * jnp.eye(2))
-    measurement = di.Measurement(operators.dense(jnp.asarray([[1.0, 0.0]])), jnp.asarray([0.5]), di.GaussianNoise(0.3))
-    slopes = jax.jit(jax.vmap(lambda t: _descend(prior, jnp.ones(2), t, 5, 0.01, 7.0)[1]))(grid[:-1])
-    sigma = np.asarray(process.sigma(grid))
+def _unseen_variance(slopes, sigma, spread):
+    r"""`v_s = M^2 v_t + spread^2 sigma_t^2 + sigma_s^2` along the grid, from the noisy end: EDM has alpha 1."""
     variance = sigma[0] ** 2
     for M, s_t, s_s in zip(np.asarray(slopes), sigma[:-1], sigma[1:], strict=True):
         variance = M**2 * variance + (spread * s_t) ** 2 + s_s**2
+    return variance
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.5, 0.05])
+def test_daps_widens_what_the_measurement_does_not_see(spread):
+    r"""The law of an unseen coordinate under `chain="conjugate"`, M being the slope of the ODE for the prior N(0, 1)."""
+    process, grid = di.process.EDM(), times.karras(60)
+    prior = di.gaussian(process, jnp.zeros(2), jnp.eye(2))
+    measurement = di.Measurement(operators.dense(jnp.asarray([[1.0, 0.0]])), jnp.asarray([0.5]), di.GaussianNoise(0.3))
+    slopes = jax.jit(jax.vmap(lambda t: _descend(prior, jnp.ones(2), t, 5, 0.01, 7.0)[1]))(grid[:-1])
+    variance = _unseen_variance(slopes, np.asarray(process.sigma(grid)), spread)
     sampler = posterior.daps(prior, measurement, chain="conjugate", spread=spread)
     samples = jax.jit(jax.vmap(lambda k: di.sample(k, sampler, grid).x))(jax.random.split(jax.random.key(1), 10_000))
-    unseen = np.asarray(samples)[:, 1]
-    assert abs(unseen.var() / variance - 1) < 5 * np.sqrt(2 / 10_000)
-    assert low * c < variance < high * c
+    assert abs(np.asarray(samples)[:, 1].var() / variance - 1) < 5 * np.sqrt(2 / 10_000)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.5, 0.0])
+def test_daps_with_a_fine_ode_and_a_fine_grid_ends_at_1_plus_spread_squared(spread):
+    r"""With `M^2 = c / (c + r^2)` the ratio `w = v / (c + sigma^2)` moves by `(1 + spread^2 - w) sigma^2 / (c + sigma^2)`
+    in each step, so the unseen coordinate of N(0, 1) ends at 1 + spread^2.
+    """
+    process, grid = di.process.EDM(), times.karras(600)
+    prior = di.gaussian(process, jnp.zeros(2), jnp.eye(2))
+    slopes = jax.jit(jax.vmap(lambda t: _descend(prior, jnp.ones(2), t, 300, 1e-3, 7.0)[1]))(grid[:-1])
+    variance = _unseen_variance(slopes, np.asarray(process.sigma(grid)), spread)
+    assert abs(variance / (1 + spread**2) - 1) < 0.05
 
 
 def test_daps_decay_is_linear_in_the_index_of_the_published_grid():
