@@ -28,7 +28,7 @@ def _up(x: torch.Tensor) -> torch.Tensor:
 
 
 def _norm(net: flax_unet.UNet, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(layers.group_count(channels, net.groups), channels, net.eps)
+    return nn.GroupNorm(layers.group_count(channels, net.groups, net.smallest_group), channels, net.eps)
 
 
 class ResBlock(nn.Module):
@@ -55,7 +55,8 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, net: flax_unet.UNet, channels: int) -> None:
         super().__init__()
-        self.heads, self.legacy = max(1, channels // net.head_channels), net.legacy_attention
+        self.heads = net.heads or max(1, channels // net.head_channels)
+        self.legacy = net.legacy_attention
         self.norm, self.qkv = _norm(net, channels), nn.Linear(channels, 3 * channels)
         self.proj_out = nn.Linear(channels, channels)
 

@@ -18,8 +18,15 @@ def get_config(mode: str = "") -> ConfigDict:
     config.data = ""
     config.data_name = "Tiny ImageNet (Stanford CS231n), train split, 64 pixels shrunk to 32 by area means"
     config.data_licence = "non-commercial research, as ImageNet's terms"
+    config.data_folder = ""
+    config.download = False
+    config.resident = True
+    config.threads = 4
     config.size = 32
-    config.flip = True
+    config.channels = 3
+    config.classes = 0
+    config.label_dropout = 0.1
+    config.flip, config.shift, config.turn = True, 0, False
 
     config.net = ConfigDict(
         {"channels": 64, "multipliers": (1, 1.5, 2), "blocks": 1, "attention": (2, 4), "head_channels": 32}
@@ -29,7 +36,9 @@ def get_config(mode: str = "") -> ConfigDict:
     config.log_sigma_mean = -1.2
     config.log_sigma_std = 1.2
 
+    config.fsdp = 1
     config.batch = 64
+    config.accumulate = 1
     config.steps = 4000
     config.cooldown = 1200
     config.warmup = 300
@@ -37,7 +46,8 @@ def get_config(mode: str = "") -> ConfigDict:
     config.weight_decay = 0.01
     config.clip = 1.0
     config.b2 = 0.99
-    config.ema = 0.999
+    config.ema_half_lives = (44_000, 12_000, 160_000)
+    config.patience = 10
 
     config.log_every = 20
     config.eval_every = 2000
@@ -46,14 +56,17 @@ def get_config(mode: str = "") -> ConfigDict:
     config.sample_grid = 8
     config.sample_steps = 18
     config.checkpoint_minutes = 4.0
+    config.checkpoint_every = 1000
+    config.permanent_every = 10_000
     config.keep = 2
     if mode == "smoke":
-        config.data = "synthetic"
+        config.data = "gradients"
         config.data_name, config.data_licence = "generated gradients", "none needed"
         config.size, config.batch, config.steps, config.cooldown, config.warmup = 8, 8, 6, 2, 2
         config.net.update({"channels": 8, "attention": (2,), "head_channels": 8, "multipliers": (1, 2)})
+        config.ema_half_lives = (100, 20)
         config.log_every, config.eval_every, config.eval_images, config.sample_grid, config.sample_steps = 1, 3, 8, 2, 3
-        config.checkpoint_minutes = 0.0
+        config.checkpoint_every = 1
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/prior32.py knows '' and 'smoke'")
     return config

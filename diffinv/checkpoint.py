@@ -12,14 +12,19 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from diffinv import prior
+from diffinv import prior, times
 from diffinv import process as processes
-from diffinv.nn import unet
+from diffinv.convert import schedule
+from diffinv.nn import song, unet
+from diffinv.typing import Array
 
-ARCHITECTURES = {"unet": unet.UNet}
+ARCHITECTURES = {"unet": unet.UNet, "song": song.SongUNet}
+PROCESSES = {"discrete": schedule.discrete}
+LEVELS = (0.1, 1.0, 10.0)  # noise-to-signal ratios of the certificate
 
 
 def _safetensors() -> Any:
@@ -123,7 +128,8 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _process(card: dict[str, Any]) -> processes.Process:
     fields = dict(card)
-    return getattr(processes, fields.pop("name"))(**fields)
+    name = fields.pop("name")
+    return (PROCESSES.get(name) or getattr(processes, name))(**fields)
 
 
 def architecture(card: dict[str, Any]) -> Any:
@@ -133,6 +139,27 @@ def architecture(card: dict[str, Any]) -> Any:
     if name not in ARCHITECTURES:
         raise ValueError(f"the card's architecture is {name!r}; known are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[name](**fields)
+
+
+def build(params: Any, card: dict[str, Any], process: processes.Process | None = None, **changes: Any) -> prior.Prior:
+    """The prior of parameters and their card; arguments as in `load_prior`.
+
+    A network that was trained on noise levels, "edm", serves any process by itself; the others keep their own, and
+    are asked there (`convert.schedule.Rescheduled`). The card's `given`, such as a label, is passed on. Original.
+    """
+    net, trained = architecture(card).clone(**changes), _process(card["process"])
+    preconditioned = card["parametrisation"]["parametrisation"] == "edm"
+    denoiser = prior.NetworkDenoiser(
+        jax.tree.map(jnp.asarray, params),
+        process if process is not None and preconditioned else trained,
+        net.apply,
+        **card["parametrisation"],
+    )
+    if "given" in card:
+        denoiser = denoiser.given(**{name: jnp.asarray(value, jnp.int32) for name, value in card["given"].items()})
+    if process is not None and not preconditioned:
+        denoiser = schedule.Rescheduled(denoiser, process)
+    return prior.Prior(denoiser.process, denoiser, tuple(card["shape"]))
 
 
 def load_prior(path: str, process: processes.Process | None = None, **changes: Any) -> prior.Prior:
@@ -145,15 +172,66 @@ def load_prior(path: str, process: processes.Process | None = None, **changes: A
       process: the forward process to use it under; by default the one it was trained with.
       **changes: fields of the network that leave its weights as they are, e.g. `plain_conv=True`, `dtype`, `remat`.
     """
-    params, card = restore(path)
-    net = architecture(card).clone(**changes)
-    denoiser = prior.NetworkDenoiser(
-        jax.tree.map(jax.numpy.asarray, params),
-        _process(card["process"]) if process is None else process,
-        net.apply,
-        **card["parametrisation"],
-    )
-    return prior.Prior(denoiser.process, denoiser, tuple(card["shape"]))
+    return build(*restore(path), process, **changes)
+
+
+def probe(shape: tuple[int, ...]) -> Array:
+    """A fixed picture of unit variance, `sqrt(2) sin(0.9 n + 1e-3 n^2)` at the flat index n; float32. Original."""
+    n = np.arange(np.prod(shape), dtype=np.float64)
+    return jnp.asarray(np.sqrt(2) * np.sin(0.9 * n + 1e-3 * n**2), jnp.float32).reshape(shape)
+
+
+def probe_shape(card: dict[str, Any]) -> tuple[int, ...]:
+    """The picture that leaves two pixels at the coarsest level, or the native size where that is smaller. Original."""
+    fields, (*size, channels) = card["architecture"], card["shape"]
+    side = fields.get("patch", 1) * 2 ** len(fields["multipliers"])
+    return (min(side, size[0]), min(side, size[1]), channels)
+
+
+def references(prior: prior.Prior, shape: tuple[int, ...]) -> Array:
+    """What a prior makes of `probe(shape)` at the ratios `LEVELS`: mean, root mean square and eight values of x0 (and
+    of the learned variance's share), shape (levels, 10). The static `shape` must suit the network. Original.
+    """
+
+    def at(ratio: Array) -> Array:
+        t = times.from_sigma(prior.process, ratio).astype(jnp.float32)
+        scale = jnp.sqrt(prior.process.alpha(t) ** 2 + prior.process.sigma(t) ** 2).astype(jnp.float32)
+        x0, v = prior.predict(scale * probe(shape), t)
+        out = (x0 if v is None else jnp.concatenate([x0, v], -1)).ravel()
+        few = out[np.linspace(0, out.size - 1, 8).astype(int)]
+        return jnp.concatenate([jnp.stack([jnp.mean(out), jnp.sqrt(jnp.mean(out**2))]), few])
+
+    return jax.lax.map(at, jnp.asarray(LEVELS, jnp.float32))
+
+
+def certificate(values: Array, shape: tuple[int, ...], tolerance: float = 1e-4) -> dict[str, Any]:
+    """The card's `certificate`: `references` as they are today. `tolerance` is relative to each root mean square.
+
+    Original. Raises ValueError where a value is not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the network's reference outputs are not finite; its weights or its schedule are wrong")
+    columns = "mean, root mean square and eight values of the denoised probe; rows: noise-to-signal ratios"
+    fields = {"shape": list(shape), "levels": list(LEVELS), "tolerance": tolerance, "columns": columns}
+    return {**fields, "values": [[float(f"{v:.8g}") for v in row] for row in values]}
+
+
+def verify(card: dict[str, Any], values: Array) -> float:
+    """The largest relative deviation of `values` from the card's certificate.
+
+    Original. Raises ValueError where there is no certificate, or where the deviation exceeds its tolerance.
+    """
+    if "certificate" not in card:
+        raise ValueError("the card has no certificate; import the checkpoint again to give it one")
+    kept = np.asarray(card["certificate"]["values"])
+    deviation = float(np.max(np.abs(np.asarray(values, np.float64) - kept) / kept[:, 1:2]))
+    if not deviation <= card["certificate"]["tolerance"]:
+        raise ValueError(
+            f"the network's reference outputs deviate by {deviation:.2g} of their root mean square, the certificate "
+            f"allows {card['certificate']['tolerance']:g}; this code or machine computes another network"
+        )
+    return deviation
 
 
 def embedded(name: str = "prior32") -> str:

@@ -28,6 +28,12 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def rows(mesh: Mesh) -> NamedSharding:
+    """Along `data` and `fsdp` together: for training batches, since fully sharded parameters are no reason to compute
+    an example twice."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device: for parameters."""
     return NamedSharding(mesh, PartitionSpec())

@@ -5,7 +5,7 @@ A loss is `(key, params, batch) -> scalar`, and `step` is `(key, state, batch) -
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from diffinv.process import Process
 from diffinv.typing import Array, Denoiser, Key
 
 Model = Callable[[Any], Denoiser]
-Loss = Callable[[Key, Any, Array], Array]
+Loss = Callable[[Key, Any, Any], Array]
 
 
 @struct.dataclass
@@ -27,23 +27,26 @@ class TrainState:
 
     Attributes:
       params, opt_state: the weights and the optimizer's state.
-      ema: exponential moving average of the weights; use this one.
+      ema: exponential moving averages of the weights, one for each rate; use one of these.
       step: of calls so far, int32; skipped: those among them whose update was not finite and was left out.
+      row: skipped steps since the last good one.
     """
 
     params: Any
     opt_state: Any
-    ema: Any
+    ema: tuple[Any, ...]
     step: Array
     skipped: Array
+    row: Array
 
 
 class Metrics(NamedTuple):
-    """Of one step: the loss, the gradient's norm (as computed, finite or not), and the skipped steps so far."""
+    """Of one step: the loss, the gradient's norm (finite or not), the skipped steps so far and in a row."""
 
     loss: Array
     grad_norm: Array
     skipped: Array
+    row: Array
 
 
 class Trainer(NamedTuple):
@@ -51,6 +54,13 @@ class Trainer(NamedTuple):
 
     init: Callable[[Any], TrainState]
     step: Callable[[Key, TrainState, Any], tuple[TrainState, Metrics]]
+
+
+def half_life(examples: float, batch: int) -> float:
+    """The rate per step, `2^(-batch / examples)`, of an average that forgets half in so many examples. Original."""
+    if examples <= 0:
+        raise ValueError(f"examples is {examples}; a half-life must be positive (for no average use ema=0)")
+    return 0.5 ** (batch / examples)
 
 
 def ema_rate(rate: float, step: Array) -> Array:
@@ -67,36 +77,96 @@ def _where(condition: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def trainer(loss: Loss, optimizer: optax.GradientTransformation, ema: float = 0.999) -> Trainer:
-    r"""The training step: gradient, update, average, with non-finite steps left out and counted:
+def _accumulated(loss: Loss, parts: int) -> Callable[[Key, Any, Any], tuple[Array, Any]]:
+    """`value_and_grad` of the mean of `loss` over `parts` equal slices of the batch, one slice in memory at a time.
 
-        ema <- ema + (1 - r) (params - ema),   r = min(ema, (1 + n) / (10 + n)),   n = step - skipped.
+    Slice i holds the examples `i, i + parts, ...`, so that a sharded batch gives every device its part of each.
+    """
+    of_slice = jax.value_and_grad(loss, argnums=1)
+    if parts == 1:
+        return of_slice
 
-    Original. Shard the batch along `data` and replicate the state; the mean in the loss makes the all-reduce.
+    def value_and_grad(key: Key, params: Any, batch: Any) -> tuple[Array, Any]:
+        slices = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(total: Any, item: tuple[Key, Any]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_slice(item[0], params, item[1])), None
+
+        shapes = jax.eval_shape(of_slice, key, params, jax.tree.map(lambda a: a[0], slices))
+        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        total, _ = jax.lax.scan(add, zero, (jax.random.split(key, parts), slices))
+        return jax.tree.map(lambda a: a / parts, total)
+
+    return value_and_grad
+
+
+def trainer(
+    loss: Loss, optimizer: optax.GradientTransformation, ema: float | Sequence[float] = 0.999, accumulate: int = 1
+) -> Trainer:
+    r"""The training step: gradient, update, averages, with non-finite steps left out and counted:
+
+        ema <- ema + (1 - r) (params - ema),   r = min(rate, (1 + n) / (10 + n)),   n = step - skipped.
+
+    Original. Shard the batch along `data` and replicate the state, or shard it (`sharding.fsdp`); the mean in the loss
+    makes the all-reduce.
 
     Args:
-      loss: `(key, params, batch) -> scalar`.
+      loss: `(key, params, batch) -> scalar`, a mean over the leading axis of the batch's arrays.
       optimizer: any optax transformation; its schedule counts finite updates.
-      ema: rate per step, in [0, 1).
+      ema: rate per step in [0, 1), or several, to choose from afterwards; see `half_life`.
+      accumulate: slices of the batch whose gradients are summed before the update; static, divides the batch.
+
+    Raises ValueError for a rate outside [0, 1) or `accumulate` below 1.
     """
+    rates = (ema,) if isinstance(ema, float | int) else tuple(ema)
+    if any(not 0 <= rate < 1 for rate in rates):
+        raise ValueError(f"ema is {ema}; rates must be in [0, 1)")
+    if accumulate < 1:
+        raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
+    value_and_grad = _accumulated(loss, accumulate)
 
     def init(params: Any) -> TrainState:
-        copy = jax.tree.map(jnp.copy, params)
-        return TrainState(params, optimizer.init(params), copy, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        copies = tuple(jax.tree.map(jnp.copy, params) for _ in rates)
+        return TrainState(params, optimizer.init(params), copies, *(jnp.zeros((), jnp.int32) for _ in range(3)))
 
     def step(key: Key, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        value, grads = jax.value_and_grad(loss, argnums=1)(key, state.params, batch)
+        value, grads = value_and_grad(key, state.params, batch)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = _mix(ema_rate(ema, state.step - state.skipped), state.ema, params)
+        n = state.step - state.skipped
+        averages = tuple(
+            _mix(ema_rate(rate, n), average, params) for rate, average in zip(rates, state.ema, strict=True)
+        )
         old = (state.params, state.opt_state, state.ema)
-        params, opt_state, average = _where(finite, (params, opt_state, average), old)
-        skipped = state.skipped + (1 - finite.astype(jnp.int32))
-        return TrainState(params, opt_state, average, state.step + 1, skipped), Metrics(value, norm, skipped)
+        params, opt_state, averages = _where(finite, (params, opt_state, averages), old)
+        bad = 1 - finite.astype(jnp.int32)
+        skipped, row = state.skipped + bad, (state.row + 1) * bad
+        return TrainState(params, opt_state, averages, state.step + 1, skipped, row), Metrics(value, norm, skipped, row)
 
     return Trainer(init, step)
+
+
+def drop_label(key: Key, label: Array, null: int, rate: float) -> Array:
+    """The label, or `null` with probability `rate`: one network learns the conditional and the unconditional score.
+
+    Source: Ho and Salimans 2022, arXiv:2207.12598, algorithm 1, line 3.
+    """
+    return jnp.where(jax.random.bernoulli(key, rate), jnp.asarray(null, label.dtype), label)
+
+
+def _example(model: Model, params: Any, example: Any) -> tuple[Denoiser, Array]:
+    """The denoiser and the picture of one example; the entries beside `image` are the network's conditions."""
+    if not isinstance(example, dict):
+        return model(params), example
+    given = {name: value for name, value in example.items() if name != "image"}
+    denoise = model(params)
+    return denoise.given(**given) if given else denoise, example["image"]
+
+
+def _keys(key: Key, batch: Any) -> Key:
+    return jax.random.split(key, len(jax.tree.leaves(batch)[0]))
 
 
 def _weighted_error(denoise: Denoiser, process: Process, sigma_data: float, key: Key, x0: Array, r: Array) -> Array:
@@ -124,16 +194,18 @@ def denoising_loss(
 
     Args:
       model: `params -> Denoiser`; process: the forward process.
+      The loss takes pictures (N, H, W, C) in [-1, 1], or a dict of `image` and conditions like `label`, (N, ...) each.
       log_sigma_mean, log_sigma_std: of `ln r`; sigma_data: the data's standard deviation.
     """
 
-    def one(key: Key, params: Any, x0: Array) -> Array:
+    def one(key: Key, params: Any, example: Any) -> Array:
+        denoise, x0 = _example(model, params, example)
         level, noise = jax.random.split(key)
         r = jnp.exp(log_sigma_mean + log_sigma_std * jax.random.normal(level, (), x0.dtype))
-        return _weighted_error(model(params), process, sigma_data, noise, x0, r)
+        return _weighted_error(denoise, process, sigma_data, noise, x0, r)
 
-    def loss(key: Key, params: Any, batch: Array) -> Array:
-        return jnp.mean(jax.vmap(one, (0, None, 0))(jax.random.split(key, len(batch)), params, batch))
+    def loss(key: Key, params: Any, batch: Any) -> Array:
+        return jnp.mean(jax.vmap(one, (0, None, 0))(_keys(key, batch), params, batch))
 
     return loss
 
@@ -144,11 +216,12 @@ def noise_levels_loss(model: Model, process: Process, levels: Array, sigma_data:
     Original. The same key gives the same noise, so checkpoints compare with little variance. `levels`: `sigma/alpha`.
     """
 
-    def one(key: Key, params: Any, x0: Array) -> Array:
-        level = lambda r: _weighted_error(model(params), process, sigma_data, key, x0, r)
+    def one(key: Key, params: Any, example: Any) -> Array:
+        denoise, x0 = _example(model, params, example)
+        level = lambda r: _weighted_error(denoise, process, sigma_data, key, x0, r)
         return jax.lax.map(level, levels.astype(x0.dtype))
 
-    def loss(key: Key, params: Any, batch: Array) -> Array:
-        return jnp.mean(jax.vmap(one, (0, None, 0))(jax.random.split(key, len(batch)), params, batch), axis=0)
+    def loss(key: Key, params: Any, batch: Any) -> Array:
+        return jnp.mean(jax.vmap(one, (0, None, 0))(_keys(key, batch), params, batch), axis=0)
 
     return loss

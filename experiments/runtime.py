@@ -1,11 +1,13 @@
-"""How every experiment starts: one virtual device a core on a CPU, the compilation cache, and errors as one line.
+"""How every experiment starts: devices and hosts, the compilation cache, and errors as one line.
 
 Import it before jax does any work: devices are fixed when the backend starts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -14,8 +16,14 @@ from pathlib import Path
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
+from jax.experimental import multihost_utils  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
+
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; every process gets the same")
+PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0)
 
 WRONG = (flags.Error, KeyError, AttributeError, ValueError, TypeError, OSError)
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,11 +35,59 @@ def cores() -> int:
 
 
 def start() -> None:
-    """Virtual devices and the persistent compilation cache; DIFFINV_CACHE names its folder."""
-    jax.config.update("jax_num_cpu_devices", cores())
+    """Virtual devices (DIFFINV_DEVICES, else one a core) and the compilation cache; DIFFINV_CACHE names its folder."""
+    jax.config.update("jax_num_cpu_devices", int(os.environ.get("DIFFINV_DEVICES", cores())))
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def distribute() -> None:
+    """Joins the other processes, where there are any: as the flags say, or as Slurm or a TPU pod does."""
+    given = [COORDINATOR.value, PROCESSES.value, PROCESS.value]
+    if any(value is not None for value in given):
+        if None in given:
+            raise ValueError("--coordinator, --processes and --process belong together; give all three or none")
+        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value, initialization_timeout=120)
+    elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        jax.distributed.initialize()
+
+
+def first() -> bool:
+    """Whether this process writes what one process writes: files that are not checkpoints, and the progress bar."""
+    return jax.process_index() == 0
+
+
+def together(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(what: str, text: str) -> None:
+    """Raises ValueError in every process where `text` is not the same in all of them."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.uint32)
+    digests = multihost_utils.process_allgather(digest)
+    other = [i for i, found in enumerate(digests) if not np.array_equal(found, digests[0])]
+    if other:
+        raise ValueError(f"processes {other} have another {what} than process 0; start all of them with the same")
+
+
+class Preemption:
+    """`preemption(step)` says whether SIGTERM came, in the same step to every process."""
+
+    def __init__(self) -> None:
+        self.came, self.alone = False, jax.process_count() == 1
+        if self.alone:
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.came = True
+
+    def __call__(self, step: int) -> bool:
+        return self.came if self.alone else multihost_utils.reached_preemption_sync_point(step)
 
 
 def cache_folder() -> Path:
@@ -66,22 +122,24 @@ def config_flag(default: str | None, text: str) -> flags.FlagHolder:
         fail(error)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`; what a user can mend ends in one line, a bug in its traceback."""
+def run(main: Callable[..., None], positional: bool = False) -> None:
+    """Parses the flags and runs `main`, with the arguments that are no flags where `positional`; what a user can mend
+    ends in one line, a bug in its traceback."""
     logging.set_verbosity(logging.ERROR)
+    call = (lambda rest: main(rest[1:])) if positional else (lambda _: main())
     try:
-        app.run(lambda _: _guarded(main), flags_parser=_parse)
+        app.run(lambda rest: _guarded(lambda: call(rest)), flags_parser=lambda found: _parse(found, positional))
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def _parse(arguments: list[str], positional: bool) -> list[str]:
     """Flags, with an unknown config key as one line."""
     try:
         rest = flags.FLAGS(arguments)
     except WRONG as error:
         fail(error)
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         fail(ValueError(f"unexpected argument {rest[1]!r}; options start with --, see --help"))
     return rest
 
@@ -89,6 +147,7 @@ def _parse(arguments: list[str]) -> list[str]:
 def _guarded(main: Callable[[], None]) -> None:
     start()
     try:
+        distribute()
         main()
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("DIFFINV_TRACEBACK"):

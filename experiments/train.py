@@ -2,212 +2,160 @@
 
     python -m experiments.train --config=configs/prior32.py --config.data=PATH --workdir=DIR
 
-Killed at any time, the same command goes on from the last checkpoint to the same result. The learning rate is constant
-after a warm-up and falls to 0 over the last `cooldown` steps, so that `--config.steps` may be moved on a restart.
-`--export=DIR` writes the EMA weights and their card from the latest checkpoint, and trains nothing.
+Killed at any time, the same command goes on from the last checkpoint to the same result; SIGTERM saves one first. The
+learning rate is constant after a warm-up and falls to 0 over the last `cooldown` steps, so that `--config.steps` may be
+moved on a restart. `--export=DIR` writes EMA weights and their card from the latest checkpoint, and trains nothing.
+On several hosts start it once on each: see docs/running-at-scale.md.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
+import sys
 import time
 
 from experiments import runtime  # isort: skip  (before jax)
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import orbax.checkpoint as ocp
 import tqdm
 from absl import flags
-from PIL import Image
 
-import diffinv as di
-from diffinv import checkpoint, data, process, samplers, sharding, times, train
-from diffinv.nn import unet
+from diffinv import data, snapshots
+from diffinv.report.series import Series
+from experiments.training import Run, export, tiled
 
 CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics and samples")
 EXPORT = flags.DEFINE_string("export", None, "write weights and card of the latest checkpoint here, and stop")
 
 
-def synthetic(count: int, size: int) -> np.ndarray:
-    """Colour gradients, for `:smoke`."""
-    ramp = np.linspace(0, 1, size)
-    ends = np.random.default_rng(0).uniform(0, 255, (2, count, 1, 1, 3))
-    return (ends[0] * ramp[:, None, None] + ends[1] * (1 - ramp[None, :, None])).clip(0, 255).astype(np.uint8)
+def sources(config) -> tuple[data.Source, data.Source]:
+    """(training, held-out) pictures; prepared by the first process, while the others wait."""
+    folder = config.data_folder or str(runtime.cache_folder().parent / "data")
+    make = lambda split: data.source(config.data, config.size, split, folder, config.channels, config.download)
+    if runtime.first():
+        make("train")
+    runtime.together("data")
+    found = make("train"), make("validation")
+    if found[0].skipped and runtime.first():
+        print(f"{len(found[0].skipped)} corrupt images were left out: {found[0].skipped[:10]}", flush=True)
+    return tuple(map(data.resident, found)) if config.resident else found
 
 
-def images(config) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held-out) pixels; without a validation split every 16th image is held out."""
-    if config.data == "synthetic":
-        return synthetic(64, config.size), synthetic(80, config.size)[64:]
-    if config.data.endswith(".jpegpack.npz"):
-        found, held_out = (data.read(config.data, config.size, split) for split in (0, 1))
-        skipped, pixels, rest = found.skipped + held_out.skipped, found.pixels, held_out.pixels
-    else:
-        found = data.read(config.data, config.size)
-        hold = np.arange(len(found.names)) % 16 == 15
-        skipped, pixels, rest = found.skipped, found.pixels[~hold], found.pixels[hold]
-    if skipped:
-        print(f"{len(skipped)} corrupt images were left out: {skipped[:10]}", flush=True)
-    return pixels, rest
+class Loop:
+    """What goes on beside the steps: checkpoints, metrics, samples, and the watch over them."""
 
+    def __init__(self, run: Run, manager, state, about: dict, held_out: data.Source):
+        self.run, self.manager, self.state, self.held_out = run, manager, state, held_out
+        self.config, self.seconds, self.started = run.config, about.get("seconds", 0.0), time.time()
+        self.saved, self.mark = time.time(), (time.time(), int(state.step))
+        self.losses, self.evaluated = about.get("held_out", {}), about.get("evaluated", 0)
+        self.series = Series(WORKDIR.value, int(state.step)) if runtime.first() else None
+        if runtime.first() and not self.series.tensorboard:
+            print("metrics.jsonl only; for TensorBoard files: pip install tensorboard", flush=True)
 
-def network(config, plain: bool) -> unet.UNet:
-    """The U-Net; `plain` for the training step, whose weight gradient XLA wants in its own form."""
-    return unet.UNet(**{**config.net.to_dict(), "dtype": jnp.dtype(config.net.dtype), "plain_conv": plain})
+    def elapsed(self) -> float:
+        return self.seconds + time.time() - self.started
 
+    def keep(self, step: int, feed) -> None:
+        """Saves the state, the data iterator's and the last metrics, without waiting for the disk."""
+        about = {"seconds": self.elapsed(), "data": feed.get_state()}
+        about |= {"held_out": self.losses, "evaluated": self.evaluated}
+        snapshots.save(self.manager, step, self.state, about)
+        self.saved = time.time()
 
-def schedule(config) -> optax.Schedule:
-    """Warm-up, constant, linear to 0 over the last `cooldown` steps."""
-    peak, last = config.learning_rate, max(config.steps - config.cooldown, config.warmup)
-    parts = [optax.linear_schedule(0, peak, config.warmup), optax.constant_schedule(peak)]
-    parts.append(optax.linear_schedule(peak, 0, config.cooldown))
-    return optax.join_schedules(parts, [config.warmup, last])
+    def log(self, step: int, metrics, bar) -> None:
+        loss, norm, skipped, row = (float(value) for value in metrics)
+        since, last = self.mark
+        rate, self.mark = self.config.batch * (step - last) / (time.time() - since), (time.time(), step)
+        bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s, skipped {skipped:.0f}", refresh=False)
+        line = {"loss": loss, "grad_norm": norm, "skipped": int(skipped), "images_per_s": rate}
+        if self.series:
+            self.series.write(step, {**line, "seconds": self.elapsed()})
 
-
-class Run:
-    """The jitted functions of one configuration."""
-
-    def __init__(self, config):
-        mesh = sharding.mesh()
-        self.config, self.split, self.whole = config, sharding.split(mesh), sharding.replicated(mesh)
-        self.process = process.EDM()
-        self.shape = (config.size, config.size, 3)
-        self.net = network(config, plain=True)
-        self.parametrisation = {"parametrisation": "edm", "sigma_data": config.sigma_data}
-        self.key = jax.random.key(config.seed)
-        loss = train.denoising_loss(
-            self.model, self.process, config.log_sigma_mean, config.log_sigma_std, config.sigma_data
+    def watch(self, step: int, metrics) -> None:
+        """Stops after too many steps in a row that were not finite."""
+        row = int(metrics.row)
+        if row < self.config.patience:
+            return
+        size, order = self.config.batch, data.order(self.run.count, self.config.seed)
+        ids = [int(order[i]) for i in range((step - 1) * size, step * size)]
+        self.manager.wait_until_finished()
+        good = os.path.join(str(self.manager.directory), str(self.manager.latest_step()))
+        raise ValueError(
+            f"loss or gradient were not finite {row} times in a row, up to step {step}, whose batch holds the pictures "
+            f"{ids[:16]}{'...' if len(ids) > 16 else ''}; the last good checkpoint is {good}"
         )
-        adam = optax.adamw(schedule(config), b2=config.b2, weight_decay=config.weight_decay)
-        optimizer = optax.chain(optax.clip_by_global_norm(config.clip), adam)
-        self.trainer = train.trainer(lambda k, p, x: loss(k, p, data.to_unit(x)), optimizer, config.ema)
-        self.step = jax.jit(self._step, donate_argnums=0)
-        levels = jnp.asarray(config.eval_levels, jnp.float32)
-        self.levels_loss = jax.jit(train.noise_levels_loss(self.model, self.process, levels, config.sigma_data))
-        self.sample = jax.jit(self._sample)
 
-    def model(self, params):
-        return di.NetworkDenoiser(params, self.process, self.net.apply, **self.parametrisation)
+    def evaluate(self, step: int, average: int = 0) -> dict[str, float]:
+        """Held-out loss per noise level, and the sample grid, of one of the averages."""
+        weights = self.state.ema[average]
+        self.losses, self.evaluated = self.run.held_out(weights, self.held_out), step
+        samples = self.run.samples(weights)
+        if self.series:
+            self.series.write(step, {"held_out": self.losses})
+            self.series.picture(step, "samples", tiled(data.to_pixels(samples), self.config.sample_grid))
+        return self.losses
 
-    def init(self) -> train.TrainState:
-        params = self.net.init(self.key, jnp.zeros(self.shape), jnp.zeros(()))
-        return self.trainer.init(params)
+    def best(self) -> tuple[int, dict[str, float]]:
+        """The average with the smallest mean held-out loss, and its losses."""
+        losses = [self.run.held_out(weights, self.held_out) for weights in self.state.ema]
+        chosen = int(np.argmin([np.mean(list(each.values())) for each in losses]))
+        return chosen, losses[chosen]
 
-    def _step(self, state, pixels):
-        return self.trainer.step(jax.random.fold_in(self.key, state.step), state, pixels)
-
-    def _sample(self, params, noise):
-        prior = di.Prior(self.process, self.model(params), self.shape)
-        grid = times.karras(self.config.sample_steps)
-        return jax.vmap(lambda x: di.sample(self.key, samplers.heun(prior), grid, self.process.sigma_max * x).x)(noise)
-
-    def put(self, array):
-        """A host batch, split along `data`."""
-        return jax.device_put(array, self.split)
-
-    def held_out(self, params, pixels) -> list[float]:
-        """Mean weighted error per noise level; the same noise at every call."""
-        size, count = self.config.batch, min(self.config.eval_images, len(pixels))
-        chunks = [pixels[i : i + size] for i in range(0, count - size + 1, size)] or [pixels[: jax.device_count()]]
-        keys = [jax.random.fold_in(self.key, 2**31 + i) for i in range(len(chunks))]
-        losses = [self.levels_loss(k, params, self.put(data.to_unit(c))) for k, c in zip(keys, chunks)]
-        return [float(value) for value in np.mean(jax.device_get(losses), axis=0)]
-
-
-def save_grid(path: str, samples, side: int) -> None:
-    """A PNG of side x side samples."""
-    pixels = data.to_pixels(samples)
-    _, height, width, channels = pixels.shape
-    grid = pixels[: side * side].reshape(side, side, height, width, channels).swapaxes(1, 2)
-    Image.fromarray(grid.reshape(side * height, side * width, channels)).save(path)
-
-
-def export(run: Run, state, seconds: float, held_out: list[float], folder: str) -> None:
-    """EMA weights as safetensors, and the card."""
-    config, step = run.config, int(state.step)
-    fields = {"name": "unet", **config.net.to_dict()}
-    card = {
-        "name": config.name,
-        "architecture": fields,
-        "parametrisation": run.parametrisation,
-        "process": {"name": "EDM", "sigma_max": run.process.sigma_max},
-        "schedule": f"ln sigma ~ N({config.log_sigma_mean}, {config.log_sigma_std}^2), EDM weighting",
-        "shape": list(run.shape), "layout": "HWC, RGB", "range": [-1, 1],
-        "data": config.data_name, "data_licence": config.data_licence,
-        "steps": step, "batch": config.batch, "images_seen": step * config.batch, "steps_skipped": int(state.skipped),
-        "optimizer": f"AdamW {config.learning_rate}, b2 {config.b2}, {config.warmup} steps up, {config.cooldown} down",
-        "ema": config.ema, "seed": config.seed, "seconds": round(seconds),
-        "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
-        "held_out_loss": {f"{level:g}": round(loss, 6) for level, loss in zip(config.eval_levels, held_out)},
-    }  # fmt: skip
-    card = checkpoint.save(os.path.join(folder, config.name), state.ema, card)
-    print(f"{card['parameters']} weights after {step} steps exported to {folder}/{config.name}.safetensors", flush=True)
+    def train(self, feed, preempted: runtime.Preemption) -> bool:
+        """From the state's step to `config.steps`; False where it was preempted."""
+        config, start, before = self.config, int(self.state.step), None
+        if start and start % config.eval_every == 0 and self.evaluated != start:
+            self.evaluate(start)  # SIGTERM came between the step and its evaluation
+        options = {"mininterval": 5, "unit": "step", "disable": not runtime.first()}
+        with tqdm.tqdm(range(start, config.steps), initial=start, total=config.steps, **options) as bar:
+            for step in bar:
+                self.state, metrics = self.run.step(self.state, self.run.put(next(feed)))
+                done = step + 1
+                if before is not None:
+                    self.watch(done - 1, before)  # one step behind, so that the device need not wait
+                before = metrics
+                if done % config.log_every == 0:
+                    self.log(done, metrics, bar)
+                if preempted(done):
+                    self.keep(done, feed)
+                    return False
+                if done % config.eval_every == 0 and done < config.steps:
+                    self.evaluate(done)
+                due = time.time() - self.saved > 60 * config.checkpoint_minutes
+                if (due and jax.process_count() == 1) or done % config.checkpoint_every == 0 or done == config.steps:
+                    self.keep(done, feed)
+        if before is not None:
+            self.watch(config.steps, before)
+        return True
 
 
 def main() -> None:
     config = CONFIG.value
+    runtime.agree("configuration", config.to_json_best_effort(sort_keys=True))
     os.makedirs(WORKDIR.value, exist_ok=True)
-    run = Run(config)
-    pixels, rest = images(config)
-    state, seconds = jax.jit(run.init, out_shardings=run.whole)(), 0.0
-    folder = os.path.abspath(os.path.join(WORKDIR.value, "checkpoints"))
-    options = ocp.CheckpointManagerOptions(max_to_keep=config.keep, enable_async_checkpointing=False)
-    manager = ocp.CheckpointManager(folder, options=options)
-    if manager.latest_step() is not None:
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=run.whole), state)
-        kept = manager.restore(
-            manager.latest_step(),
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), extra=ocp.args.JsonRestore()),
-        )
-        state, seconds = kept.state, kept.extra["seconds"]
-    if EXPORT.value:
-        export(run, state, seconds, run.held_out(state.ema, rest), EXPORT.value)
-        return
-    loop(run, state, seconds, pixels, rest, manager)
-
-
-def loop(run: Run, state, seconds: float, pixels, rest, manager) -> None:
-    """Train from the state's step to `config.steps`, then export."""
-    config, first = run.config, int(state.step)
-    noise = run.put(jax.random.normal(run.key, (config.sample_grid**2, *run.shape)))
-    log = open(os.path.join(WORKDIR.value, "metrics.jsonl"), "a", buffering=1)
-    start = saved = mark = time.time()
-    elapsed = lambda: seconds + time.time() - start
-
-    def keep(step):
-        extra = ocp.args.JsonSave({"seconds": elapsed()})
-        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), extra=extra))
-
-    def evaluate(step):
-        held_out = run.held_out(state.ema, rest)
-        log.write(json.dumps({"step": step, "held_out": held_out, "seconds": elapsed()}) + "\n")
-        save_grid(
-            os.path.join(WORKDIR.value, f"samples_{step:06d}.png"), run.sample(state.ema, noise), config.sample_grid
-        )
-        return held_out
-
-    bar = tqdm.tqdm(range(first, config.steps), initial=first, total=config.steps, mininterval=5, unit="step")
-    for step in bar:
-        state, metrics = run.step(state, run.put(data.batch(pixels, config.seed, step, config.batch, config.flip)))
-        done = step + 1
-        if done % config.log_every == 0:
-            loss, norm, skipped = (float(m) for m in metrics)
-            rate, mark = config.batch * config.log_every / (time.time() - mark), time.time()
-            bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s, skipped {skipped:.0f}", refresh=False)
-            line = {"step": done, "loss": loss, "grad_norm": norm, "skipped": int(skipped), "images_per_s": rate}
-            log.write(json.dumps({**line, "seconds": elapsed()}) + "\n")
-        if done % config.eval_every == 0 and done < config.steps:
-            evaluate(done)
-        if time.time() - saved > 60 * config.checkpoint_minutes or done == config.steps:
-            keep(done)
-            saved = time.time()
-    export(run, state, elapsed(), evaluate(int(state.step)), WORKDIR.value)
+    training, held_out = sources(config)
+    run = Run(config, training)
+    folder = os.path.join(WORKDIR.value, "checkpoints")
+    with snapshots.snapshots(folder, config.keep, config.permanent_every) as manager:
+        state, about = snapshots.latest(manager, run.like()) or (run.init(), {})
+        loop = Loop(run, manager, state, about, held_out)
+        if not EXPORT.value:
+            part = (jax.process_index(), jax.process_count())
+            feed = data.batches(training, config.batch, config.seed, part, config.threads)
+            if "data" in about:
+                feed.set_state(about["data"])
+            if not loop.train(feed, runtime.Preemption()):
+                manager.wait_until_finished()
+                print(f"stopped by SIGTERM; step {int(loop.state.step)} is saved, the same command goes on", flush=True)
+                sys.exit(143)
+            loop.evaluate(config.steps)
+        chosen, losses = loop.best()
+        if runtime.first():
+            export(run, loop.state, chosen, loop.elapsed(), losses, training, EXPORT.value or WORKDIR.value)
+        runtime.together("end")
 
 
 if __name__ == "__main__":

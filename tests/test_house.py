@@ -21,11 +21,14 @@ LAYERS = [
     ["sample", "charts", "measure"],
     ["samplers", "guided"],
     ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
-    ["train", "data", "checkpoint", "convert", "augment", "metrics", "report"],
+    ["train", "data", "checkpoint", "snapshots", "convert", "augment", "metrics", "report"],
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 CITED = ["posterior", "samplers", "process", "times", "guided", "charts"]
-OPTIONAL = "tensorflow tensorflow_datasets grain ml_collections PIL matplotlib skimage safetensors tqdm torch".split()
+OPTIONAL = (
+    "tensorflow tensorflow_datasets grain tensorboard sklearn ml_collections PIL matplotlib skimage safetensors tqdm"
+    " torch"
+).split()
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(LIBRARY).as_posix())
 

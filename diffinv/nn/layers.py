@@ -118,12 +118,13 @@ def conv(
     return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), lhs_dilation, rhs_dilation, precision)
 
 
-def group_count(channels: int, groups: int = 32) -> int:
-    """`min(groups, channels // 4)`, at least 1 (Karras et al. 2022); ADM's 32 from 128 channels on.
+def group_count(channels: int, groups: int = 32, smallest: int = 4) -> int:
+    """`min(groups, channels // smallest)`, at least 1 (Karras et al. 2022); ADM's 32 from 128 channels on, or at
+    `smallest = 1` always.
 
     Raises ValueError where it does not divide the channels.
     """
-    count = max(1, min(groups, channels // 4))
+    count = max(1, min(groups, channels // smallest))
     if channels % count:
         raise ValueError(f"channels is {channels}, not divisible by {count} groups; choose a multiple of {count}")
     return count
@@ -137,16 +138,17 @@ class GroupNorm(nn.Module):
     Statistics and affine map in float32, result in the input's dtype. 3.7 times as fast on a CPU as normalising the
     reshaped groups. Source: Wu & He 2018; FiLM as in Dhariwal & Nichol 2021, `norm(h) (1 + scale) + shift`.
 
-    Attributes: groups, the upper bound of `group_count`, and eps; static.
+    Attributes: groups, the upper bound of `group_count`, eps, and smallest, its fewest channels a group; static.
     """
 
     groups: int = 32
     eps: float = 1e-5
+    smallest: int = 4
 
     @nn.compact
     def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
         channels = x.shape[-1]
-        count = group_count(channels, self.groups)
+        count = group_count(channels, self.groups, self.smallest)
         gamma = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         beta = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         h = x.astype(jnp.float32)
@@ -166,13 +168,14 @@ class GroupNorm(nn.Module):
         return jnp.repeat(means, channels // count, total_repeat_length=channels)
 
 
-def time_embedding(t: Array, size: int, period: float = 1e4) -> Array:
-    r"""`[cos(t f), sin(t f)]`, `f_k = exp(-ln(period) k / half)`, k < half = size // 2; (size,) float32.
+def time_embedding(t: Array, size: int, period: float = 1e4, shift: int = 0) -> Array:
+    r"""`[cos(t f), sin(t f)]`, `f_k = exp(-ln(period) k / (half - shift))`, k < half = size // 2; (size,) float32.
 
-    Cosines first. Source: Dhariwal & Nichol 2021, `timestep_embedding`. An odd size is padded with one 0.
+    Cosines first. Source: Dhariwal & Nichol 2021, `timestep_embedding`; `shift = 1` is Ho et al. 2020's, whose last
+    frequency is 1 / period. An odd size is padded with one 0.
     """
     half = size // 2
-    frequencies = jnp.exp(-math.log(period) * jnp.arange(half, dtype=jnp.float32) / half)
+    frequencies = jnp.exp(-math.log(period) * jnp.arange(half, dtype=jnp.float32) / (half - shift))
     angles = jnp.asarray(t).astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles), jnp.zeros(size % 2, jnp.float32)])
 

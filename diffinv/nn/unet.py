@@ -27,6 +27,8 @@ class ResBlock(nn.Module):
       dropout: rate; acts only where `apply` is given an rng named "dropout".
       plain: use `lax`'s own convolution (training and forward mode).
       dtype: of the computation; parameters are float32.
+      smallest: fewest channels a group.
+      film: the embedding scales and shifts the norm; otherwise it is added before it (Ho et al. 2020).
     """
 
     features: int
@@ -36,16 +38,19 @@ class ResBlock(nn.Module):
     dropout: float = 0.0
     plain: bool = False
     dtype: Any = jnp.float32
+    smallest: int = 4
+    film: bool = True
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> Array:
-        norm = lambda name: layers.GroupNorm(self.groups, self.eps, name=name)
+        norm = lambda name: layers.GroupNorm(self.groups, self.eps, self.smallest, name=name)
         conv = lambda name, **kw: layers.convolution(self.features, self.plain, name=name, dtype=self.dtype, **kw)
         dense = lambda features, name: nn.Dense(features, name=name, dtype=self.dtype)
         resample = self.resample or (lambda a: a)
         h = conv("in_layers_2")(resample(nn.silu(norm("in_layers_0")(x))))
-        film = jnp.split(dense(2 * self.features, "emb_layers_1")(nn.silu(embedding)), 2)
-        h = nn.silu(norm("out_layers_0")(h, film))
+        film = dense((1 + self.film) * self.features, "emb_layers_1")(nn.silu(embedding))
+        h = norm("out_layers_0")(h, jnp.split(film, 2)) if self.film else norm("out_layers_0")(h + film[None, None])
+        h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
         h = conv("out_layers_3", kernel_init=_zeros)(h)
         x = resample(x)
@@ -53,22 +58,56 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """`x + proj(attend(qkv(norm(x))))` over the H W positions; the last projection starts at zero."""
+    """`x + proj(attend(qkv(norm(x))))` over the H W positions; the last projection starts at zero.
+
+    `heads` is their number; where it is None, each has `head_channels`.
+    """
 
     head_channels: int = 64
     legacy: bool = True
     groups: int = 32
     eps: float = 1e-5
     dtype: Any = jnp.float32
+    smallest: int = 4
+    heads: int | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         height, width, channels = x.shape
-        h = layers.GroupNorm(self.groups, self.eps, name="norm")(x).reshape(height * width, channels)
+        h = layers.GroupNorm(self.groups, self.eps, self.smallest, name="norm")(x).reshape(height * width, channels)
         qkv = nn.Dense(3 * channels, name="qkv", dtype=self.dtype)(h)
-        h = layers.attend(qkv, max(1, channels // self.head_channels), self.legacy)
+        h = layers.attend(qkv, self.heads or max(1, channels // self.head_channels), self.legacy)
         h = nn.Dense(channels, name="proj_out", dtype=self.dtype, kernel_init=_zeros)(h)
         return x + h.reshape(x.shape)
+
+
+class Downsample(nn.Module):
+    """A 3x3 convolution of stride 2, (H, W, C) to (H/2, W/2, C), with a border of one pixel on every side.
+
+    `corner` (static): on the lower right alone, as in Ho et al. 2020. `plain`: see `layers.conv`.
+    """
+
+    corner: bool = False
+    plain: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        border = (0, 1) if self.corner else (1, 1)
+        conv = layers.plain_conv if self.plain else layers.conv
+        options = {"strides": 2, "padding": (border, border), "conv_general_dilated": conv, "dtype": self.dtype}
+        return nn.Conv(x.shape[-1], (3, 3), name="op", **options)(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour, then a 3x3 convolution: (H, W, C) to (2 H, 2 W, C). `plain`: see `layers.conv`."""
+
+    plain: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return layers.convolution(x.shape[-1], self.plain, name="conv", dtype=self.dtype)(layers.up(x))
 
 
 class UNet(nn.Module):
@@ -89,6 +128,12 @@ class UNet(nn.Module):
       dtype: of the computation, e.g. bfloat16; parameters and output are float32.
       remat: recompute each block in the backward pass.
       plain_conv: `lax`'s own convolution, for training and forward mode; see `layers.conv`.
+      smallest_group: fewest channels a group of GroupNorm; 1 for exactly `groups` (public weights).
+      heads: number of heads, in place of `head_channels`.
+      film: see `ResBlock`; False for DDPM (Ho et al. 2020).
+      resample_convs: with `resample_blocks=False`, resampling by `Downsample` and `Upsample`, as in DDPM.
+      corner_padding: of `Downsample`.
+      frequency_shift: of `layers.time_embedding`.
     """
 
     channels: int = 64
@@ -108,6 +153,12 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     plain_conv: bool = False
+    smallest_group: int = 4
+    heads: int | None = None
+    film: bool = True
+    resample_convs: bool = False
+    corner_padding: bool = False
+    frequency_shift: int = 0
 
     @nn.compact
     def __call__(self, x: Array, condition: Array, label: Array | None = None) -> Array:
@@ -139,7 +190,8 @@ class UNet(nn.Module):
 
     def _embed(self, condition: Array, label: Array | None) -> Array:
         width = 4 * self.channels
-        h = layers.time_embedding(self.time_scale * jnp.asarray(condition), self.channels).astype(self.dtype)
+        t = self.time_scale * jnp.asarray(condition)
+        h = layers.time_embedding(t, self.channels, shift=self.frequency_shift).astype(self.dtype)
         h = nn.silu(nn.Dense(width, name="time_embed_0", dtype=self.dtype)(h))
         h = nn.Dense(width, name="time_embed_2", dtype=self.dtype)(h)
         if (self.classes is None) != (label is None):
@@ -148,21 +200,28 @@ class UNet(nn.Module):
 
     def _res(self, name: str, width: int, resample: Any = None) -> nn.Module:
         block = nn.remat(ResBlock) if self.remat else ResBlock
-        return block(width, resample, self.groups, self.eps, self.dropout, self.plain_conv, self.dtype, name=name)
+        options = {"smallest": self.smallest_group, "film": self.film, "name": name}
+        return block(width, resample, self.groups, self.eps, self.dropout, self.plain_conv, self.dtype, **options)
 
     def _resample(self, name: str, h: Array, embedding: Array, width: int, resample: Any) -> Array:
-        return self._res(name, width, resample)(h, embedding) if self.resample_blocks else resample(h)
+        if self.resample_blocks:
+            return self._res(name, width, resample)(h, embedding)
+        if not self.resample_convs:
+            return resample(h)
+        options = {"plain": self.plain_conv, "dtype": self.dtype, "name": name}
+        return (Upsample(**options) if resample is layers.up else Downsample(self.corner_padding, **options))(h)
 
     def _attention(self, name: str) -> nn.Module:
         block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
-        return block(self.head_channels, self.legacy_attention, self.groups, self.eps, self.dtype, name=name)
+        options = {"smallest": self.smallest_group, "heads": self.heads, "name": name}
+        return block(self.head_channels, self.legacy_attention, self.groups, self.eps, self.dtype, **options)
 
     def _block(self, name: str, h: Array, embedding: Array, width: int, factor: int) -> Array:
         h = self._res(f"{name}_0", width)(h, embedding)
         return self._attention(f"{name}_1")(h) if factor in self.attention else h
 
     def _out(self, h: Array) -> Array:
-        h = nn.silu(layers.GroupNorm(self.groups, self.eps, name="out_0")(h))
+        h = nn.silu(layers.GroupNorm(self.groups, self.eps, self.smallest_group, name="out_0")(h))
         features = self.out_channels * self.patch**2
         h = layers.convolution(features, self.plain_conv, name="out_2", dtype=self.dtype, kernel_init=_zeros)(h)
         return layers.depth_to_space(h, self.patch).astype(jnp.float32)

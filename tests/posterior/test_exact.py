@@ -368,8 +368,8 @@ def test_daps_widens_what_the_measurement_does_not_see(spread):
 
 @pytest.mark.parametrize("spread", [1.0, 0.5, 0.0])
 def test_daps_with_a_fine_ode_and_a_fine_grid_ends_at_1_plus_spread_squared(spread):
-    r"""With `M^2 = c / (c + r^2)` the ratio `w = v / (c + sigma^2)` moves by `(1 + spread^2 - w) sigma^2 / (c + sigma^2)`
-    in each step, so the unseen coordinate of N(0, 1) ends at 1 + spread^2.
+    r"""With `M^2 = c / (c + r^2)` the ratio `w = v / (c + sigma^2)` moves in each step by
+    `(1 + spread^2 - w) sigma^2 / (c + sigma^2)`, so the unseen coordinate of N(0, 1) ends at 1 + spread^2.
     """
     process, grid = di.process.EDM(), times.karras(600)
     prior = di.gaussian(process, jnp.zeros(2), jnp.eye(2))

@@ -1,5 +1,6 @@
-"""Images from files, and batches that are functions of (seed, step)."""
+"""Pictures from files in every form that is known, and the border at which range and layout are fixed."""
 
+import gzip
 import io
 import json
 
@@ -120,26 +121,64 @@ def test_range_round_trip():
     np.testing.assert_array_equal(data.to_pixels([-3.0, 3.0]), [0, 255])
 
 
-def test_every_epoch_visits_every_image_once():
-    visits = np.concatenate([data.indices(10, 0, step, 4) for step in range(5)])
-    np.testing.assert_array_equal(np.sort(visits[:10]), np.arange(10))
-    np.testing.assert_array_equal(np.sort(visits[10:]), np.arange(10))
-    assert np.any(visits[:10] != visits[10:])
-    assert np.any(data.indices(10, 1, 0, 4) != visits[:4]) or np.any(data.indices(10, 1, 1, 4) != visits[4:8])
+def test_every_16th_is_held_out_where_there_is_no_split(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.stack([picture(i, 4) for i in range(20)]), labels=np.arange(20) % 3)
+    kept, held_out = (data.read(str(tmp_path / "x.npz"), split=split) for split in (0, 1))
+    assert held_out.names == ["1", "17"] and len(kept.names) == 18
+    assert data.catalogue(str(tmp_path / "x.npz")).classes == ("0", "1", "2")
 
 
-def test_batch_is_a_function_of_seed_and_step():
-    pixels = np.stack([picture(i) for i in range(10)])
-    data._order.cache_clear()
-    late = data.batch(pixels, 0, 7, 4)
-    for step in range(7):
-        data.batch(pixels, 0, step, 4)
-    np.testing.assert_array_equal(data.batch(pixels, 0, 7, 4), late)
+def test_transparent_pictures_lie_on_white(tmp_path):
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2, :, 0], rgba[:2, :, 3] = 200, 255
+    Image.fromarray(rgba).save(tmp_path / "x.png")
+    found = data.read(str(tmp_path)).pixels[0]
+    assert (found[:2] == [200, 0, 0]).all() and (found[2:] == 255).all()
 
 
-def test_flips_mirror_left_and_right_about_half_the_time():
-    pixels = np.stack([picture(i) for i in range(200)])
-    straight, mirrored = data.batch(pixels, 0, 0, 200, flip=False), data.batch(pixels, 0, 0, 200)
-    same = np.array([np.array_equal(a, b) for a, b in zip(straight, mirrored)])
-    turned = np.array([np.array_equal(a, b[:, ::-1]) for a, b in zip(straight, mirrored)])
-    assert np.all(same ^ turned) and 70 < same.sum() < 130
+def test_folders_are_splits_and_classes(tmp_path):
+    for name in ("train/cat/a.png", "train/dog/b.png", "val/dog/c.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(0)).save(path)
+    listing = data.catalogue(str(tmp_path))
+    assert listing.classes == ("cat", "dog")
+    assert [(record.label, record.split) for record in listing.records()] == [(0, 0), (1, 0), (1, 1)]
+
+
+def idx(array):
+    sizes = b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+def test_idx_files_as_mnist_is_published(tmp_path):
+    images = {"train": picture(0, 5)[None, ..., 0].repeat(3, 0), "t10k": picture(1, 5)[None, ..., 0]}
+    for name, pixels in images.items():
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pixels)))
+        labels = np.arange(len(pixels), dtype=np.uint8) + 7
+        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    found = list(data.catalogue(str(tmp_path)).records())
+    assert [(record.label, record.split) for record in found] == [(7, 0), (8, 0), (9, 0), (7, 1)]
+    np.testing.assert_array_equal(data.decode(found[3].source, channels=1)[..., 0], images["t10k"][0])
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images["train"])[:-1]))
+    with pytest.raises(ValueError, match="its header says"):
+        data.catalogue(str(tmp_path))
+
+
+def test_train_and_test_arrays(tmp_path):
+    fields = {"train_images": np.stack([picture(0)[..., 0]] * 2), "test_images": picture(1)[None, ..., 0]}
+    np.savez(tmp_path / "m.npz", train_labels=[1, 0], test_labels=[1], **fields)
+    found = list(data.catalogue(str(tmp_path / "m.npz")).records())
+    assert [(record.name, record.label, record.split) for record in found] == [
+        ("train/0", 1, 0), ("train/1", 0, 0), ("test/0", 1, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "classes"), [("gradients", 80, 2), ("photographs", 5, 1), ("digits", 1797, 10)]
+)
+def test_what_packages_carry(name, count, classes):
+    listing = data.catalogue(name)
+    found = list(listing.records())
+    assert len(found) >= count and len(listing.classes) == classes
+    assert data.decode(found[0].source, 8).shape == (8, 8, 3)

@@ -1,0 +1,154 @@
+"""Tensors of public files, and their place in a Flax network; every name and every shape is checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from diffinv.convert import torchfile
+
+State = dict[str, np.ndarray]
+TORCH = (".pt", ".pth", ".ckpt", ".bin")
+
+
+class Imported(NamedTuple):
+    """Parameters of a Linen module and the model card that rebuilds the prior, without digests."""
+
+    params: dict[str, Any]
+    card: dict[str, Any]
+
+
+def read(path: str | Path, weights: str | None = None) -> tuple[State, str]:
+    """`(state, which)`: a flat state dict and where it lay in the file, "" for the top.
+
+    Original. A torch file of several state dicts (of the model and of its moving average, say) needs `weights`, the
+    name of one. Numpy's `.npz`, safetensors and torch's formats; nothing in the file is run.
+
+    Raises FileNotFoundError, and ValueError for a foreign, damaged or ambiguous file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give a .pt, .safetensors or .npz file, or a folder with config.json")
+    if path.suffix == ".pkl":
+        raise ValueError(
+            f"{path} is a pickle of classes, which runs code when it is opened; convert it once with its authors' "
+            "code, see docs/bring-your-own-prior.md, and import the safetensors file"
+        )
+    if path.suffix == ".safetensors":
+        return _safetensors(path), ""
+    if path.suffix == ".npz":
+        return _npz(path), ""
+    if path.suffix in TORCH:
+        return choose(torchfile.load(path), weights, path)
+    raise ValueError(f"{path} ends in {path.suffix!r}; known are .safetensors, .npz and {', '.join(TORCH)}")
+
+
+def _safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is truncated or no safetensors file ({error}); fetch it again") from None
+
+
+def _npz(path: Path) -> State:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:
+        raise ValueError(f"{path} is truncated or no npz file of arrays ({error}); fetch it again") from None
+
+
+def _flat(tree: Any) -> bool:
+    """Whether it is a state dict: names to arrays."""
+    return isinstance(tree, dict) and bool(tree) and all(isinstance(leaf, np.ndarray) for leaf in tree.values())
+
+
+def choose(tree: dict[str, Any], weights: str | None, path: str | Path) -> tuple[State, str]:
+    """The state dict in `tree` and its name; see `read`."""
+    if weights is None and _flat(tree):
+        return tree, ""
+    found = {name: value for name, value in tree.items() if _flat(value)}
+    if weights is None and len(found) == 1:
+        return next(iter(found.values())), next(iter(found))
+    if weights in found:
+        return found[weights], weights
+    held = ", ".join(map(str, found)) or "none"
+    raise ValueError(f"weights is {weights!r}; the state dicts in {path} are: {held}; choose one by --weights")
+
+
+def without(state: Mapping[str, np.ndarray], prefix: str) -> State:
+    """The state with `prefix` taken off the names that bear it."""
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Flax's shape as torch stores it."""
+    if leaf != "kernel":
+        return shape
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
+
+
+def _placed(name: str, leaf: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """One tensor in Flax's layout, float32. 1x1 convolutions are dense. Raises ValueError with both shapes."""
+    expected, found = _torch_shape(leaf, shape), value.shape
+    if leaf == "kernel" and len(shape) == 2 and found[2:] in ((1,), (1, 1)):
+        value = value.reshape(found[:2])
+    if value.shape != expected:
+        raise ValueError(f"{name} has shape {found}, the architecture needs {expected}; check the preset and its size")
+    value = np.asarray(value, np.float32)
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} holds values that are not finite; fetch the checkpoint again")
+    if leaf != "kernel":
+        return value
+    return np.ascontiguousarray(value.transpose((2, 3, 1, 0) if len(shape) == 4 else (1, 0)))
+
+
+def shapes(net: Any, channels: int = 3, **condition: Any) -> dict[tuple[str, ...], Any]:
+    """Flat names and shapes of the parameters of `net`, from tracing alone."""
+    size = 64 if not hasattr(net, "resolution") else net.resolution
+    x = jax.ShapeDtypeStruct((size, size, channels), jnp.float32)
+    t = jax.ShapeDtypeStruct((), jnp.float32)
+    return traverse_util.flatten_dict(jax.eval_shape(net.init, jax.random.key(0), x, t, **condition))
+
+
+def fill(net: Any, state: State, rename: Callable[[tuple[str, ...]], str], channels: int = 3, **condition: Any) -> Any:
+    """The parameters of the Linen module `net`, each from the tensor that `rename` gives for its path.
+
+    Original. Raises ValueError for a tensor that is missing, left over, of another shape or not finite; it says which.
+    """
+    tree, rest = {}, dict(state)
+    for path, leaf in shapes(net, channels, **condition).items():
+        name = rename(path)
+        if name not in rest:
+            needed = _torch_shape(path[-1], leaf.shape)
+            raise ValueError(f"{name} of shape {needed} is not in the checkpoint; it is of another architecture")
+        tree[path] = _placed(name, path[-1], rest.pop(name), leaf.shape)
+    if rest:
+        name, value = next(iter(rest.items()))
+        raise ValueError(
+            f"{name} of shape {value.shape} has no place in the network ({len(rest)} tensors are left over)"
+        )
+    return traverse_util.unflatten_dict(tree)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises FileNotFoundError, ValueError where it is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; it belongs beside the weights")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object; fetch it again")
+    return content

@@ -1,0 +1,24 @@
+"""Pictures from files, digits and TFDS to shuffled batches; uint8 (H, W, C) until `to_unit` makes them [-1, 1]."""
+
+from diffinv.data.builders import Source, prepare, resident, source
+from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, read, shrink, to_pixels, to_unit
+from diffinv.data.pipeline import augment, batches, order
+
+__all__ = [
+    "Catalogue",
+    "Images",
+    "Record",
+    "Source",
+    "augment",
+    "batches",
+    "catalogue",
+    "decode",
+    "order",
+    "prepare",
+    "read",
+    "resident",
+    "shrink",
+    "source",
+    "to_pixels",
+    "to_unit",
+]

@@ -1,0 +1,227 @@
+"""TFDS as the layer below: any catalogue, prepared once as ArrayRecord, and the public sets, read by random access.
+
+Neither preparing nor reading imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import struct
+
+from diffinv.data import files
+
+VERSION = "1.0.0"
+IMAGE, LABEL = "image", "label"
+
+
+class Resident(NamedTuple):
+    """Decoded examples in memory: uint8 (N, H, W, C) and int32 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """As `Source.take`."""
+        index = np.asarray(indices, np.int64)
+        return {"image": self.images[index], "label": self.labels[index], "index": index}
+
+
+@struct.dataclass
+class Source:
+    """Random access to pictures of one size.
+
+    Attributes:
+      records: a TFDS data source, or `Resident`.
+      classes: their names; skipped: corrupt images that were left out when the set was prepared, with the reason.
+    """
+
+    records: Any = struct.field(pytree_node=False)
+    size: int = struct.field(pytree_node=False)
+    channels: int = struct.field(pytree_node=False, default=3)
+    classes: tuple[str, ...] = struct.field(pytree_node=False, default=("",))
+    skipped: tuple[str, ...] = struct.field(pytree_node=False, default=())
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def take(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """`{"image": uint8 (n, size, size, channels), "label": int32 (n,), "index": int64 (n,)}`."""
+        if isinstance(self.records, Resident):
+            return self.records.take(indices)
+        found = [self.records[int(i)] for i in indices]
+        images = [self._pixels(np.asarray(example[IMAGE])) for example in found]
+        labels = np.asarray([example.get(LABEL, 0) for example in found], np.int32)
+        return {"image": np.stack(images), "label": labels, "index": np.asarray(indices, np.int64)}
+
+    def _pixels(self, image: np.ndarray) -> np.ndarray:
+        fits = image.shape == (self.size, self.size, self.channels)
+        return image if fits else files.decode(image, self.size, self.channels)
+
+
+def _tfds() -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError('datasets are read with TFDS; pip install "diffinv[train]"') from error
+    return tfds
+
+
+@cache
+def _builder() -> type:
+    """The one TFDS builder; a class made late, because TFDS is imported where it is used."""
+    tfds = _tfds()
+
+    class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """A catalogue's records as PNG of one size, with label and name."""
+
+        VERSION = tfds.core.Version(VERSION)
+        name = "pictures"
+
+        def __init__(self, *, listing: files.Catalogue, size: int, channels: int, **fields: Any):
+            self.listing, self.size, self.channels = listing, size, channels
+            super().__init__(**fields)
+
+        def _info(self) -> Any:
+            shape = (self.size, self.size, self.channels)
+            label = tfds.features.Scalar(np.int64)
+            features = {IMAGE: tfds.features.Image(shape=shape), LABEL: label, "name": tfds.features.Text()}
+            about = tfds.core.MetadataDict(classes=list(self.listing.classes), skipped=[])
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), metadata=about)
+
+        def _split_generators(self, download: Any) -> dict[str, Any]:
+            return {"train": self._generate_examples(False), "validation": self._generate_examples(True)}
+
+        def _generate_examples(self, validation: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+            for number, record in enumerate(self.listing.records()):
+                if files.held_out(record, number) == validation:
+                    try:
+                        encoded = _png(files.decode(record.source, self.size, self.channels))
+                    except OSError as error:
+                        self.info.metadata["skipped"].append(f"{record.name}: {error}")
+                        continue
+                    yield number, {IMAGE: encoded, LABEL: record.label, "name": record.name}
+
+    return Pictures
+
+
+def _png(pixels: np.ndarray) -> io.BytesIO:
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(encoded, "PNG")
+    encoded.seek(0)
+    return encoded
+
+
+def _fingerprint(path: str, size: int, channels: int) -> str:
+    """A folder name that changes with the files below `path`, so that a prepared set is never a stale one."""
+    found = [path] if path in files.BUNDLED else files._listed(path) or [path]
+    if os.path.isdir(path):
+        found = sorted({*found, *(entry.path for entry in os.scandir(path) if entry.is_file())})
+    stats = [(file, *(os.stat(file)[6:9:2] if os.path.exists(file) else ())) for file in found]
+    digest = hashlib.sha256(repr((stats, size, channels)).encode()).hexdigest()[:12]
+    return f"{Path(path).name.split('.')[0] or 'data'}-{size}x{size}x{channels}-{digest}"
+
+
+def prepare(path: str, size: int, folder: str, channels: int = 3) -> str:
+    """Brings a catalogue to one size and stores it as a TFDS data set under `folder`; returns its directory.
+
+    Original. Done once: a second call with the same files returns at once, and a run that was cut off leaves nothing
+    behind that is taken for a whole set (TFDS renames at the end). Corrupt images are left out and named in the set's
+    metadata. Every 16th picture (the second first) is for validation where the source has no split
+    of its own.
+
+    Raises FileNotFoundError where nothing is there, ValueError where no image, or none for validation, is readable.
+    """
+    target = os.path.join(os.path.abspath(folder), _fingerprint(path, size, channels))
+    listing = files.catalogue(path)
+    builder = _builder()(listing=listing, size=size, channels=channels, data_dir=target, file_format="array_record")
+    if not any(True for _ in listing.records()):
+        raise ValueError(f"data path {path!r} holds no image; give a folder with {', '.join(files.SUFFIXES)} files")
+    try:
+        builder.download_and_prepare()
+    except (AssertionError, ValueError) as error:
+        skipped = builder.info.metadata["skipped"]
+        raise ValueError(f"data path {path!r} gave no image in a split ({len(skipped)} corrupt): {error}") from error
+    return str(builder.data_dir)
+
+
+def _public(name: str, folder: str | None, download: bool) -> Any:
+    """A public TFDS set as a builder, prepared; what is missing is said, and nothing is downloaded unasked."""
+    tfds = _tfds()
+    folder = folder or os.environ.get("TFDS_DATA_DIR")
+    try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        near = get_close_matches(name, [*tfds.list_builders(with_community_datasets=False), *files.BUNDLED], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise FileNotFoundError(f"data {name!r} matches no file and is no TFDS data set{hint}") from None
+    if download:
+        builder.download_and_prepare()
+    if not builder.is_prepared():
+        raise FileNotFoundError(
+            f"TFDS knows {name!r}, but it is not prepared in {builder.data_dir}; set TFDS_DATA_DIR to where it is, or "
+            "prepare it on a machine with a network: --config.download=True"
+        )
+    return builder
+
+
+def _split(builder: Any, split: str) -> str:
+    """TFDS's name for "train" or "validation": a set without validation gives its test split, or its train's end."""
+    known = list(builder.info.splits)
+    if split in known:
+        return split
+    return "test" if "test" in known and split == "validation" else {"train": "train[:95%]"}.get(split, "train[95%:]")
+
+
+def source(
+    name: str, size: int, split: str = "train", folder: str | None = None, channels: int = 3, download: bool = False
+) -> Source:
+    """Examples of a path (prepared on first use, see `prepare`) or of a public TFDS set, at `size` and `channels`.
+
+    Original.
+
+    Args:
+      name: a folder, glob, `.npz`, one of `files.BUNDLED`, or a public TFDS name ("cifar10", "imagenet_resized/64x64").
+      split: "train" or "validation".
+      folder: where prepared sets are; for public ones TFDS_DATA_DIR by default.
+      download: let TFDS fetch a public set that is not there yet.
+
+    Raises FileNotFoundError where nothing is there, with the nearest name; ValueError for another split.
+    """
+    if split not in ("train", "validation"):
+        raise ValueError(f"split is {split!r}; give 'train' or 'validation'")
+    if name in files.BUNDLED or files.glob.glob(name) or os.sep in name and not _tfds_name(name):
+        if folder is None:
+            raise ValueError(f"folder is None; say where {name!r} may be prepared")
+        builder = _tfds().builder_from_directory(prepare(name, size, folder, channels))
+    else:
+        builder = _public(name, folder, download)
+    about = builder.info.metadata or {}
+    classes = about.get("classes") or getattr(builder.info.features.get(LABEL), "names", None) or [""]
+    records = builder.as_data_source(split=_split(builder, split))
+    return Source(records, size, channels, tuple(classes), tuple(about.get("skipped", ())))
+
+
+def _tfds_name(name: str) -> bool:
+    return name.split("/")[0].split(":")[0] in _tfds().list_builders(with_community_datasets=False)
+
+
+def resident(source: Source, chunk: int = 1024) -> Source:
+    """The same source, decoded into memory: for sets that fit, so that no step waits for a decoder. Original."""
+    starts = range(0, len(source), chunk)
+    parts = [source.take(range(start, min(start + chunk, len(source)))) for start in starts]
+    images, labels = (np.concatenate([part[key] for part in parts]) for key in ("image", "label"))
+    return source.replace(records=Resident(images, labels))

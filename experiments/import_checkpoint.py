@@ -1,0 +1,145 @@
+"""Turn a public checkpoint into a prior: safetensors and a model card with a certificate.
+
+    python -m experiments.import_checkpoint SOURCE --out=DIR
+    python -m experiments.import_checkpoint DIR/NAME --verify
+    python -m experiments.import_checkpoint --demo=FILE.pt
+
+SOURCE is an ADM file (.pt of guided-diffusion, and the FFHQ network of DPS), a folder of diffusers' UNet2DModel, an
+EDM network as docs/bring-your-own-prior.md writes it, or a checkpoint of our own. Nothing in it is run. DIR/NAME is
+then what `--config.prior` of experiments.reconstruct takes.
+
+The card's certificate holds what the prior makes of fixed inputs; `--verify` computes it again. `--demo` writes a tiny
+ADM file with drawn weights, to try the commands on. Presets of ADM:
+ffhq256 imagenet256_uncond imagenet256 imagenet64 imagenet128 imagenet512 demo32
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from experiments import runtime  # isort: skip  (before jax)
+
+import jax
+import numpy as np
+from absl import flags
+
+from diffinv import checkpoint
+from diffinv.convert import adm, public, torchwrite, weights
+from diffinv.nn import unet
+
+OUT = flags.DEFINE_string("out", None, "folder for NAME.safetensors and NAME.json")
+NAME = flags.DEFINE_string("name", None, "name of the two files; default: the preset's or the source's")
+VERIFY = flags.DEFINE_bool("verify", False, "recompute the certificate of a checkpoint that was imported")
+DEMO = flags.DEFINE_string("demo", None, "write a tiny ADM file with drawn weights here, and stop")
+PRESET = flags.DEFINE_enum(
+    "preset", None, [*adm.PRESETS, "none"], "a published ADM network; default: the one of its shapes, if any"
+)
+SIZE = flags.DEFINE_integer("size", None, "native size in pixels, where no preset says it")
+SCHEDULE = flags.DEFINE_enum("schedule", None, ["linear", "scaled_linear", "cosine"], "of beta, where nothing says it")
+HEAD_CHANNELS = flags.DEFINE_integer("head_channels", None, "channels of an attention head, where no preset says it")
+HEADS = flags.DEFINE_integer("heads", None, "attention heads, where their number is fixed")
+NEW_ORDER = flags.DEFINE_bool("new_attention_order", None, "ADM's use_new_attention_order")
+WEIGHTS = flags.DEFINE_string("weights", None, "the state dict's name in a file that holds several")
+EMA = flags.DEFINE_string("ema", None, "what the card should say of the weights' moving average")
+LABEL = flags.DEFINE_integer("label", None, "the class that a class-conditional prior is used for")
+
+
+def demo(path: str, seed: int = 0) -> None:
+    """Writes the network of the preset demo32 under ADM's names, with small drawn weights."""
+    fields = adm.PRESETS["demo32"]
+    net = unet.UNet(**fields.visible, head_channels=fields.head_channels, smallest_group=1)
+    generator = np.random.default_rng(seed)
+    state = {}
+    for names, leaf in weights.shapes(net).items():
+        value = generator.standard_normal(leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        value = 1 + 0.1 * value if names[-1] == "scale" else value
+        state[adm.torch_name(names)] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+    if os.path.exists(path):
+        raise ValueError(f"{path} exists; remove it, or name another file")
+    torchwrite.save(path, state)
+    print(f"{path}: {unet.parameter_count(state)} drawn weights of the preset demo32")
+
+
+def options() -> dict:
+    """What the flags say of what the file hides."""
+    return {
+        "preset": PRESET.value,
+        "size": SIZE.value,
+        "schedule": SCHEDULE.value,
+        "head_channels": HEAD_CHANNELS.value,
+        "heads": HEADS.value,
+        "new_attention_order": NEW_ORDER.value,
+    }
+
+
+def loaded(source: str) -> weights.Imported:
+    """A checkpoint of our own, where a card of ours lies beside it, or a public one."""
+    beside = Path(source.removesuffix(".safetensors").removesuffix(".json") + ".json")
+    if beside.is_file() and "architecture" in weights.read_json(beside):
+        return weights.Imported(*checkpoint.restore(source))
+    return public.load(source, WEIGHTS.value, EMA.value, **options())
+
+
+def labelled(card: dict) -> dict:
+    """The card with the label that the prior is for. Raises ValueError where labels are known and none is chosen."""
+    classes = card["architecture"].get("classes")
+    if classes is None and LABEL.value is not None:
+        raise ValueError(f"label is {LABEL.value}, and the network knows no labels; leave --label out")
+    if classes is None or (LABEL.value is None and "given" in card):
+        return card
+    if LABEL.value is None or not 0 <= LABEL.value < classes:
+        raise ValueError(f"the network is conditional on {classes} classes and label is {LABEL.value}; give --label=N")
+    return {**card, "given": {"label": LABEL.value}}
+
+
+def computed(params: dict, card: dict) -> np.ndarray:
+    """The reference outputs, in full float32."""
+    prior, shape = checkpoint.build(params, card), checkpoint.probe_shape(card)
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(jax.jit(checkpoint.references, static_argnums=1)(prior, shape))
+
+
+def convert(source: str) -> None:
+    """Imports `source` into --out; nothing that exists is overwritten, and nothing is left of what fails."""
+    params, card = loaded(source)
+    card = labelled(card)
+    name = NAME.value or card.get("name") or Path(source).stem
+    target = os.path.join(OUT.value, name)
+    for existing in (f"{target}.safetensors", f"{target}.json"):
+        if os.path.exists(existing):
+            raise ValueError(f"{existing} exists; give another --name or --out, or remove it")
+    certificate = checkpoint.certificate(computed(params, card), checkpoint.probe_shape(card))
+    card = checkpoint.save(target, params, {**card, "name": name, "certificate": certificate})
+    trained = card["parametrisation"]["parametrisation"] + (
+        ", learned variance" if card["parametrisation"].get("learned_variance") else ""
+    )
+    print(f"{target}.safetensors: {card['parameters']:,} parameters, sha256 {card['sha256'][:12]}..")
+    print(f"{' x '.join(map(str, card['shape']))}, {card.get('schedule', 'schedule unknown')}; predicts {trained}")
+    print(f"weights: {card.get('ema')}; use it with --config.prior={target}")
+
+
+def verify(path: str) -> None:
+    """Digest, parameter count and reference outputs of an imported checkpoint."""
+    params, card = checkpoint.restore(path)
+    if (count := unet.parameter_count(params)) != card["parameters"]:
+        raise ValueError(f"{path} has {count} parameters, its card says {card['parameters']}; import it again")
+    deviation = checkpoint.verify(card, computed(params, card))
+    print(f"{path}: sha256 and {count:,} parameters as on the card; reference outputs agree to {deviation:.1e}")
+
+
+def main(sources: list[str]) -> None:
+    """What the command line asks for."""
+    if DEMO.value:
+        return demo(DEMO.value)
+    if len(sources) != 1:
+        raise ValueError(f"{len(sources)} sources were given; give one file or folder, see --help")
+    if VERIFY.value:
+        return verify(sources[0])
+    if not OUT.value:
+        raise ValueError("give --out=DIR, the folder for the imported prior, or --verify")
+    return convert(sources[0])
+
+
+if __name__ == "__main__":
+    runtime.run(main, positional=True)

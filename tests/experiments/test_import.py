@@ -1,0 +1,163 @@
+"""The import command: a stand-in file becomes a prior, is verified, and restores a picture; what it says otherwise."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from diffinv import checkpoint
+from experiments import import_checkpoint
+
+ROOT = Path(__file__).parents[2]
+flags.FLAGS.mark_as_parsed()
+
+
+def start(module, *arguments):
+    """The command in a process of its own."""
+    cache = os.environ.get("DIFFINV_TEST_CACHE", "") or str(ROOT / ".pytest_cache")
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": str(Path(cache) / "xla")}
+    env.pop("XLA_FLAGS", None)
+    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
+def run(*sources, **options):
+    """The command in this process."""
+    with flagsaver.flagsaver(**{name: str(v) if isinstance(v, Path) else v for name, v in options.items()}):
+        import_checkpoint.main([str(source) for source in sources])
+
+
+def refused(*sources, **options):
+    """Its one line of complaint."""
+    with pytest.raises((ValueError, OSError)) as error:
+        run(*sources, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """(the stand-in, the prior)."""
+    folder = tmp_path_factory.mktemp("import")
+    source, out = folder / "tiny_ema.pt", folder / "priors"
+    run(demo=source)
+    run(source, out=out)
+    return source, out / "demo32"
+
+
+@pytest.fixture
+def copied(imported, tmp_path):
+    """A copy of the prior, and its card to be changed."""
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(f"{imported[1]}{suffix}", tmp_path / f"x{suffix}")
+    card = tmp_path / "x.json"
+    return tmp_path / "x", lambda **change: card.write_text(json.dumps({**json.loads(card.read_text()), **change}))
+
+
+def test_an_import_makes_weights_and_a_card(imported):
+    source, target = imported
+    card = checkpoint.read_card(str(target))
+    assert card["source"]["file"] == source.name and card["ema"] == "ema" and card["parameters"] == 828_358
+    assert len(card["certificate"]["values"]) == 3 and card["certificate"]["shape"] == [4, 4, 3]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["demo32.json", "demo32.safetensors"]
+
+
+def test_verification_finds_the_same(imported, capsys):
+    run(imported[1], verify=True)
+    assert "828,358 parameters as on the card; reference outputs agree to" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(imported, tmp_path):
+    source, target = imported
+    before = {path.name: path.read_bytes() for path in target.parent.iterdir()}
+    assert "exists; give another --name" in refused(source, out=target.parent)
+    assert {path.name: path.read_bytes() for path in target.parent.iterdir()} == before
+    half, out = tmp_path / "half.pt", tmp_path / "x"
+    half.write_bytes(source.read_bytes()[:5000])
+    assert "half.pt is truncated or no torch checkpoint" in refused(half, out=out)
+    line = refused(source, out=out, preset="ffhq256")
+    assert "channels = 32" in line and "ffhq256 has 128" in line
+    assert "the network knows no labels" in refused(source, out=out, label=3)
+    assert not out.exists()
+    assert "--out=DIR" in refused(source)
+    assert "0 sources" in refused(out=out)
+    assert f"{source} exists" in refused(demo=source)
+
+
+def test_a_label_is_chosen_where_there_are_any():
+    card = {"architecture": {"classes": 10}}
+    with flagsaver.flagsaver(label=3):
+        assert import_checkpoint.labelled(card)["given"] == {"label": 3}
+    assert import_checkpoint.labelled({**card, "given": {"label": 1}})["given"] == {"label": 1}
+    for label in (None, 10, -1):
+        with flagsaver.flagsaver(label=label), pytest.raises(ValueError, match="10 classes .* give --label=N"):
+            import_checkpoint.labelled(card)
+
+
+@pytest.mark.slow
+def test_verification_notices_another_network_and_another_count(imported, copied):
+    path, change = copied
+    card = checkpoint.read_card(str(path))
+    change(parameters=3)
+    assert "828358 parameters, its card says 3" in refused(path, verify=True)
+    change(parameters=828_358, architecture={**card["architecture"], "legacy_attention": False})
+    assert "deviate by" in refused(path, verify=True)
+
+
+@pytest.mark.slow
+def test_our_own_checkpoints_get_a_certificate_too(copied):
+    path, _ = copied
+    card = json.loads(Path(f"{path}.json").read_text())
+    del card["certificate"]
+    Path(f"{path}.json").write_text(json.dumps(card))
+    run(path, out=path.parent, name="again")
+    assert "certificate" in checkpoint.read_card(str(path.parent / "again"))
+
+
+@pytest.mark.slow
+def test_as_a_user_starts_it(imported, tmp_path):
+    done = start(
+        "reconstruct", "--config=configs/reconstruct.py:smoke", "--config.solver=dps", "--config.name=x",
+        f"--config.prior={imported[1]}", f"--out={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = json.loads((tmp_path / "x" / "results.json").read_text())["records"]
+    assert all(np.isfinite(record["methods"]["DPS"]["psnr"]) for record in records)
+    failed = start("import_checkpoint", tmp_path / "absent.pt", f"--out={tmp_path}", "--preset=ffhq256")
+    assert failed.returncode == 1 and failed.stderr.strip().splitlines()[-1].startswith("error: no file")
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert "--verify" in start("import_checkpoint", "--help").stdout
+
+
+CERTIFIED = {"certificate": checkpoint.certificate(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))}
+
+
+@pytest.mark.parametrize("shift, fits", [(0.0, True), (1.9e-4, True), (2.1e-4, False), (np.nan, False)])
+def test_a_certificate_allows_its_tolerance_and_no_more(shift, fits):
+    values = np.array([[0.1, 2.0, 0.3 + shift], [0.2, 1.0, 0.4]])
+    if fits:
+        assert checkpoint.verify(CERTIFIED, values) == pytest.approx(shift / 2, abs=1e-9)
+    else:
+        with pytest.raises(ValueError, match="deviate by"):
+            checkpoint.verify(CERTIFIED, values)
+
+
+def test_a_certificate_wants_finite_values_and_a_card_that_has_one():
+    with pytest.raises(ValueError, match="not finite"):
+        checkpoint.certificate(np.array([[np.inf]]), (4, 4, 3))
+    with pytest.raises(ValueError, match="no certificate"):
+        checkpoint.verify({}, np.zeros((1, 2)))
+
+
+def test_the_probe_has_unit_variance_and_no_period():
+    x = np.asarray(checkpoint.probe((64, 64, 3)))
+    assert x.dtype == np.float32 and abs(x.mean()) < 0.03 and abs(x.var() - 1) < 0.03
+    spectrum = np.abs(np.fft.rfft(x.ravel())) ** 2
+    assert spectrum.max() < 0.02 * spectrum.sum()
