@@ -1,10 +1,10 @@
 """diffinv: inverse problems with diffusion priors, as composable pure functions in JAX."""
 
-from diffinv import charts, linalg, operators, posterior, process, samplers, sharding, times
+from diffinv import charts, linalg, operators, osmosis, posterior, process, samplers, scalespace, sharding, times
 from diffinv.guided import Guided, guided
 from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
 from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, mixture
-from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample
+from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
 from diffinv.typing import Cost, Gaussian, Sampler, Solution, Solver, StepInfo
 
 __version__ = "0.1.0"
@@ -35,12 +35,15 @@ __all__ = [
     "measure",
     "mixture",
     "operators",
+    "osmosis",
     "posterior",
     "process",
     "record",
     "remat",
     "sample",
     "samplers",
+    "scalespace",
     "sharding",
+    "sweep",
     "times",
 ]

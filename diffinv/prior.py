@@ -259,7 +259,7 @@ class MixtureDenoiser:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         spread = alpha**2 * self.variances + sigma**2
         flat = self.means.reshape(len(self.means), -1)
-        cross = jnp.dot(flat, x.ravel(), precision="highest")
+        cross = jnp.dot(x.ravel(), flat.T, precision="highest")  # in this order: vmap then keeps examples in rows
         square = jnp.sum(x**2) - 2 * alpha * cross + alpha**2 * jnp.sum(flat**2, axis=1)
         return self.log_weights - 0.5 * square / spread - 0.5 * x.size * jnp.log(2 * jnp.pi * spread)
 

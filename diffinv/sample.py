@@ -73,6 +73,34 @@ def remat(sampler: Sampler) -> Sampler:
     return sampler._replace(step=jax.checkpoint(sampler.step))
 
 
+def sweep(build: Callable[..., Solver], **values: Array) -> Solver:
+    """Every combination of numeric hyperparameters in one compiled program: `sweep(build, zeta=zetas, eta=etas)`.
+
+    The solution's leaves get one leading axis for each name, in the order given: (zetas, etas, ...). All points share
+    the key and the measurement, so that they differ by the hyperparameter alone. Original.
+
+    Args:
+      build: `(**hyperparameters) -> Solver`, as `lambda zeta: as_solver(lambda m: dps(prior, m, zeta), times)`.
+      **values: (n,) each.
+
+    Raises ValueError for values that are not one axis of numbers.
+    """
+    arrays = {name: jnp.asarray(value) for name, value in values.items()}
+    for name, array in arrays.items():
+        if array.ndim != 1 or not array.size:
+            raise ValueError(f"{name} has shape {array.shape}; give the values to try as one axis, (n,)")
+
+    def solver(key: Key, measurement: Any, x: Array | None = None) -> Solution:
+        def run(*point: Array) -> Solution:
+            return build(**dict(zip(arrays, point, strict=True)))(key, measurement, x)
+
+        for axis in reversed(range(len(arrays))):
+            run = jax.vmap(run, [0 if i == axis else None for i in range(len(arrays))])
+        return run(*arrays.values())
+
+    return solver
+
+
 class Health(NamedTuple):
     """The sampler's own info, and `alive`: True for every step up to the first that was not finite."""
 

@@ -10,7 +10,8 @@ the same command goes on with the others.
 
 Tasks:   box_inpainting random_inpainting freeform_inpainting super_resolution bicubic colourisation gaussian_blur
          motion_blur
-Solvers: dps daps pigdm mmps tmpd ddnm reguidance (around --config.base); several with commas between them
+Solvers: dps daps pigdm mmps tmpd ddnm ddrm ddnm_plus pgdm mcg lgd diffpir repaint reddiff sitcom dcdp pnpdm mgps
+         mcgdiff tds fps ddsmc reguidance (around --config.base); several with commas between them
 """
 
 from __future__ import annotations

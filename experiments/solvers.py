@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from diffinv import Measurement, Prior, Solution, Solver, as_solver, guard, operators, posterior, samplers, times
 from diffinv.operators.base import Operator
+from diffinv.process import VP
 from diffinv.typing import Array, Key
 
 Build = Callable[[ConfigDict, Prior], Solver]
@@ -45,6 +46,17 @@ def guided(transform: Callable) -> Build:
     return build
 
 
+def published(method: Callable, steps: int, grid: Callable[[int], Array] = times.grid) -> Build:
+    """A method with its paper's defaults and number of steps (`config.steps`, where that is not 0)."""
+    return lambda config, prior: as_solver(lambda m: guard(method(prior, m)), grid(config.steps or steps))
+
+
+def _cooling(steps: int) -> Array:
+    """PnP-DM's noise levels, `max(10 0.9^k, 0.3)` and 0."""
+    sigmas = jnp.append(jnp.maximum(10 * 0.9 ** jnp.arange(steps), 0.3), 0.0)
+    return times.from_sigma(VP(), sigmas)
+
+
 def given(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
     """The solver that proposes the candidate it is given: what `config.base` made before, so that both are compared."""
     return Solution(x, ())
@@ -66,9 +78,30 @@ SOLVERS: dict[str, Build] = {
     "mmps": guided(lambda config, prior, m: posterior.mmps(prior, m, config.guided.iterations)),
     "tmpd": guided(lambda config, prior, m: posterior.tmpd(prior, m, "diagonal")),
     "ddnm": guided(lambda config, prior, m: posterior.ddnm(prior, m)),
+    "ddrm": published(posterior.ddrm, 20),
+    "ddnm_plus": published(posterior.ddnm_plus, 100),
+    "pgdm": published(posterior.pgdm, 100),
+    "mcg": published(posterior.mcg, 1000),
+    "lgd": published(posterior.lgd, 1000),
+    "diffpir": published(posterior.diffpir, 100),
+    "repaint": published(posterior.repaint, 250, lambda n: posterior.travel(times.grid(n))),
+    "reddiff": published(posterior.reddiff, 1000),
+    "sitcom": published(posterior.sitcom, 20),
+    "dcdp": published(posterior.dcdp, 10, lambda n: times.grid(n, 0.4)),
+    "pnpdm": published(posterior.pnpdm, 100, _cooling),
+    "mgps": published(posterior.mgps, 300),
+    "mcgdiff": published(posterior.mcgdiff, 100),
+    "tds": published(posterior.tds, 100),
+    "fps": published(posterior.fps, 1000),
+    "ddsmc": published(posterior.ddsmc, 200),
     "reguidance": reguidance,
 }
-LABELS = {"dps": "DPS", "daps": "DAPS", "pigdm": "PiGDM", "mmps": "MMPS", "tmpd": "TMPD", "ddnm": "DDNM"}
+LABELS = {
+    "dps": "DPS", "daps": "DAPS", "pigdm": "PiGDM", "mmps": "MMPS", "tmpd": "TMPD", "ddnm": "DDNM", "ddrm": "DDRM",
+    "ddnm_plus": "DDNM+", "pgdm": "PiGDM as published", "mcg": "MCG", "lgd": "LGD-MC", "diffpir": "DiffPIR",
+    "repaint": "RePaint", "reddiff": "RED-diff", "sitcom": "SITCOM", "dcdp": "DCDP", "pnpdm": "PnP-DM", "mgps": "MGPS",
+    "mcgdiff": "MCGDiff", "tds": "TDS", "fps": "FPS-SMC", "ddsmc": "DDSMC",
+}  # fmt: skip
 
 
 def label(name: str, config: ConfigDict) -> str:

@@ -16,9 +16,9 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing"],
-    ["process", "times", "linalg", "sharding"],
+    ["process", "times", "linalg", "sharding", "resample", "descent"],
     ["prior", "operators", "nn"],
-    ["sample", "charts", "measure"],
+    ["sample", "charts", "measure", "inputs"],
     ["samplers", "guided"],
     ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
     ["train", "data", "checkpoint", "snapshots", "convert", "augment", "metrics", "report"],

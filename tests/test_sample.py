@@ -13,9 +13,20 @@ from registries import SAMPLERS
 from diffinv import process, times
 from diffinv.linalg import norm
 from diffinv.prior import GaussianDenoiser, NetworkDenoiser, Prior
-from diffinv.sample import as_solver, failed_step, first_bad_step, guard, markov, record, remat, sample, total_cost
+from diffinv.sample import (
+    as_solver,
+    failed_step,
+    first_bad_step,
+    guard,
+    markov,
+    record,
+    remat,
+    sample,
+    sweep,
+    total_cost,
+)
 from diffinv.samplers import ancestral, ddim, heun
-from diffinv.typing import Cost, StepInfo
+from diffinv.typing import Cost, Solution, StepInfo
 
 SHAPE, GRID = (4, 4, 1), times.grid(6)
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
@@ -202,3 +213,27 @@ def test_the_first_stage_to_fail_is_named(prior, key):
     assert failed_step((healthy, {"inner": worse})) == 2
     assert failed_step(healthy) == -1 and failed_step(()) == -1
     assert failed_step(healthy._replace(info=broken)) == 4
+
+
+def test_a_sweep_is_every_point_on_its_own(key):
+    """One trace, leading axes in the order of the names, and the same bits as each point alone."""
+    traces = []
+
+    def build(scale, shift):
+        def solver(key, measurement, x=None):
+            traces.append(None)
+            return Solution(scale * measurement + shift + jax.random.normal(key, (2,)), {"seen": scale})
+
+        return solver
+
+    scales, shifts, y = jnp.asarray([1.0, 2.0, 3.0]), jnp.asarray([0.0, 10.0]), jnp.asarray([5.0, 7.0])
+    found = jax.jit(sweep(build, scale=scales, shift=shifts))(key, y)
+    assert found.x.shape == (3, 2, 2) and found.info["seen"].shape == (3, 2) and len(traces) == 1
+    for i, j in np.ndindex(3, 2):
+        assert_array_equal(found.x[i, j], build(scales[i], shifts[j])(key, y).x)
+
+
+@pytest.mark.parametrize("value", [1.0, [[1.0]], []])
+def test_a_sweep_needs_one_axis(value):
+    with pytest.raises(ValueError, match="eta has shape"):
+        sweep(lambda eta: None, eta=value)

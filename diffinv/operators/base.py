@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.linalg import cg
+from diffinv.operators import spectra
 from diffinv.typing import Array
 
 
@@ -70,6 +71,10 @@ class LinearOperator(Operator):
     def project(self, y: Array) -> Array:
         """`A A^+ y`; operators that are onto override it by the identity."""
         return self(self.pinv(y))
+
+    def spectrum(self) -> spectra.Spectrum:
+        """The singular value decomposition, for operators that have it in closed form; TypeError for the others."""
+        raise TypeError(f"operator {type(self).__name__} has no spectrum(): write it, or use ddnm, pigdm or diffpir")
 
 
 @struct.dataclass
@@ -140,6 +145,10 @@ class Dense(ClosedForm):
     def project(self, y: Array) -> Array:
         y = as_real(y).ravel()
         return self._output(_dot(self.u, jnp.where(self._live(y) > 0, _dot(self.u.T, y), 0.0)))
+
+    def spectrum(self) -> spectra.Spectrum:
+        parts = spectra.matrix(self.u, self._live(self.s), self.vh, self.shape)
+        return parts._replace(observe=lambda y: parts.observe(as_real(y)))
 
     def _live(self, like: Array) -> Array:
         return jnp.where(self.s > 1e-6 * jnp.max(self.s), self.s, 0.0).astype(like.dtype)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffinv.operators.base import ClosedForm, LinearOperator, picture, real_scalar
+from diffinv.operators import spectra
+from diffinv.operators.base import ClosedForm, LinearOperator, divide, picture, real_scalar
 from diffinv.typing import Array, Key
 
 
@@ -50,6 +51,13 @@ class CircularBlur(ClosedForm):
 
     def project(self, y: Array) -> Array:
         return self._filter(y, self._live)
+
+    def spectrum(self) -> spectra.Spectrum:
+        size = jnp.where(self._live, jnp.abs(self.transfer), 0.0)
+        phase = divide(jnp.where(self._live, self.transfer, 0.0), size)
+        s = jnp.real(jnp.fft.fft2(jnp.fft.irfft2(size, s=self.shape[:2], axes=(0, 1)), axes=(0, 1)))
+        lost = s <= 0.5 * max(self.threshold, 1e-6) * jnp.max(s)
+        return spectra.circulant(jnp.where(lost, 0.0, s), lambda y: self._filter(y, jnp.conj(phase)))
 
     @property
     def _live(self) -> Array:

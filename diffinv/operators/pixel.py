@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.operators import spectra
 from diffinv.operators.base import ClosedForm, divide, picture, real_scalar
 from diffinv.typing import Array, Key
 
@@ -35,6 +36,9 @@ class Identity(ClosedForm):
 
     def project(self, y: Array) -> Array:
         return y
+
+    def spectrum(self) -> spectra.Spectrum:
+        return spectra.pointwise(jnp.ones((1,) * len(self.shape)))
 
 
 def identity(shape: tuple[int, ...]) -> Identity:
@@ -64,6 +68,9 @@ class Mask(ClosedForm):
 
     def project(self, y: Array) -> Array:
         return jnp.where(self.mask != 0, y, 0.0)
+
+    def spectrum(self) -> spectra.Spectrum:
+        return spectra.pointwise(self.mask)
 
 
 def inpainting(shape: tuple[int, ...], mask: Array) -> Mask:
@@ -192,6 +199,9 @@ class AveragePool(ClosedForm):
     def project(self, y: Array) -> Array:
         return y
 
+    def spectrum(self) -> spectra.Spectrum:
+        return spectra.blocks(self.shape, self.factor)
+
 
 def _check_factor(shape: tuple[int, ...], factor: int) -> None:
     if factor < 1 or shape[0] % factor or shape[1] % factor:
@@ -293,6 +303,9 @@ class Resize(ClosedForm):
         code = _separable(self.row_basis.T, y, self.column_basis.T)
         return _separable(self.row_basis, jnp.where(live, code, 0.0), self.column_basis)
 
+    def spectrum(self) -> spectra.Spectrum:
+        return spectra.separable(self.rows, self.columns)
+
 
 def _left_spectrum(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvectors and eigenvalues of `M M^T` (m, m); singular values under `1e-6` of the largest count as 0."""
@@ -348,6 +361,9 @@ class ChannelMean(ClosedForm):
 
     def project(self, y: Array) -> Array:
         return y
+
+    def spectrum(self) -> spectra.Spectrum:
+        return spectra.channels(self.weights)
 
     def _row(self, like: Array) -> Array:
         return self.weights.astype(like.dtype).reshape(1, 1, -1)

@@ -1,9 +1,49 @@
 """Posterior sampling: guidance transforms the prior, methods write a step, wrappers take a solver."""
 
-from diffinv.posterior.annealing import daps
-from diffinv.posterior.gradient import dps
-from diffinv.posterior.guidance import dps_score, mmps, pigdm, tmpd
-from diffinv.posterior.projection import ddnm
-from diffinv.posterior.wrappers import best_of, reguidance, warm_start
+from diffinv.posterior.annealing import daps, pnpdm
+from diffinv.posterior.blind import blind_dps
+from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
+from diffinv.posterior.guidance import autoguidance, cfg, dps_score, mmps, pigdm, tmpd
+from diffinv.posterior.latent import psld, resample
+from diffinv.posterior.particles import ddsmc, fps, mcgdiff, tds
+from diffinv.posterior.projection import ddnm, ddnm_plus, ddrm, repaint, travel
+from diffinv.posterior.splitting import dcdp, diffpir, sitcom
+from diffinv.posterior.variational import mgps, reddiff
+from diffinv.posterior.wrappers import account, best_of, reguidance, restarts, warm_start
 
-__all__ = ["best_of", "daps", "ddnm", "dps", "dps_score", "mmps", "pigdm", "reguidance", "tmpd", "warm_start"]
+__all__ = [
+    "account",
+    "autoguidance",
+    "best_of",
+    "blind_dps",
+    "cfg",
+    "daps",
+    "dcdp",
+    "ddnm",
+    "ddnm_plus",
+    "ddrm",
+    "ddsmc",
+    "diffpir",
+    "dps",
+    "dps_score",
+    "fps",
+    "lgd",
+    "mcg",
+    "mcgdiff",
+    "mgps",
+    "mmps",
+    "pgdm",
+    "pigdm",
+    "pnpdm",
+    "psld",
+    "reddiff",
+    "reguidance",
+    "repaint",
+    "resample",
+    "restarts",
+    "sitcom",
+    "tds",
+    "tmpd",
+    "travel",
+    "warm_start",
+]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from diffinv.guided import DEAD
+from diffinv.inputs import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import inner, norm
 from diffinv.measure import GaussianNoise, Measurement, require_linear
 from diffinv.prior import Prior
@@ -20,16 +24,21 @@ def _ratio(prior: Prior, t: Time) -> Array:
     return jnp.minimum(jnp.exp(-0.5 * prior.process.log_snr(t)), 1 / DEAD)
 
 
+def _levels(prior: Prior, x: Array, t: Time, steps: int, sigma_end: Array | float, rho: float) -> Array:
+    """EDM's grid of `steps + 1` times from `t` to noise-to-signal `sigma_end`, or staying where it is below that."""
+    start = _ratio(prior, t)
+    ramp = jnp.arange(1, steps + 1, dtype=x.dtype) / steps
+    low = jnp.minimum(start, sigma_end) ** (1 / rho)
+    sigmas = (start ** (1 / rho) + ramp * (low - start ** (1 / rho))) ** rho
+    return jnp.concatenate([jnp.asarray(t, x.dtype)[None], from_sigma(prior.process, sigmas).astype(x.dtype)])
+
+
 def _descend(prior: Prior, x: Array, t: Time, steps: int, sigma_end: Array | float, rho: float) -> Array:
     """Euler on the probability-flow ODE from `t` to noise-to-signal `sigma_end`, on EDM's grid; returns `x / alpha`.
 
     From a time that is already below `sigma_end` it goes nowhere.
     """
-    process, start = prior.process, _ratio(prior, t)
-    ramp = jnp.arange(1, steps + 1, dtype=x.dtype) / steps
-    low = jnp.minimum(start, sigma_end) ** (1 / rho)
-    sigmas = (start ** (1 / rho) + ramp * (low - start ** (1 / rho))) ** rho
-    grid = jnp.concatenate([jnp.asarray(t, x.dtype)[None], from_sigma(process, sigmas).astype(x.dtype)])
+    process, grid = prior.process, _levels(prior, x, t, steps, sigma_end, rho)
     step = euler(prior).step
 
     def body(x: Array, now: tuple[Array, Array]) -> tuple[Array, None]:
@@ -44,19 +53,65 @@ def _decayed(r: Array, decay: Array | float, rho: float) -> Array:
     return 1 + jnp.clip((high - r ** (1 / rho)) / (high - low), 0.0, 1.0) * (decay - 1)
 
 
-def _langevin(
-    key: Key, measurement: Measurement, x0: Array, r: Array, tau: Array, force: float, steps: int, lr: Array | float
-) -> Array:
-    """`steps` of Langevin on `-force |y - A x|^2 / tau^2 - |x - x0|^2 / (2 r^2)`, started at x0."""
-    eta = lr / (1 / r**2 + 2 * force / tau**2)
+def _target(
+    measurement: Measurement, x0: Array, r: Array, tau: Array, force: float, lr: Array | float
+) -> tuple[Callable[[Array], Array], Array]:
+    """`-force |y - A x|^2 / tau^2 - |x - x0|^2 / (2 r^2)`, and the step size `lr` relative to both variances."""
 
     def energy(x: Array) -> Array:
         residual = measurement.residual(x)
         return -force * inner(residual, residual) / tau**2 - 0.5 * inner(x - x0, x - x0) / r**2
 
+    return energy, lr / (1 / r**2 + 2 * force / tau**2)
+
+
+def _langevin(
+    key: Key, measurement: Measurement, x0: Array, r: Array, tau: Array, force: float, steps: int, lr: Array | float
+) -> Array:
+    """`steps` of Langevin on `_target`'s density, started at x0."""
+    energy, eta = _target(measurement, x0, r, tau, force, lr)
+
     def step(x: Array, k: Key) -> tuple[Array, None]:
         noise = jax.random.normal(k, x.shape, x.dtype)
         return x + eta * jax.grad(energy)(x) + jnp.sqrt(2 * eta) * noise, None
+
+    return jax.lax.scan(step, x0, jax.random.split(key, steps))[0]
+
+
+def _hmc(
+    key: Key,
+    measurement: Measurement,
+    x0: Array,
+    r: Array,
+    tau: Array,
+    force: float,
+    steps: int,
+    lr: Array | float,
+    momentum: Array | float,
+) -> Array:
+    """`v <- momentum v + sqrt(eta) grad + sqrt(2 (1 - momentum)) e; x <- x + sqrt(eta) v`, from x0 and v = 0."""
+    energy, eta = _target(measurement, x0, r, tau, force, lr)
+
+    def step(carry: tuple[Array, Array], k: Key) -> tuple[tuple[Array, Array], None]:
+        x, v = carry
+        noise = jax.random.normal(k, x.shape, x.dtype)
+        v = momentum * v + jnp.sqrt(eta) * jax.grad(energy)(x) + jnp.sqrt(2 * (1 - momentum)) * noise
+        return (x + jnp.sqrt(eta) * v, v), None
+
+    return jax.lax.scan(step, (x0, jnp.zeros_like(x0)), jax.random.split(key, steps))[0][0]
+
+
+def _metropolis(
+    key: Key, measurement: Measurement, x0: Array, r: Array, tau: Array, force: float, steps: int, lr: Array | float
+) -> Array:
+    """A random walk of deviation `sqrt(eta)`, each move accepted with probability `min(1, p(x') / p(x))`."""
+    energy, eta = _target(measurement, x0, r, tau, force, lr)
+
+    def step(x: Array, k: Key) -> tuple[Array, None]:
+        walk_key, accept_key = jax.random.split(k)
+        proposal = x + jnp.sqrt(eta) * jax.random.normal(walk_key, x.shape, x.dtype)
+        accept = jnp.log(jax.random.uniform(accept_key, (), x.dtype)) < energy(proposal) - energy(x)
+        return jnp.where(accept, proposal, x), None
 
     return jax.lax.scan(step, x0, jax.random.split(key, steps))[0]
 
@@ -85,6 +140,7 @@ def daps(
     rho: float = 7.0,
     spread: Array | float = 1.0,
     decay: Array | float = 1.0,
+    momentum: Array | float = 0.45,
 ) -> Sampler:
     r"""Decoupled annealing posterior sampling. At each time, with `r_t = spread sigma_t / alpha_t`:
 
@@ -94,7 +150,9 @@ def daps(
 
     Source: Zhang et al. 2024, arXiv:2407.01521, algorithm 1 and eq. 7. `force` (static): "legacy" is the density above;
     "main", their repository's main branch, has twice the data force, `|y - A x|^2 / tau^2`. `chain` (static):
-    "langevin" as published, or "conjugate", an exact draw in its place for linear operators with Gaussian noise.
+    "langevin" as published; "hmc", their code's underdamped chain (lr and momentum tuned per task there, momentum from
+    0.003 to 0.9; 0 is Langevin); "metropolis", a random walk with an accept step: no gradient, an exact law at any lr;
+    or "conjugate", an exact draw in its place for linear operators with Gaussian noise.
 
     Differs: their step is tuned per task (1e-5 to 1e-4 at tau = 0.01); here it is `lr` relative to the harmonic mean of
     both variances, `eta = lr / (1/r^2 + 1/tau^2)`, so that it is stable below `lr = 2` for operators of norm 1 at every
@@ -114,21 +172,23 @@ def daps(
       spread: of the inner law, relative to the noise; published: 1. Dimensionless.
       decay: what `lr` has fallen to at `sigma / alpha = 0.1`, linearly over the published grid (which starts at 100);
         published: 0.01.
+      momentum: of "hmc"; dimensionless, in [0, 1).
 
     Raises ValueError for another force or chain or a concrete tau of 0, TypeError for "conjugate" with an operator that
     is not linear.
     """
-    forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "conjugate")
+    forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "hmc", "metropolis", "conjugate")
     if force not in forces:
         raise ValueError(f"force is {force!r}; choose one of {', '.join(forces)}")
     if chain not in chains:
         raise ValueError(f"chain is {chain!r}; choose one of {', '.join(chains)}")
     if chain == "conjugate":
         require_linear(measurement, 'daps with chain="conjugate"')
+    names = {"langevin": "Langevin", "hmc": "HMC", "metropolis": "Metropolis"}
     process, weight = prior.process, forces[force]
     tau = measurement.sigma if tau is None else tau
-    if chain == "langevin" and isinstance(tau, float | int) and tau <= 0:
-        raise ValueError(f"tau is {tau}; Langevin needs one above 0: give one, or use 'conjugate'")
+    if chain != "conjugate" and isinstance(tau, float | int) and tau <= 0:
+        raise ValueError(f"tau is {tau}; {names[chain]} needs one above 0: give one, or use 'conjugate'")
     tau = jnp.asarray(tau)
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
@@ -139,8 +199,77 @@ def daps(
             x0 = _conjugate(chain_key, measurement, x0, r, tau, weight)
         else:
             rate = lr * _decayed(_ratio(prior, t), decay, rho)
-            x0 = _langevin(chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
+            walk = {"langevin": _langevin, "hmc": partial(_hmc, momentum=momentum), "metropolis": _metropolis}[chain]
+            x0 = walk(chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
         cost = Cost(prior.cost.nfe * ode_steps, prior.cost.vjps * ode_steps).times(1)
         return process.perturb(x0, s).sample(noise_key), StepInfo(cost, norm(measurement.residual(x0)))
 
     return markov(prior, step)
+
+
+def pnpdm(
+    prior: Prior,
+    measurement: Measurement,
+    reverse_steps: int = 100,
+    chain: str = "conjugate",
+    mcmc_steps: int = 40,
+    lr: Array | float = 0.1,
+    sigma_end: Array | float = 0.002,
+    rho: float = 7.0,
+) -> Sampler:
+    r"""PnP-DM: split Gibbs sampling at a coupling that falls with the grid, `rho_k = sigma / alpha`.
+
+        z ~ exp(-|y - A z|^2 / (2 sigma_y^2) - |z - x|^2 / (2 rho_k^2))
+        x ~ p(x) exp(-|x - z|^2 / (2 rho_k^2)):   the reverse SDE from x_t = alpha_t z down to 0
+
+    The state is a clean x. At a constant coupling both draws keep `p(x, z | y)`, whose x has the posterior of a
+    measurement with noise `sigma_y^2 I + rho_k^2 A A^T`.
+
+    Source: Wu et al. 2024, arXiv:2405.18782, algorithm 1. Published couplings: `max(10 0.9^k, 0.3)` over 100 rounds for
+    deblurring and super-resolution (0.1 at the end for phase retrieval), as
+    `times.from_sigma(process, jnp.append(jnp.maximum(10 * 0.9**k, 0.3), 0))`; then rounds after a burn-in of 40 are
+    kept: `record` this sampler. `chain` (static): "conjugate" is their exact draw for linear operators, "langevin" that
+    for the others (40 steps). Differs: the reverse SDE is the ancestral chain on EDM's grid of `reverse_steps`
+    from the coupling to `sigma_end`, then 0; the step of Langevin is relative, as in `daps`.
+
+    Args:
+      prior: with an isotropic process. reverse_steps, mcmc_steps: static, at least 1. lr: dimensionless.
+      sigma_end: noise-to-signal; rho: of the grid, static.
+
+    Raises ValueError for another chain, a count under 1, a concrete sigma_y of 0 with "langevin"; TypeError for
+    "conjugate" with an operator that is not linear.
+    """
+    require_fit(prior, measurement, "pnpdm")
+    require_choice("chain", chain, ("conjugate", "langevin"))
+    require_count("reverse_steps", reverse_steps), require_count("mcmc_steps", mcmc_steps)
+    if chain == "conjugate":
+        require_linear(measurement, 'pnpdm with chain="conjugate"')
+    else:
+        require_noise(measurement, "pnpdm with chain='langevin'", "chain='conjugate'")
+    process, tau = prior.process, jnp.asarray(measurement.sigma)
+
+    def init(key: Key, t: Time, x: Array | None) -> Array:
+        start = prior.start(key, t)
+        return jnp.zeros_like(start) if x is None else x / jnp.maximum(process.alpha(t), DEAD)
+
+    def reverse(key: Key, x: Array, t: Time) -> Array:
+        grid = jnp.append(_levels(prior, x, t, reverse_steps - 1, sigma_end, rho), 0.0)
+
+        def body(x: Array, now: tuple[Key, Array, Array]) -> tuple[Array, None]:
+            k, t, s = now
+            return process.transition(x, prior.denoise(x, t), t, s).sample(k), None
+
+        keys = jax.random.split(key, reverse_steps)
+        return jax.lax.scan(body, x, (keys, grid[:-1], grid[1:]))[0]
+
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+        chain_key, reverse_key = jax.random.split(key)
+        coupling = _ratio(prior, t)
+        if chain == "conjugate":
+            z = _conjugate(chain_key, measurement, x, coupling, tau, 0.5)
+        else:
+            z = _langevin(chain_key, measurement, x, coupling, tau, 0.5, mcmc_steps, lr)
+        x = reverse(reverse_key, process.sigma(t) / coupling * z, t)
+        return x, StepInfo(prior.cost.times(reverse_steps), norm(measurement.residual(x)))
+
+    return markov(prior, step)._replace(init=init)

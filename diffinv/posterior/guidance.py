@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffinv.guided import guided, linearise, reward
 from diffinv.linalg import cg
 from diffinv.measure import Measurement, require_linear
 from diffinv.operators.base import divide
 from diffinv.prior import Prediction, Prior
-from diffinv.typing import Array, Time
+from diffinv.typing import Array, Cost, Time
 
 
 def _checked(name: str, value: str, known: tuple[str, ...]) -> str:
@@ -117,7 +120,10 @@ def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, form: str) 
     def spread(u: Array) -> Array:
         return _realise(A(covariance(A.adjoint(_complexify(u, y)))))
 
-    if form == "exact":
+    if form == "entries":
+        entry = lambda e: jnp.sum(e * spread(e))
+        u = divide(r, jnp.maximum(jax.lax.map(entry, jnp.eye(r.size, dtype=r.dtype)), 0.0) + variance)
+    elif form == "exact":
         C = jax.vmap(spread)(jnp.eye(r.size, dtype=r.dtype))
         unseen = jnp.where(jnp.diag(C) + variance > 0, 0.0, 1.0).astype(r.dtype)
         u = jnp.linalg.solve(0.5 * (C + C.T) + jnp.diag(variance + unseen), r)
@@ -129,15 +135,65 @@ def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, form: str) 
 def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
     r"""Tweedie moment projection: the update of `mmps`, with `A Cov A^H + sigma_y^2 I` as a matrix.
 
-    `form` (static): "exact" builds the dy x dy matrix by dy pullbacks and solves it; "diagonal" replaces it by its row
-    sums, one pullback more (for masks and other operators whose rows hardly overlap: negative row sums are cut at 0,
-    and without much noise the guidance blows up). A measurement that is 0 by construction, as on masked pixels, pulls
-    at nothing, also at `sigma_y = 0`.
+    `form` (static): "exact" builds the dy x dy matrix by dy pullbacks and solves it; "entries" needs them, too, and
+    keeps its diagonal alone; "diagonal", their vjp form, takes the row sums in its place, one pullback more (for masks
+    and other operators whose rows hardly overlap: negative row sums are cut at 0, and without much noise the guidance
+    blows up). A measurement that is 0 by construction, as on masked pixels, pulls at nothing, also at `sigma_y = 0`.
 
-    Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP and its "plus" variant in their code. Raises
+    Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP, "diag" and "plus" in their code. Raises
     TypeError for an operator that is not linear, ValueError for another form.
     """
     require_linear(measurement, "tmpd")
-    exact = _checked("form", form, ("exact", "diagonal")) == "exact"
+    exact = _checked("form", form, ("exact", "entries", "diagonal")) != "diagonal"
     parts = 2 if jnp.iscomplexobj(measurement.y) else 1
     return guided(prior, measurement, _tmpd, vjps=1 + (parts * measurement.y.size if exact else 1), form=form)
+
+
+@struct.dataclass
+class Extrapolated:
+    """`x0 = weak + weight (strong - weak)` of two denoisers, a pytree; conditions reach both."""
+
+    strong: Prior
+    weak: Prior
+    weight: Array | float
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        return self.predict(x, t).x0
+
+    def predict(self, x: Array, t: Time) -> Prediction:
+        """`Prediction(x0, v)`, with the variance share of the strong one."""
+        strong, weak = self.strong.predict(x, t), self.weak.denoise(x, t)
+        return strong._replace(x0=weak + self.weight * (strong.x0 - weak))
+
+    @property
+    def cost(self) -> Cost:
+        """Both denoisers'."""
+        strong, weak = self.strong.cost, self.weak.cost
+        return Cost(strong.nfe + weak.nfe, strong.vjps + weak.vjps)
+
+    def given(self, **condition: Any) -> Extrapolated:
+        """The same guidance of both conditional priors."""
+        return self.replace(strong=self.strong.given(**condition), weak=self.weak.given(**condition))
+
+
+def autoguidance(prior: Prior, weak: Prior, weight: Array | float = 2.0) -> Prior:
+    r"""Guides a denoiser by a worse version of itself, smaller or less trained, under the same condition:
+
+        x0 = x0_weak + weight (x0_prior - x0_weak).
+
+    Source: Karras et al. 2024, arXiv:2406.02507, eq. 3. `weight` (dimensionless): 1 is the prior, 0 the weak one. The
+    result is a prior: any measurement's guidance and any sampler may follow.
+    """
+    return prior.replace(denoise=Extrapolated(prior, weak, weight))
+
+
+def cfg(conditional: Prior, unconditional: Prior, weight: Array | float = 2.0) -> Prior:
+    r"""Classifier-free guidance, `score = score(x | nothing) + weight (score(x | c) - score(x | nothing))`.
+
+        posterior.cfg(prior.given(label=3), prior.given(label=nothing), 4.0)
+
+    Source: Ho & Salimans 2022, arXiv:2207.12598, eq. 6. Differs: their w is `weight - 1`; here 1 is the conditional
+    prior and 0 the unconditional one, as in Stable Diffusion's `guidance_scale`. It is `autoguidance` by the
+    unconditional prior.
+    """
+    return autoguidance(conditional, unconditional, weight)

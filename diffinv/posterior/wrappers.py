@@ -8,9 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.inputs import require_count
 from diffinv.linalg import norm
 from diffinv.measure import Measurement
 from diffinv.prior import Prior
+from diffinv.sample import failed_step, total_cost
 from diffinv.samplers import heun, invert
 from diffinv.times import ascending
 from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver
@@ -88,8 +90,9 @@ def best_of(solver: Solver, draws: int) -> Solver:
     """Of `draws` (static) runs, the finite one with the smallest residual `|y - A x|`; info is stacked over the draws.
 
     Source: DAPS's phase retrieval takes the best of 4 runs (Zhang et al. 2024, arXiv:2407.01521, section 4.2).
-    Differs: chosen by the residual, which needs no truth.
+    Differs: chosen by the residual, which needs no truth. Raises ValueError for draws under 1.
     """
+    require_count("draws", draws)
 
     def best(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
         solutions = jax.vmap(lambda k: solver(k, measurement, x))(jax.random.split(key, draws))
@@ -99,3 +102,66 @@ def best_of(solver: Solver, draws: int) -> Solver:
         return Solution(solutions.x[jnp.argmin(residuals)], solutions.info)
 
     return best
+
+
+def restarts(solver: Solver, refine: Solver, prior: Prior, t: Array | float, rounds: int = 4) -> Solver:
+    """`rounds` times: noises the last sample to time `t`, where `refine`'s grid starts, and refines from there.
+
+    Source: Xu et al. 2023, arXiv:2306.14878, algorithm 1 with t_min = 0: the contraction by fresh noise takes out what
+    a sampler got wrong, which deterministic steps would keep. `warm_start` is one round. `t` is dimensionless; `rounds`
+    is static. The info is that of `solver` and, stacked, those of the rounds. Raises ValueError for rounds under 1.
+    """
+    require_count("rounds", rounds)
+
+    def restarted(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
+        first_key, rounds_key = jax.random.split(key)
+        first = solver(first_key, measurement, x)
+
+        def again(x: Array, k: Key) -> tuple[Array, Info]:
+            noise_key, refine_key = jax.random.split(k)
+            solution = refine(refine_key, measurement, prior.process.perturb(x, t).sample(noise_key))
+            return solution.x, solution.info
+
+        x, infos = jax.lax.scan(again, first.x, jax.random.split(rounds_key, rounds))
+        return Solution(x, (first.info, infos))
+
+    return restarted
+
+
+class Account(NamedTuple):
+    """What every solver owes to tell, whatever its own info is.
+
+    Attributes:
+      cost: the denoiser's evaluations and pullbacks, over steps, stages, draws and particles. A count beyond 2^31
+        wraps.
+      residual: `|y - A x|` of the sample; finite: whether all of the sample is.
+      failed_step: the first step at which a guarded solver was frozen, within its stage; -1 where none was.
+      diverged: True where the sample is not finite, was frozen, or fits the measurement `limit` times worse than 0.
+      info: the solver's own.
+    """
+
+    cost: Cost
+    residual: Array
+    finite: Array
+    failed_step: Array
+    diverged: Array
+    info: Info
+
+
+def account(solver: Solver, limit: float = 100.0) -> Solver:
+    """The solver with an `Account` as its info: flags per sample under `vmap`, whose sum counts the failures.
+
+    `limit` is dimensionless: a guidance weight that diverges leaves residuals many times `|y - A 0|`. Original.
+    """
+
+    def accounted(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
+        solution = solver(key, measurement, x)
+        residual, frozen = norm(measurement.residual(solution.x)), failed_step(solution.info)
+        finite = jnp.all(jnp.isfinite(solution.x))
+        nothing = norm(measurement.residual(jnp.zeros_like(solution.x)))
+        sound = finite & (frozen < 0) & (residual <= limit * nothing)
+        return Solution(
+            solution.x, Account(total_cost(solution.info), residual, finite, frozen, ~sound, solution.info)
+        )
+
+    return accounted

@@ -28,6 +28,15 @@ def _dense(seed, m, n):
     return ops.dense(_normal(seed, m, n), (n,))
 
 
+def _gained(x, gain):
+    return gain.astype(x.dtype) * x[::-1]
+
+
+def _scaled_stack(seed):
+    plain = ops.linear(jax.random.key(seed), _gained, (4, 2), jnp.abs(_normal(seed, 4, 2)) + 0.3)
+    return ops.scale(ops.stack(plain, REGISTRY["dense_complex"](seed)), 1.5 - 4 * seed)
+
+
 REGISTRY = {
     "identity": lambda seed: ops.identity(PICTURE),
     "mask": lambda seed: ops.inpainting(PICTURE, _normal(seed, *PICTURE) > 0),
@@ -51,6 +60,12 @@ REGISTRY = {
     "dense_tall": lambda seed: _dense(seed, 9, 4),
     "dense_deficient": lambda seed: ops.dense(_normal(seed, 6, 3) @ _normal(seed + 5, 3, 8), (2, 4)),
     "dense_complex": lambda seed: ops.dense(jax.lax.complex(_normal(seed, 3, 8), _normal(seed + 5, 3, 8)), (4, 2)),
+    "subsampled": lambda seed: ops.compressed_sensing(jax.random.key(seed), (8, 4, 2), 0.5),
+    "rays": lambda seed: ops.parallel_beam((4, 3, 2), np.arange(9) * 0.35 + 0.1 * seed, 6),
+    "non_cartesian_mri": lambda seed: ops.non_cartesian_mri((4, 3), _normal(seed, 24, 2), width=None),
+    "visibilities": lambda seed: ops.visibilities((4, 3, 1), 0.3 * _normal(seed, 24, 2), 1.0),
+    "scattering": lambda seed: ops.inverse_scattering((3, 4, 1), 4, 5, 1.0, 2.0, 1.0 + 0.1 * seed),
+    "scaled_stack": _scaled_stack,
     "composed": lambda seed: ops.Composed(REGISTRY["mask"](seed), ops.blur(PICTURE, KERNEL)),
 }
 
@@ -68,7 +83,10 @@ OPERATORS = {name: _builder(make) for name, make in REGISTRY.items()}
 COMPLEX = {jnp.float32: jnp.complex64, jnp.float64: jnp.complex128}
 TOLERANCE = {jnp.float32: 3e-5, jnp.float64: 1e-10}
 
-every_operator = pytest.mark.parametrize("name", OPERATORS)
+SLOW = {"rays", "non_cartesian_mri", "visibilities", "scattering"}  # to compile; their own tests have the dot test
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OPERATORS]
+
+every_operator = pytest.mark.parametrize("name", NAMES)
 
 
 def _flat(y):

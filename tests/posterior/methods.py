@@ -48,7 +48,7 @@ def daps(chain, force, prior, measurement, strength=1.0):
     return posterior.daps(prior, measurement, 3, 20, 0.5 * strength, force=force, chain=chain)
 
 
-METHODS = {
+CORE = {
     "dps norm": partial(dps, "norm", 0.1),
     "dps square": partial(dps, "square", 0.05),
     "dps likelihood": partial(dps, "likelihood", 0.01),
@@ -66,7 +66,53 @@ METHODS = {
     "daps conjugate main": partial(daps, "conjugate", "main"),
 }
 
-ANY_PROCESS = [name for name in METHODS if name.split()[0] in ("dps", "dps_score", "mmps", "tmpd")]
+
+
+def swept(function, argument, value, prior, measurement, strength=1.0, **options):
+    """A method whose strength is one of its own arguments, times `value`."""
+    return function(prior, measurement, **{argument: value * strength}, **options)
+
+
+def pnpdm(chain, prior, measurement, strength=1.0):
+    return posterior.pnpdm(prior, _assuming(measurement, strength), 4, chain, mcmc_steps=10)
+
+
+def tmpd_entries(prior, measurement, strength=1.0):
+    return samplers.ddim(posterior.tmpd(prior, _assuming(measurement, strength), "entries"), 0.5)
+
+
+MORE = {
+    "ddrm": partial(swept, posterior.ddrm, "eta", 0.85),
+    "ddnm_plus svd": partial(swept, posterior.ddnm_plus, "eta", 0.85),
+    "ddnm_plus scalar": partial(swept, posterior.ddnm_plus, "eta", 0.85, form="scalar"),
+    "repaint": partial(swept, posterior.repaint, "eta", 0.9),
+    "mcg": partial(swept, posterior.mcg, "zeta", 0.05),
+    "pgdm paper": partial(swept, posterior.pgdm, "weight", 1.0, eta=0.5),
+    "pgdm code": partial(swept, posterior.pgdm, "weight", 1.0, eta=0.5, form="code"),
+    "lgd code": partial(swept, posterior.lgd, "scale", 0.1),
+    "lgd paper": partial(swept, posterior.lgd, "scale", 0.01, form="paper"),
+    "tmpd entries": tmpd_entries,
+    "diffpir closed": partial(swept, posterior.diffpir, "lam", 1.0),
+    "diffpir gradient": partial(swept, posterior.diffpir, "zeta", 0.5, prox="gradient"),
+    "sitcom": partial(swept, posterior.sitcom, "lr", 0.1, iterations=3),
+    "dcdp": partial(swept, posterior.dcdp, "lr", 0.1, iterations=10, purify_steps=3),
+    "reddiff mean": partial(swept, posterior.reddiff, "lr", 0.1),
+    "reddiff sum": partial(swept, posterior.reddiff, "lr", 0.1, weight="const", form="sum"),
+    "mgps": partial(swept, posterior.mgps, "lr", 0.1, iterations=2),
+    "mcgdiff": partial(swept, posterior.mcgdiff, "eta", 0.85, particles=4),
+    "fps": partial(swept, posterior.fps, "c", 0.85, particles=4),
+    "tds": partial(swept, posterior.tds, "spread", 1.0, particles=4),
+    "ddsmc": partial(swept, posterior.ddsmc, "eta", 0.5, particles=4, ode_steps=2),
+    "pnpdm conjugate": partial(pnpdm, "conjugate"),
+    "pnpdm langevin": partial(pnpdm, "langevin"),
+    "daps hmc": partial(swept, posterior.daps, "lr", 0.3, ode_steps=3, mcmc_steps=20, chain="hmc"),
+    "daps metropolis": partial(swept, posterior.daps, "lr", 0.5, ode_steps=3, mcmc_steps=20, chain="metropolis"),
+}
+"""Their battery compiles less: see the end of `test_battery`."""
+
+METHODS = CORE | MORE
+
+ANY_PROCESS = [name for name in CORE if name.split()[0] in ("dps", "dps_score", "mmps", "tmpd")]
 """The methods that claim no isotropy: they also run where alpha is an array, as for blurring."""
 
 
@@ -92,15 +138,22 @@ def best_of(method, prior, grid, strength=1.0):
     return posterior.best_of(plain(method, prior, grid, strength), 3)
 
 
+def restarts(method, prior, grid, strength=1.0):
+    middle = grid[len(grid) // 2 :]
+    refine = plain(method, prior, middle, strength)
+    return posterior.restarts(plain(method, prior, grid, strength), refine, prior, middle[0], 2)
+
+
 SOLVERS = {
     f"{wrapper.__name__} {name}": partial(wrapper, method)
     for wrapper in (plain, reguidance)
-    for name, method in METHODS.items()
-} | {
+    for name, method in CORE.items()
+} | {f"plain {name}": partial(plain, method) for name, method in MORE.items()} | {
     "warm_start dps norm": partial(warm_start, METHODS["dps norm"]),
     "warm_start mmps": partial(warm_start, METHODS["mmps"]),
     "best_of daps langevin legacy": partial(best_of, METHODS["daps langevin legacy"]),
     "best_of ddnm": partial(best_of, METHODS["ddnm"]),
+    "restarts ddrm": partial(restarts, METHODS["ddrm"]),
 }
 
 GRIDS = {

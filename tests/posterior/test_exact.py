@@ -355,7 +355,7 @@ def _unseen_variance(slopes, sigma, spread):
 
 @pytest.mark.parametrize("spread", [1.0, 0.5, 0.05])
 def test_daps_widens_what_the_measurement_does_not_see(spread):
-    r"""The law of an unseen coordinate under `chain="conjugate"`, M being the slope of the ODE for the prior N(0, 1)."""
+    r"""The law of an unseen coordinate under `chain="conjugate"`, M being the slope of the ODE for N(0, 1)."""
     process, grid = di.process.EDM(), times.karras(60)
     prior = di.gaussian(process, jnp.zeros(2), jnp.eye(2))
     measurement = di.Measurement(operators.dense(jnp.asarray([[1.0, 0.0]])), jnp.asarray([0.5]), di.GaussianNoise(0.3))

@@ -10,7 +10,7 @@ from scipy.integrate import quad, solve_ivp
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
 from diffinv.guided import linearise
-from posterior.methods import METHODS, SOLVERS
+from posterior.methods import CORE, METHODS, MORE, SOLVERS
 
 
 def ornstein_uhlenbeck(horizon):
@@ -238,7 +238,9 @@ def wrapped_problem():
     return prior, di.measure(jax.random.key(1), operators.dense(rows), prior.denoise.sample(jax.random.key(2)), 0.3)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n[6:] in MORE else ()) for n in SOLVERS]
+)
 def test_it_wraps_every_solver_of_the_registry(name):
     """No special case, not for another wrapper either: shapes and the infos of all stages, by abstract tracing."""
     prior, measurement = wrapped_problem()
@@ -251,7 +253,7 @@ def test_it_wraps_every_solver_of_the_registry(name):
     assert solution.info.refinement.cost.nfe.shape == (6,)
 
 
-RUN = [pytest.param(n, marks=() if n == "dps norm" else pytest.mark.slow) for n in METHODS]
+RUN = [pytest.param(n, marks=() if n == "dps norm" else pytest.mark.slow) for n in CORE]
 
 
 @pytest.mark.parametrize("name", RUN)

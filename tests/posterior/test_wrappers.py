@@ -10,6 +10,7 @@ from oracle import gaussian_posterior, moment_errors
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
 from diffinv.operators.base import Operator
+from posterior.methods import METHODS
 
 DIM = 3
 
@@ -142,3 +143,76 @@ def test_stages_have_independent_keys(key):
     proposed = jax.vmap(lambda k: jax.random.normal(jax.random.split(k, 3)[0], (DIM,)))(jax.random.split(key, 2000))
     for one, other in ((noised, refined), (noised, proposed), (proposed, refined)):
         assert abs(np.corrcoef(np.ravel(one), np.ravel(other))[0, 1]) < 5 / np.sqrt(2000 * DIM)
+
+
+def test_restarts_refine_again_and_again_from_fresh_noise(key):
+    """Each round begins at the last sample, noised; a round's law is `warm_start`'s, and infos are stacked."""
+    prior, m, _ = gaussian_problem()
+    halve = lambda k, m, x=None: di.Solution(0.5 * x, x)
+    solution = posterior.restarts(constant(jnp.asarray([4.0, -4.0, 8.0])), halve, prior, 0.0, rounds=3)(key, m)
+    np.testing.assert_array_equal(solution.x, [0.5, -0.5, 1.0])
+    np.testing.assert_array_equal(solution.info[1][:, 0], [4.0, 2.0, 1.0])
+    noised = posterior.restarts(constant(jnp.zeros(3)), halve, prior, 0.6, rounds=2)(key, m).info[1]
+    assert np.abs(noised[1] - (1 - 0.6) * 0.5 * noised[0]).min() > 1e-3
+    with pytest.raises(ValueError, match="rounds is 0; it must be a whole number, at least 1"):
+        posterior.restarts(halve, halve, prior, 0.5, 0)
+    with pytest.raises(ValueError, match="draws is 0; it must be a whole number, at least 1"):
+        posterior.best_of(halve, 0)
+
+
+@pytest.mark.slow
+def test_restarts_forget_a_wrong_proposal(key):
+    """A proposal far off, refined by the exact guidance from t = 0.7: six rounds have the posterior's mean, one not."""
+    prior, m, _ = gaussian_problem()
+    grid = times.grid(12, start=0.7)
+    refine = di.as_solver(lambda m: samplers.heun(posterior.mmps(prior, m, iterations=3)), grid)
+    law = gaussian_posterior(
+        np.asarray(prior.denoise.mean), np.diag([0.5, 1.0, 2.0]), np.array([[1.0, 0.5, 0.2]]), np.asarray(m.y), 0.3
+    )
+
+    def shift(rounds):
+        solver = posterior.restarts(constant(jnp.full(3, 5.0)), refine, prior, grid[0], rounds)
+        x = jax.jit(jax.vmap(lambda k: solver(k, m).x))(jax.random.split(key, 1000))
+        return np.abs(np.asarray(x).mean(0) - law.mean).max()
+
+    assert shift(6) < 0.15 < 0.5 < shift(1)
+
+
+def test_account_tells_the_same_of_every_solver(key):
+    """Costs over stages and draws, the final residual, and a flag for each sample that blew up, vmapped."""
+    prior, m, solver = gaussian_problem()
+    wrapped = posterior.warm_start(solver, posterior.best_of(solver, 3), prior, 1.0)
+    solution = jax.jit(posterior.account(wrapped))(key, m)
+    assert (int(solution.info.cost.nfe), int(solution.info.cost.vjps)) == (4 * 39, 4 * 39 * 4)
+    np.testing.assert_allclose(solution.info.residual, jnp.linalg.norm(m.residual(solution.x)))
+    assert not solution.info.diverged and solution.info.finite and int(solution.info.failed_step) == -1
+
+    def run(zeta):
+        method = lambda m: di.guard(posterior.dps(prior, m, zeta, "square"))
+        return posterior.account(di.as_solver(method, times.grid(20)))(key, m)
+
+    solutions = jax.jit(jax.vmap(run))(jnp.asarray([0.05, 1e2, 1e200]))
+    np.testing.assert_array_equal(solutions.info.diverged, [False, True, True])
+    assert int(solutions.info.failed_step[2]) >= 0 and np.isfinite(solutions.x).all()
+    spoilt = posterior.account(drawing(lambda x: x.at[1].set(jnp.nan)))(key, measurement())
+    assert spoilt.info.diverged and not spoilt.info.finite
+
+
+STRUCTURES = ["ddrm", "mcgdiff", "reddiff mean", "pnpdm conjugate", "ddnm_plus svd"]
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_all_wrappers_wrap_methods_of_every_structure(name, key):
+    """By abstract tracing: states of all kinds inside, one sample outside, one account on top."""
+    prior, m, refine = gaussian_problem()
+    grid = times.grid(4)
+    solver = di.as_solver(lambda m: METHODS[name](prior, m), grid)
+    again = di.as_solver(lambda m: METHODS[name](prior, m), grid[2:])
+    for wrapped in (
+        posterior.best_of(solver, 2),
+        posterior.warm_start(solver, again, prior, grid[2]),
+        posterior.restarts(solver, again, prior, grid[2], 2),
+        posterior.reguidance(solver, refine, prior, grid),
+    ):
+        solution = jax.eval_shape(posterior.account(wrapped), key, m)
+        assert solution.x.shape == (DIM,) and solution.info.cost.nfe.shape == solution.info.diverged.shape == ()

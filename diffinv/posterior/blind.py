@@ -1,0 +1,86 @@
+"""Blind inverse problems: the operator has unknown parameters with a prior of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffinv.guided import reward
+from diffinv.linalg import norm
+from diffinv.measure import Measurement
+from diffinv.operators.base import Operator
+from diffinv.prior import Prior
+from diffinv.typing import Array, Cost, Key, Sampler, Time
+
+
+class Pair(NamedTuple):
+    """The noisy picture and the noisy parameters (a kernel), at one time."""
+
+    image: Array
+    kernel: Array
+
+
+class BlindInfo(NamedTuple):
+    """A step's `cost` (both networks'), the residual norm, and the `kernel` that the step has come to."""
+
+    cost: Cost
+    residual: Array
+    kernel: Array
+
+
+def blind_dps(
+    prior: Prior,
+    measurement: Measurement,
+    kernel_prior: Prior,
+    build: Callable[[Array], Operator],
+    zeta: Array | float = 0.3,
+    zeta_kernel: Array | float = 0.3,
+    sparsity: Array | float = 0.0,
+    convention: str = "norm",
+) -> Sampler:
+    r"""BlindDPS: parallel reverse chains for the picture and the kernel, tied by the gradient of one residual.
+
+        x0, k0 = denoise(x_t), denoise(k_t)
+        x_s    = x' - zeta grad_{x_t} |y - A(k0) x0|,                                x' ~ q(x_s | x_t, x0)
+        k_s    = k' - zeta_kernel grad_{k_t} (|y - A(k0) x0| + sparsity |k0|_1),     k' ~ q(k_s | k_t, k0)
+
+    for blind motion deblurring with `build = lambda k: operators.blur(shape, k[..., 0])`. `measurement.operator` is not
+    used. The state is a `Pair`; the picture is returned, and every step's kernel is in the info: the last is
+    `info.kernel[-1]`.
+
+    Source: Chung et al. 2023, arXiv:2211.10656, algorithm 1 and eq. 14. Differs: one process for both may have two
+    schedules; the kernel's scale and centre are free, as in the paper: its prior has to fix them.
+
+    Args:
+      prior, kernel_prior: of the picture, and of the kernel as one sample of its own shape; each with its process.
+      build: from a kernel to the operator; static, differentiable.
+      zeta, zeta_kernel: step sizes, as in `dps`. sparsity: weight of the 1-norm. convention: see `dps`; static.
+
+    Raises ValueError for another convention.
+    """
+    value = reward(convention)
+
+    def loss(pair: Pair, t: Time) -> tuple[Array, tuple[Pair, Array]]:
+        clean = Pair(prior.denoise(pair.image, t), kernel_prior.denoise(pair.kernel, t))
+        seen = measurement.replace(operator=build(clean.kernel))
+        residual = norm(seen.residual(clean.image))
+        return sparsity * jnp.sum(jnp.abs(clean.kernel)) - value(seen, clean.image), (clean, residual)
+
+    def init(key: Key, t: Time, x: Array | None) -> Pair:
+        image_key, kernel_key = jax.random.split(key)
+        return Pair(prior.start(image_key, t) if x is None else x, kernel_prior.start(kernel_key, t))
+
+    def step(key: Key, pair: Pair, t: Time, s: Time) -> tuple[Pair, BlindInfo]:
+        image_key, kernel_key = jax.random.split(key)
+        gradient, (clean, residual) = jax.grad(loss, has_aux=True)(pair, t)
+        image = prior.process.transition(pair.image, clean.image, t, s).sample(image_key)
+        kernel = kernel_prior.process.transition(pair.kernel, clean.kernel, t, s).sample(kernel_key)
+        moved = Pair(image - zeta * gradient.image, kernel - zeta_kernel * gradient.kernel)
+        nfe = prior.cost.nfe + kernel_prior.cost.nfe
+        cost = Cost(nfe, prior.cost.vjps + kernel_prior.cost.vjps + 2).times(1)
+        return moved, BlindInfo(cost, residual, moved.kernel)
+
+    return Sampler(init, step, lambda key, pair: pair.image)

@@ -1,0 +1,144 @@
+"""Methods for priors over codes: the chart's decoder stands between the state and the measurement.
+
+Latent DPS, DAPS and all other methods that take any differentiable operator need nothing here:
+`charts.within(chart, lambda m: posterior.dps(prior, m))` is LDPS.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffinv.charts import Chart
+from diffinv.descent import adam
+from diffinv.inputs import require_choice, require_count
+from diffinv.linalg import inner, norm
+from diffinv.measure import Measurement, require_linear
+from diffinv.prior import Prior
+from diffinv.sample import markov
+from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+
+
+def psld(
+    chart: Chart,
+    prior: Prior,
+    measurement: Measurement,
+    gamma: Array | float = 0.1,
+    omega: Array | float = 0.1,
+    eta: Array | float = 1.0,
+) -> Sampler:
+    r"""Posterior sampling with latent diffusion: a DDIM step in codes, minus the gradient of two norms,
+
+        z_s = z' - grad_{z_t} [ omega |y - A D(z0)| + gamma |E(x*) - z0| ],      x* = D(z0) + A^+ (y - A D(z0))
+
+    the second of which asks z0 to be a fixed point of "decode, put the measurement in, encode".
+
+    Source: Rout et al. 2023, arXiv:2307.00619, algorithm 2; gamma 0.01 to 0.1 and omega 0.1 in their code, whose `A^T`
+    is `A^+` here (the same for masks), as is its omission of squares. `final` decodes.
+
+    Args:
+      chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
+      measurement: of the picture. gamma, omega: in the codes' unit squared over that of the norm. eta: DDIM's.
+
+    Raises TypeError for an operator that is not linear.
+    """
+    A, process = require_linear(measurement, "psld"), prior.process
+
+    def loss(z: Array, t: Time) -> tuple[Array, tuple[Array, Array]]:
+        z0 = prior.denoise(z, t)
+        x0 = chart.decode(z0)
+        r = measurement.residual(x0)
+        return omega * norm(r) + gamma * norm(chart.encode(x0 + A.pinv(r)) - z0), (z0, norm(r))
+
+    def step(key: Key, z: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+        gradient, (z0, residual) = jax.grad(loss, has_aux=True)(z, t)
+        z_s = process.transition(z, z0, t, s, eta).sample(key) - gradient
+        return z_s, StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), residual)
+
+    return markov(prior, step)._replace(final=lambda key, z: chart.decode(z))
+
+
+class CountedState(NamedTuple):
+    """The code, and the number of steps taken."""
+
+    z: Array
+    steps: Array
+
+
+def resample(
+    chart: Chart,
+    prior: Prior,
+    measurement: Measurement,
+    scale: Array | float = 0.5,
+    every: int = 10,
+    start: Array | float = 2 / 3,
+    iterations: int = 200,
+    lr: Array | float = 5e-3,
+    space: str = "latent",
+    gamma: Array | float = 40.0,
+) -> Sampler:
+    r"""ReSample: latent DPS, and in every `every`-th step below time `start` hard data consistency,
+
+        z'  = DDIM(z_t) - scale alpha_t^2 grad_{z_t} |y - A D(z0)|
+        z0* = argmin_z |y - A D(z)|^2        from z0, `iterations` of Adam in "latent" space, or E(argmin_x |y - A x|^2)
+        z_s ~ N((k alpha_s z0* + (1 - alpha_s^2) z') / (k + 1 - alpha_s^2),  k (1 - alpha_s^2) / (k + 1 - alpha_s^2))
+
+    with `k = gamma (1 - alpha_s^2) / (1 - alpha_t^2) (1 - alpha_t^2 / alpha_s^2)`.
+
+    Source: Song et al. 2024, arXiv:2307.08123, algorithm 1 and eq. 15; in their code scale 0.5 alpha_t^2, every 10 of
+    500 steps in the last two thirds, gamma 40, and AdamW at 5e-3 for at most 500 iterations ("latent") or 1e-2 for at
+    most 2000 ("pixel"). Differs: Adam, a fixed number of iterations, and no five inner DDIM steps before each. For VP.
+
+    Args:
+      chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
+      measurement: of the picture; any differentiable operator.
+      scale, gamma: dimensionless. every, iterations, space: static. start: a time. lr: of Adam, the variable's unit.
+
+    Raises ValueError for another space or a count under 1.
+    """
+    require_choice("space", space, ("latent", "pixel"))
+    require_count("every", every), require_count("iterations", iterations)
+    process, optimizer = prior.process, adam(lr)
+
+    def misfit(v: Array) -> Array:
+        r = measurement.residual(chart.decode(v) if space == "latent" else v)
+        return inner(r, r)
+
+    def consistent(z0: Array) -> Array:
+        def descend(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
+            v, state = carry
+            updates, state = optimizer.update(jax.grad(misfit)(v), state)
+            return (v + updates, state), None
+
+        v = z0 if space == "latent" else chart.decode(z0)
+        v = jax.lax.scan(descend, (v, optimizer.init(v)), None, iterations)[0][0]
+        return v if space == "latent" else chart.encode(v)
+
+    def loss(z: Array, t: Time) -> tuple[Array, Array]:
+        z0 = prior.denoise(z, t)
+        return norm(measurement.residual(chart.decode(z0))), z0
+
+    def init(key: Key, t: Time, x: Array | None) -> CountedState:
+        return CountedState(prior.start(key, t) if x is None else x, jnp.int32(0))
+
+    def step(key: Key, state: CountedState, t: Time, s: Time) -> tuple[CountedState, StepInfo]:
+        z, steps = state
+        (residual, z0), gradient = jax.value_and_grad(loss, has_aux=True)(z, t)
+        abar, abar_s = process.alpha(t) ** 2, process.alpha(s) ** 2
+        moved = process.transition(z, z0, t, s, 0.0).mean - scale * abar * gradient
+
+        def again() -> Array:
+            k = gamma * (1 - abar_s) / (1 - abar) * (1 - abar / abar_s)
+            whole = jnp.maximum(k + 1 - abar_s, jnp.finfo(z.dtype).tiny)
+            mean = (k * jnp.sqrt(abar_s) * consistent(z0) + (1 - abar_s) * moved) / whole
+            return mean + jnp.sqrt(k * (1 - abar_s) / whole) * jax.random.normal(key, z.shape, z.dtype)
+
+        due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & (jnp.asarray(s) > 0)
+        z_s = jax.lax.cond(due, again, lambda: moved)
+        info = StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), residual)
+        return CountedState(z_s, steps + 1), info
+
+    return Sampler(init, step, lambda key, state: chart.decode(state.z))

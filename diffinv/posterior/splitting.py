@@ -1,0 +1,170 @@
+"""Methods that split the posterior: one step for the measurement, one for the prior, joined by a distance."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffinv.descent import adam
+from diffinv.guided import DEAD
+from diffinv.inputs import require_choice, require_count, require_fit
+from diffinv.linalg import inner, norm
+from diffinv.measure import Measurement, require_linear
+from diffinv.prior import Prior
+from diffinv.sample import markov
+from diffinv.samplers import euler
+from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+
+
+def _misfit(measurement: Measurement, x: Array) -> Array:
+    r = measurement.residual(x)
+    return inner(r, r)
+
+
+def diffpir(
+    prior: Prior,
+    measurement: Measurement,
+    lam: Array | float = 1.0,
+    zeta: Array | float = 0.25,
+    prox: str = "closed",
+) -> Sampler:
+    r"""DiffPIR: a proximal step on the denoised mean, then a share `zeta` of fresh noise. For `r_t = sigma_t / alpha_t`
+
+        rho_t = lam sigma_y^2 / r_t^2
+        x0'   = argmin_x |y - A x|^2 + rho_t |x - x0|^2
+        eps'  = (x_t - alpha_t x0') / sigma_t
+        x_s   = alpha_s x0' + sigma_s (sqrt(1 - zeta) eps' + sqrt(zeta) z)
+
+    Source: Zhu et al. 2023, arXiv:2305.08995, algorithm 1 and eq. 12. Their code takes the proximal step on pictures in
+    [0, 1] with sigma_y on that scale, half of ours, but r_t on the [-1, 1] scale: its lam is 4 times ours. `prox`
+    (static): "closed" by `operator.solve`; "gradient", one step `x0 - grad |y - A x0|^2 / (2 + 2 rho_t)` on the same
+    problem, for operators that are not linear and of norm at most 1 (InverseBench divides by `rho_t` alone, which is
+    nearly 0 at the noisy end and diverges there). Published zeta: 0.25 for super-resolution, 0.1 for deblurring, 1 for
+    inpainting.
+
+    Args: lam: dimensionless. zeta: dimensionless, in [0, 1].
+
+    Raises ValueError for another prox, TypeError for "closed" with an operator that is not linear.
+    """
+    require_fit(prior, measurement, "diffpir")
+    require_choice("prox", prox, ("closed", "gradient"))
+    process, variance = prior.process, jnp.asarray(measurement.sigma) ** 2
+    A = require_linear(measurement, "diffpir") if prox == "closed" else measurement.operator
+
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+        x0 = prior.denoise(x, t)
+        rho = lam * variance * (process.alpha(t) / process.sigma(t)) ** 2
+        if prox == "closed":
+            x0 = x0 + A.adjoint(A.solve(measurement.residual(x0), rho))
+        else:
+            x0 = x0 - jax.grad(_misfit, 1)(measurement, x0) / (2 + 2 * rho)
+        z = jax.random.normal(key, x.shape, x.dtype)
+        noise = jnp.sqrt(1 - zeta) * process.noise(x, x0, t) + jnp.sqrt(zeta) * z
+        x_s = process.alpha(s) * x0 + process.sigma(s) * noise
+        return x_s, StepInfo(prior.cost.times(1), norm(measurement.residual(x0)))
+
+    return markov(prior, step)
+
+
+def sitcom(
+    prior: Prior,
+    measurement: Measurement,
+    iterations: int = 30,
+    lr: Array | float = 0.01,
+    lam: Array | float = 0.0,
+    tolerance: Array | float = 0.0,
+) -> Sampler:
+    r"""SITCOM: optimise the network's input until its output fits the measurement, then noise that output again.
+
+        v   = argmin |y - A x0(v, t)|^2 + lam |v - x_t|^2           `iterations` of Adam from v = x_t
+        x_s = alpha_s x0(v, t) + sigma_s z
+
+    Source: Alkhouri et al. 2025, arXiv:2410.04479, algorithm 1, with their code's 20 steps in time, 30 of Adam and rate
+    0.01 (0.02 for some tasks). They stop at `|y - A x0|^2 < (sigma_y + 0.001)^2 n`: `tolerance` times the measurement's
+    size; 0 never stops. A stopped sample stands still, and its evaluations are made and counted all the same.
+
+    Args:
+      measurement: any differentiable operator.
+      iterations: static, at least 1. lr: of Adam, in units of x. lam: dimensionless.
+      tolerance: on the mean square of the residual, units of y squared.
+
+    Raises ValueError for a count under 1 or a y that does not fit.
+    """
+    require_fit(prior, measurement, "sitcom")
+    require_count("iterations", iterations)
+    process, optimizer = prior.process, adam(lr)
+
+    def loss(v: Array, x: Array, t: Time) -> tuple[Array, Array]:
+        misfit = _misfit(measurement, prior.denoise(v, t))
+        return misfit + lam * inner(v - x, v - x), misfit
+
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+        def descend(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
+            v, state = carry
+            (_, misfit), gradient = jax.value_and_grad(loss, has_aux=True)(v, x, t)
+            updates, moved = optimizer.update(gradient, state)
+            live = misfit > tolerance * measurement.y.size
+            return jax.tree.map(lambda new, old: jnp.where(live, new, old), (v + updates, moved), carry), None
+
+        (v, _), _ = jax.lax.scan(descend, (x, optimizer.init(x)), None, iterations)
+        x0 = prior.denoise(v, t)
+        cost = Cost((iterations + 1) * prior.cost.nfe, (iterations + 1) * prior.cost.vjps + iterations)
+        return process.perturb(x0, s).sample(key), StepInfo(cost.times(1), norm(measurement.residual(x0)))
+
+    return markov(prior, step)
+
+
+def _clean(prior: Prior, key: Key, t: Time, x: Array | None) -> Array:
+    """A start of the clean estimate: `x / alpha_t`, or 0 where there is no x or no signal in it."""
+    alpha = prior.process.alpha(t)
+    if x is None:
+        return jnp.zeros_like(prior.start(key, t))
+    return jnp.where(alpha > DEAD, x / jnp.maximum(alpha, DEAD), 0.0)
+
+
+def dcdp(
+    prior: Prior,
+    measurement: Measurement,
+    iterations: int = 50,
+    lr: Array | float = 0.1,
+    momentum: Array | float = 0.9,
+    purify_steps: int = 20,
+) -> Sampler:
+    r"""Decoupled data consistency with diffusion purification. The state is a clean x; in each round, at noise level t:
+
+        x <- `iterations` of gradient descent with momentum on |y - A x|^2 / 2, from x
+        x <- DDIM of `purify_steps` from x_t = alpha_t x + sigma_t z, down to 0
+
+    Source: Li et al. 2024, arXiv:2403.06054, algorithm 1 and section 3.3. The grid holds the levels T_k: published,
+    linear from 0.4 to 0 (0.7 for inpainting, 1 for nonlinear tasks), that is `times.grid(10, start=0.4)`.
+
+    Differs: their loss is a mean over pixels, at rates of 300 to 1e5 tuned per task; here it is a sum, so that `lr`
+    below about 1 is stable for operators of norm 1. Started at 0, or at x / alpha.
+
+    Args:
+      measurement: any differentiable operator.
+      iterations, purify_steps: static, at least 1. lr, momentum: dimensionless.
+
+    Raises ValueError for a count under 1 or a y that does not fit.
+    """
+    require_fit(prior, measurement, "dcdp")
+    require_count("iterations", iterations), require_count("purify_steps", purify_steps)
+    flow = euler(prior).step
+
+    def consistent(x: Array) -> Array:
+        def descend(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+            x, velocity = carry
+            velocity = momentum * velocity + 0.5 * jax.grad(_misfit, 1)(measurement, x)
+            return (x - lr * velocity, velocity), None
+
+        return jax.lax.scan(descend, (x, jnp.zeros_like(x)), None, iterations)[0][0]
+
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+        x = prior.process.perturb(consistent(x), t).sample(key)
+        levels = jnp.asarray(t) * (1 - jnp.arange(purify_steps + 1, dtype=x.dtype) / purify_steps)
+        down = lambda x, now: (flow(key, x, *now)[0], None)
+        x = jax.lax.scan(down, x, (levels[:-1], levels[1:]))[0]
+        return x, StepInfo(prior.cost.times(purify_steps), norm(measurement.residual(x)))
+
+    return markov(prior, step)._replace(init=lambda key, t, x: _clean(prior, key, t, x))

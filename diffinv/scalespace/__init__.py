@@ -1,0 +1,18 @@
+"""Probabilistic scale-spaces: what a process does to the law of the data, measured beside what is derived."""
+
+from diffinv.scalespace.axioms import Property, PropertyReport, chapman_kolmogorov, properties
+from diffinv.scalespace.divergences import PHI, phi_divergence
+from diffinv.scalespace.relay import Relay, basis, block_dct, relay
+
+__all__ = [
+    "PHI",
+    "Property",
+    "PropertyReport",
+    "Relay",
+    "basis",
+    "block_dct",
+    "chapman_kolmogorov",
+    "phi_divergence",
+    "properties",
+    "relay",
+]

@@ -1,0 +1,63 @@
+"""What the exact lab says of samples: errors against the exact posterior, calibration, and the floor."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffinv.metrics import posterior as metrics
+from experiments.lab_problems import Problem
+
+LEVELS = (0.5, 0.9)
+
+
+def take(tree, rows):
+    """Some rows of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+def judged(x: np.ndarray, row: int, problem: Problem, projections: int) -> dict:
+    """All errors of one row's samples (draws, d); NaN where a sample is not finite."""
+    names = ["mean", "covariance", "w1", "max_w2", *(f"cover{round(100 * level)}" for level in LEVELS)]
+    if not np.isfinite(x).all():
+        return dict.fromkeys(names, float("nan"))
+    exact, truth = problem.exact[row], problem.truth[row]
+    values = [
+        metrics.mean_error(x, problem.mean[row], problem.covariance[row]),
+        metrics.covariance_error(x, problem.covariance[row]),
+        metrics.sliced_wasserstein(x, exact, projections=projections),
+        metrics.max_sliced_wasserstein(x, exact, projections=projections),
+        *(metrics.coverage(x, truth, level) for level in LEVELS),
+    ]
+    return dict(zip(names, values, strict=True))
+
+
+def summary(samples: np.ndarray, rows: np.ndarray, problem: Problem, config) -> dict:
+    """Means with 95 % intervals over the rows, and the rank histogram."""
+    each = [judged(x, row, problem, config.projections) for x, row in zip(samples, rows, strict=True)]
+    ranks = [metrics.ranks(x, problem.truth[row]) for x, row in zip(samples, rows, strict=True)]
+    histogram, chi = metrics.rank_histogram(np.stack(ranks), samples.shape[1])
+    found = {name: metrics.interval([row[name] for row in each]) for name in each[0]}
+    return {**found, "ranks": histogram.tolist(), "rank_chi2": chi}
+
+
+def floor(problem: Problem, rows: np.ndarray, config) -> dict:
+    """What exact samples score."""
+    return {
+        "method": "exact samples", "claim": "floor", "knob": "", "value": None, "diverged": 0.0, "nfe": 0, "vjps": 0,
+        "compile_s": 0.0, "run_s": 0.0, "residual": residuals(problem, problem.other[rows], rows), "tuning": [],
+        **summary(problem.other[rows], rows, problem, config),
+    }  # fmt: skip
+
+
+def residuals(problem: Problem, samples: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """`|y - A x|` over the deviation of the noise in as many dimensions, averaged over samples; 1 fits the noise."""
+
+    def one(measurement, x):
+        ratio = lambda each: jnp.linalg.norm(measurement.residual(each.reshape(problem.prior.shape)).ravel())
+        seen = jnp.sum(jnp.abs(measurement.operator.project(jnp.ones_like(measurement.y))) > 0)
+        return jnp.mean(jax.vmap(ratio)(x)) / (measurement.sigma * jnp.sqrt(seen))
+
+    found = jax.jit(jax.vmap(one))(take(problem.measurements, rows), jnp.asarray(samples))
+    return metrics.interval(np.asarray(found))

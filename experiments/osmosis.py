@@ -1,0 +1,122 @@
+"""Seamless cloning and shadow removal by osmosis, on real pictures.
+
+    python -m experiments.osmosis IMAGE --guide=PICTURE --mask=MASK      clones the guide into the image, inside the
+    mask python -m experiments.osmosis IMAGE --mask=MASK                      removes the shadow whose border the mask
+    covers python -m experiments.osmosis IMAGE --guide=PICTURE                  carries the image's grey values to the
+    guide
+
+Pictures are of one size; a mask is white where it holds. The result is RUN/result.png, and RUN/strip.png shows
+everything side by side. `--tau` stops the evolution at a time (pixels squared) instead of at the steady state.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from experiments import runtime  # isort: skip  (before jax)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from diffinv import osmosis
+from experiments import pictures
+
+GUIDE = flags.DEFINE_string("guide", "", "the picture whose drift is taken, inside the mask where there is one")
+MASK = flags.DEFINE_string("mask", "", "with a guide: where to clone; without: the border of the shadow")
+OFFSET = flags.DEFINE_float("offset", 1.0, "added to the 0..255 grey values, which osmosis wants positive")
+TAU = flags.DEFINE_float("tau", 0.0, "time to stop at, in pixels squared; 0: the steady state")
+STEPS = flags.DEFINE_integer("steps", 2, "implicit steps")
+OUT = flags.DEFINE_string("out", "runs/osmosis", "the folder of the result")
+
+
+def read(path: str, size: tuple[int, int] | None = None, what: str = "image") -> np.ndarray:
+    """Grey values 0..255, (H, W, 3), float64. Raises ValueError for another size."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path!r}; give a picture as {what}")
+    values = pictures.read(path)[0].astype(np.float64)
+    if size and values.shape[:2] != size:
+        here, there = (" x ".join(map(str, sides)) for sides in (values.shape[:2], size))
+        raise ValueError(f"{what} {path} is {here}, the image {there}; resize one of them")
+    return values
+
+
+def drift_of(image: jax.Array, guide: jax.Array | None, mask: jax.Array | None) -> osmosis.Rates:
+    """The generator of the job: cloning, shadow removal, or a guide alone."""
+    if mask is None:
+        return osmosis.osmosis(guide)
+    if guide is None:
+        return osmosis.generator(osmosis.barred(osmosis.canonical(image), mask), image)
+    fused = osmosis.fused(mask, osmosis.canonical(guide), osmosis.canonical(image))
+    return osmosis.generator(fused, jnp.where(mask, guide, image))
+
+
+@jax.jit
+def evolve(image, guide, mask, taus):
+    """The evolved image, and the residual of its last step."""
+    rates = drift_of(image, guide, mask)
+    path = osmosis.trajectory(rates, image, taus, tolerance=1e-6, iterations=300)
+    before = path[-2] if len(path) > 1 else image
+    return path[-1], osmosis.residual(rates, path[-1], before, taus[-1])
+
+
+def to_pixels(u: np.ndarray, offset: float) -> np.ndarray:
+    """Grey values to uint8."""
+    return np.asarray(np.round(np.clip(u - offset, 0, 255)), np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def main(path: str) -> None:
+    jax.config.update("jax_enable_x64", True)
+    if not GUIDE.value and not MASK.value:
+        raise ValueError("neither --guide nor --mask is given; give a guide, a shadow's border, or both for cloning")
+    if STEPS.value < 1 or TAU.value < 0:
+        raise ValueError(
+            f"--steps is {STEPS.value} and --tau is {TAU.value}; give at least 1 step and a time from 0 on"
+        )
+    grey = read(path)
+    size = grey.shape[:2]
+    image = osmosis.positive(jnp.asarray(grey + OFFSET.value))
+    guide = jnp.asarray(read(GUIDE.value, size, "guide") + OFFSET.value) if GUIDE.value else None
+    mask = jnp.asarray(read(MASK.value, size, "mask").mean(-1, keepdims=True) > 127) if MASK.value else None
+    if mask is not None and not bool(mask.any()):
+        raise ValueError(f"mask {MASK.value} is black everywhere; paint white where it holds")
+    total = TAU.value or STEPS.value * 100.0 * sum(n**2 for n in size)
+    offset = f"grey values 0..255 offset by {OFFSET.value:g}"
+    print(f"{size[0]} x {size[1]}, {offset}, {STEPS.value} steps to tau = {total:.4g}")
+    start = time.perf_counter()
+    u, rest = jax.block_until_ready(evolve(image, guide, mask, jnp.full(STEPS.value, total / STEPS.value)))
+    seconds = time.perf_counter() - start
+    if not float(rest) < 1e-4:
+        raise ValueError(f"the solver's residual is {float(rest):.2g}; take a larger --offset or more --steps")
+    folder, result = Path(OUT.value), to_pixels(np.asarray(u), OFFSET.value)
+    save(folder / "result.png", result)
+    shown = [grey, *([np.asarray(guide) - OFFSET.value] if guide is not None else [])]
+    shown += [np.repeat(np.asarray(mask) * 255.0, 3, 2)] if mask is not None else []
+    save(folder / "strip.png", np.concatenate([to_pixels(x, 0) for x in shown] + [result], 1))
+    moved = float(jnp.max(jnp.abs(jnp.mean(u, (0, 1)) - jnp.mean(image, (0, 1)))))
+    print(
+        f"{seconds:.1f} s with compiling, residual {float(rest):.1g}, average grey value moved by {moved:.1g}, "
+        f"least {float(u.min()):.3g}"
+    )
+    print(f"result: {folder / 'result.png'}")
+
+
+def one(pictures: list[str]) -> None:
+    """The one positional argument."""
+    if len(pictures) != 1:
+        usage = "usage: python -m experiments.osmosis IMAGE --guide=PICTURE --mask=MASK"
+        raise ValueError(f"{len(pictures)} pictures are given; {usage}")
+    main(pictures[0])
+
+
+if __name__ == "__main__":
+    runtime.run(one, positional=True)

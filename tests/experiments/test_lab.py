@@ -1,0 +1,151 @@
+"""The exact lab: its posteriors against other linear algebra, its verdicts on right and wrong methods, its command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+import diffinv as di
+from diffinv import process
+from experiments import lab_judge, lab_methods, lab_page, lab_problems
+
+ROOT = Path(__file__).parents[2]
+ROWS, DRAWS = 3, 64
+
+
+@pytest.fixture(scope="module")
+def problems():
+    make = lambda name: lab_problems.PROBLEMS[name](np.random.default_rng(0), ROWS, DRAWS, process.VP())
+    return {name: make(name) for name in ("gaussian8", "mixture8")}
+
+
+def row(problem, i):
+    measurement = jax.tree.map(lambda leaf: leaf[i], problem.measurements)
+    return oracle.matrix(measurement.operator), np.asarray(measurement.y), float(measurement.sigma)
+
+
+def test_gaussian_posterior_is_the_oracles(problems):
+    problem = problems["gaussian8"]
+    denoise = problem.prior.denoise
+    basis = np.asarray(denoise.basis)
+    covariance = (basis * np.asarray(denoise.variance)) @ basis.T
+    for i in range(ROWS):
+        law = oracle.gaussian_posterior(np.asarray(denoise.mean), covariance, *row(problem, i))
+        np.testing.assert_allclose(problem.mean[i], law.mean, atol=1e-9)
+        np.testing.assert_allclose(problem.covariance[i], law.covariance, atol=1e-9)
+
+
+def test_mixture_posterior_is_the_oracles(problems):
+    problem = problems["mixture8"]
+    denoise = problem.prior.denoise
+    means, weights = np.asarray(denoise.means), np.exp(np.asarray(denoise.log_weights))
+    for i in range(ROWS):
+        shares, laws = oracle.mixture_posterior(means, weights, np.ones(25), *row(problem, i))
+        mean = sum(share * law.mean for share, law in zip(shares, laws))
+        np.testing.assert_allclose(problem.mean[i], mean, atol=1e-8)
+
+
+def test_exact_samples_have_the_posteriors_moments():
+    law = lab_problems.Law(
+        np.array([0.3, 0.7]), np.array([[0.0, 1.0], [4.0, -1.0]]), np.stack([np.eye(2), np.eye(2) / 4])
+    )
+    mean, covariance = law.moments()
+    samples = law.sample(np.random.default_rng(1), 40_000)
+    assert max(oracle.moment_errors(samples, oracle.Law(mean, covariance))) < 5
+
+
+def test_a_field_hidden_by_its_box_keeps_the_priors_variance_there():
+    problem = lab_problems.field(np.random.default_rng(0), 1, 4, process.VP(), side=8)
+    variance = problem.covariance[0].reshape(8, 8)
+    assert variance[3:5, 3:5].min() > 3 * variance[0].max() and problem.covariance.shape == (1, 64)
+
+
+def samples(problem, name, value):
+    solver = lab_methods.solver(lab_methods.METHODS[name], problem.prior, value)
+    draw = lambda key, m: jax.vmap(lambda k: solver(k, m).x)(jax.random.split(key, DRAWS))
+    return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), ROWS), problem.measurements))
+
+
+def test_it_tells_an_exact_method_from_a_biased_one(problems):
+    problem, config = problems["gaussian8"], {"projections": 50}
+    config = type("Config", (), config)
+    found = {
+        name: lab_judge.summary(samples(problem, *each), np.arange(ROWS), problem, config)
+        for name, each in {"right": ("MMPS", 1.0), "wrong": ("DPS", 0.01)}.items()
+    }
+    exact = lab_judge.floor(problem, np.arange(ROWS), config)
+    assert found["right"]["w1"][0] < 1.2 * exact["w1"][0]
+    assert found["wrong"]["w1"][0] > 1.5 * exact["w1"][0]
+
+
+def test_a_sample_that_is_not_finite_gives_no_number(problems):
+    x = problems["gaussian8"].exact[0].copy()
+    x[3, 2] = np.nan
+    assert np.isnan(list(lab_judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", lab_methods.METHODS)
+def test_every_method_builds_and_tells_its_cost(problems, name):
+    """One sample of each, two steps long."""
+    method = lab_methods.METHODS[name]._replace(steps=2)
+    problem = problems["gaussian8"]
+    measurement = jax.tree.map(lambda leaf: leaf[0], problem.measurements)
+    value = jnp.asarray(method.values[len(method.values) // 2])
+    solver = di.posterior.account(lab_methods.solver(method, problem.prior, value))
+    shape = jax.eval_shape(solver, jax.random.key(0), measurement)
+    assert shape.x.shape == (8,) and shape.info.cost.nfe.dtype == jnp.int32
+
+
+def line(method, w1, nfe):
+    pair = (w1, 0.1)
+    return {
+        "method": method, "claim": "biased" if nfe else "floor", "knob": "eta" if nfe else "",
+        "value": 0.5, "w1": pair, "tuning": {"0.5": w1, "1.0": float("inf")}, "diverged": 0.25, "nfe": nfe, "vjps": 0,
+        "compile_s": 1.0, "run_s": 2.0, "ranks": [3, 1], **{name: pair for name in lab_page.COLUMNS if name != "w1"},
+    }  # fmt: skip
+
+
+def test_the_page_orders_by_error_and_says_what_failed():
+    names = {"good <b>": (0.2, 100), "bad": (float("nan"), 10), "exact samples": (0.1, 0)}
+    lines = {name: line(name, *values) for name, values in names.items()}
+    page = lab_page.page({"settings": {"rows": 3}, "problems": {"toy": lines}}, {"toy": "about <toy>"}, "cmd & more")
+    assert page.index("exact samples</th>") < page.index("good &lt;b&gt;</th>") < page.index("bad</th>")
+    assert "not finite" in page and "25.0 %" in page and "cmd &amp; more" in page and "about &lt;toy&gt;" in page
+    text = lab_page.text(lines).splitlines()
+    assert [each.split("  ")[0] for each in text[1:]] == ["exact samples", "good <b>", "bad"]
+
+
+@pytest.mark.slow
+def test_the_command_leaves_a_page_and_goes_on_where_it_was(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.exact_lab",
+        "--config=configs/exact_lab.py:smoke",
+        f"--out={tmp_path}",
+    ]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    env.pop("XLA_FLAGS", None)
+    run = lambda *more: subprocess.run(
+        [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
+    )
+    done = run("--config.methods=MMPS")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "exact_lab_smoke" / "results.json").read_text())
+    first = results["problems"]["gaussian8"]["MMPS"]
+    assert first["diverged"] == 0 and first["w1"][0] < 1.3 * results["problems"]["gaussian8"]["exact samples"]["w1"][0]
+    again = run("--config.methods=MMPS,DDRM")
+    assert again.returncode == 0 and "DDRM" in again.stdout, again.stderr
+    results = json.loads((tmp_path / "exact_lab_smoke" / "results.json").read_text())
+    assert results["problems"]["gaussian8"]["MMPS"] == first
+    assert "</html>" in (tmp_path / "exact_lab_smoke" / "index.html").read_text()
+    wrong = run("--config.methods=MMPZ")
+    assert wrong.returncode != 0 and "did you mean 'MMPS'" in wrong.stderr and "Traceback" not in wrong.stderr
