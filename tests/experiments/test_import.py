@@ -61,6 +61,7 @@ def copied(imported, tmp_path):
     return tmp_path / "x", lambda **change: card.write_text(json.dumps({**json.loads(card.read_text()), **change}))
 
 
+@pytest.mark.slow
 def test_an_import_makes_weights_and_a_card(imported):
     source, target = imported
     card = checkpoint.read_card(str(target))
@@ -69,11 +70,13 @@ def test_an_import_makes_weights_and_a_card(imported):
     assert sorted(path.name for path in target.parent.iterdir()) == ["demo32.json", "demo32.safetensors"]
 
 
+@pytest.mark.slow
 def test_verification_finds_the_same(imported, capsys):
     run(imported[1], verify=True)
     assert "828,358 parameters as on the card; reference outputs agree to" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_leaves_nothing(imported, tmp_path):
     source, target = imported
     before = {path.name: path.read_bytes() for path in target.parent.iterdir()}

@@ -104,6 +104,7 @@ def close(a, b, tol):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tol, atol=tol), a, b)
 
 
+@pytest.mark.slow
 def test_starts_at_zero(tiny):
     net, _, x = tiny
     zero = jax.jit(lambda k, x: net.apply(net.init(k, x, 0.3), x, 0.3), compiler_options=FAST)
@@ -146,6 +147,7 @@ def test_bfloat16_inside_float32_outside(tiny):
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_forward_mode_of_the_plain_network(tiny):
     net, params, x = tiny
     f = jax.jit(lambda x: net.clone(plain_conv=True).apply(params, x, 0.2))
@@ -174,6 +176,7 @@ def test_labels(tiny):
         run(plain, params, x[0], 0.2, label=jnp.asarray(1))
 
 
+@pytest.mark.slow
 def test_dropout_acts_only_with_a_key(tiny):
     net, params, x = tiny
     wet = net.clone(dropout=0.5)

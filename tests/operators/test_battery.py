@@ -175,6 +175,7 @@ class Checks:
         assert np.abs(a @ b.T - c @ d.T).max() <= factor * self.tolerance * size
 
 
+SLOW_FLOAT64 = pytest.param(jnp.float64, marks=pytest.mark.slow, id="float64")
 PRECISIONS = [pytest.param(jnp.float32, marks=pytest.mark.slow, id="float32"), pytest.param(jnp.float64, id="float64")]
 
 
@@ -184,7 +185,7 @@ def checks(request, name):
 
 
 @every_operator
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, id="float32"), SLOW_FLOAT64])
 def test_keeps_dtypes_and_shapes(name, dtype):
     operator = OPERATORS[name](dtype)
     x, y = _input(operator, dtype), _output(operator, dtype)
@@ -260,6 +261,7 @@ def _use(operator, x):
 _use_many = jax.jit(jax.vmap(_use.__wrapped__))
 
 
+@pytest.mark.slow
 @every_operator
 def test_parameters_vmap(name):
     pair = [OPERATORS[name](jnp.float64, seed) for seed in (0, 1)]

@@ -14,6 +14,7 @@ PLACES = dict(zip("ABCDE", np.random.default_rng(0).normal(size=(5, 2)) * 0.1, s
 UV = np.array([PLACES[a] - PLACES[b] for a, b in STATIONS])
 SHAPE = (14, 16, 1)
 _apply = jax.jit(lambda operator, x: operator(x))
+_of = jax.jit(lambda closure, v: closure.of(v))
 
 
 def test_two_points_are_their_waves():
@@ -23,7 +24,6 @@ def test_two_points_are_their_waves():
     A = ops.visibilities(SHAPE, UV, 0.7)
     wanted = 2 + 0.5 * np.exp(-2j * np.pi * 0.7 * (2 * UV[:, 0] + 3 * UV[:, 1]))
     np.testing.assert_allclose(_apply(A, jnp.asarray(x)), wanted, atol=1e-12)
-    ops.check(A, jax.random.key(0), 1e-12)
 
 
 def test_gaussian_is_a_gaussian():
@@ -47,8 +47,8 @@ def test_station_gains_cancel():
     gain = dict(zip("ABCDE", rng.uniform(0.5, 2, 5) * np.exp(2j * np.pi * rng.uniform(size=5)), strict=True))
     spoilt = v * np.array([gain[a] * np.conj(gain[b]) for a, b in STATIONS])
     for closure, count in zip(_closures(), (6, 5), strict=True):
-        assert closure.of(jnp.asarray(v)).shape == (count,)
-        np.testing.assert_allclose(closure.of(jnp.asarray(spoilt)), closure.of(jnp.asarray(v)), atol=1e-12)
+        assert _of(closure, v).shape == (count,)
+        np.testing.assert_allclose(_of(closure, spoilt), _of(closure, v), atol=1e-12)
 
 
 def test_closures_are_their_loops():
@@ -76,6 +76,7 @@ def test_times_do_not_mix():
     assert ops.closure_phases(ops.identity((5,)), np.zeros(5), four).index.shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_public_table(shared, tmp_path):
     """One night of M87: hermitian names, Jy and wavelengths; the closures of real data have their noise's size."""
     path = shared / "data" / "blackhole_m87" / "M87_2017_095_hi.csv.gz"

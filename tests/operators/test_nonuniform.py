@@ -43,13 +43,14 @@ def test_nufft_converges_with_its_width(width, allowed):
     assert error < allowed * jnp.linalg.norm(wanted)
 
 
-@pytest.mark.parametrize("width", [None, 6])
+@pytest.mark.parametrize("width", [pytest.param(None, marks=pytest.mark.slow), 6])
 def test_adjoint_is_matched(width, key):
     A = ops.non_cartesian_mri(SIZE, _points(1, 20), ops.simulated_coils(SIZE, 2), width)
     ops.check(A, key, 1e-12)
     assert ops.output(A).shape == (2, 20) and ops.output(A).dtype == jnp.complex64
 
 
+@pytest.mark.slow
 def test_enough_points_give_the_picture_back():
     """Twice the unknowns, gridded, two coils: the pseudo-inverse is the picture, to the interpolation's error."""
     A = ops.non_cartesian_mri(SIZE, _points(1, 150), ops.simulated_coils(SIZE, 2), 12)

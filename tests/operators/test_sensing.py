@@ -36,6 +36,7 @@ def test_keeps_a_fraction_of_an_isometry(key, transform, shape):
     np.testing.assert_allclose(pinv, back, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_keys_choose_the_coefficients(key):
     """Every coefficient has its chance: over 200 keys the mean mask is the fraction, to 4.5 deviations."""
     keys = jax.random.split(key, 200)
@@ -59,6 +60,7 @@ def test_spectrum_is_the_operators(key):
     np.testing.assert_allclose(observed, wanted, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gaussian_sensing_keeps_norms_on_average(key):
     """`E |A x|^2 = |x|^2`, deviation `|x|^2 sqrt(2 / m)`; the mean over 64 keys to 4.5 deviations."""
     x = jax.random.normal(key, (6, 5, 1))

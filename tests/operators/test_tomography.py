@@ -36,7 +36,7 @@ def _beams(size):
     }
 
 
-@pytest.mark.parametrize("beam", ["parallel", "arc", "flat"])
+@pytest.mark.parametrize("beam", ["parallel", "flat", pytest.param("arc", marks=pytest.mark.slow)])
 def test_gaussian_is_its_closed_form(beam):
     """Bilinear interpolation blurs with variance `h^2 / 6 .. h^2 / 4` a side: the error is of second order in 1 / std.
 
