@@ -18,14 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from flax import struct
 from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior
 from diffinv.metrics import posterior as metrics
-from diffinv.process import Process
-from diffinv.typing import Array
+from experiments.tables import mixture18
 
 DIMS = flags.DEFINE_list("dims", ["8"], "dimensions: 8, 80, 800")
 MEASURED = flags.DEFINE_list("measured", ["1", "2", "4"], "dimensions of y")
@@ -51,26 +49,6 @@ ROWS = {
 }
 
 
-@struct.dataclass
-class Table(Process):
-    """The benchmark's variance-preserving table: betas fall from 0.02 to 1e-4 over 999 steps."""
-
-    log_abar: Array
-
-    def log_alpha(self, t):
-        grid = jnp.linspace(0.0, 1.0, len(self.log_abar), dtype=self.log_abar.dtype)
-        return 0.5 * jnp.interp(jnp.asarray(t, self.log_abar.dtype), grid, self.log_abar)
-
-    def log_sigma(self, t):
-        return 0.5 * jnp.log(-jnp.expm1(2 * self.log_alpha(t)))
-
-
-def table() -> Table:
-    """The schedule."""
-    beta = np.linspace(0.02, 1e-4, 999)
-    return Table(jnp.asarray(np.concatenate([[0.0], np.cumsum(np.log1p(-beta))])))
-
-
 def instance(rng: np.random.Generator, dim: int, dim_y: int):
     """(law of the prior, matrix, sigma), as the paper draws them."""
     means = np.array([[-8.0 * i, -8.0 * j] * (dim // 2) for i in range(-2, 3) for j in range(-2, 3)])
@@ -94,7 +72,7 @@ def exact(rng, means, weights, A, sigma, y, count: int) -> np.ndarray:
 
 def errors(dim: int, dim_y: int, names: list[str], bar) -> dict[str, list[float]]:
     """Sliced W1 of every method, and of other exact samples, over the instances."""
-    process, found = table(), {name: [] for name in ["exact", *names]}
+    process, found = mixture18.table(float), {name: [] for name in ["exact", *names]}
     grid = jnp.asarray(np.linspace(999, 0, STEPS + 1).round() / 999)
     programs = {
         name: jax.jit(

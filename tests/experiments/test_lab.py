@@ -15,6 +15,7 @@ import pytest
 import diffinv as di
 from diffinv import process
 from experiments import lab_judge, lab_methods, lab_page, lab_problems
+from experiments.tables import mcgdiff_gmm
 
 ROOT = Path(__file__).parents[2]
 ROWS, DRAWS = 3, 64
@@ -58,6 +59,17 @@ def test_exact_samples_have_the_posteriors_moments():
     )
     mean, covariance = law.moments()
     samples = law.sample(np.random.default_rng(1), 40_000)
+    assert max(oracle.moment_errors(samples, oracle.Law(mean, covariance))) < 5
+
+
+def test_the_tables_exact_samples_are_the_posteriors():
+    """MCGDiff's table samples it by one shared gain; here component by component."""
+    rng = np.random.default_rng(2)
+    means, weights, A, sigma = mcgdiff_gmm.instance(rng, 8, 2)
+    y = A @ means[12] + 0.3
+    prior = lab_problems.Law(weights, means, np.broadcast_to(np.eye(8), (25, 8, 8)))
+    mean, covariance = lab_problems.posterior(prior, A, y, sigma).moments()
+    samples = mcgdiff_gmm.exact(rng, means, weights, A, sigma, y, 40_000)
     assert max(oracle.moment_errors(samples, oracle.Law(mean, covariance))) < 5
 
 

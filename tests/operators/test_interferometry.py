@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
+from tests.operators.dots import dot_gap
 
 STATIONS = np.array(list(itertools.combinations("ABCDE", 2)))
 PLACES = dict(zip("ABCDE", np.random.default_rng(0).normal(size=(5, 2)) * 0.1, strict=True))
@@ -24,6 +25,7 @@ def test_two_points_are_their_waves():
     A = ops.visibilities(SHAPE, UV, 0.7)
     wanted = 2 + 0.5 * np.exp(-2j * np.pi * 0.7 * (2 * UV[:, 0] + 3 * UV[:, 1]))
     np.testing.assert_allclose(_apply(A, jnp.asarray(x)), wanted, atol=1e-12)
+    assert dot_gap(A) < 1e-13
 
 
 def test_gaussian_is_a_gaussian():

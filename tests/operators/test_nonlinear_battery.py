@@ -83,7 +83,9 @@ def _evidence(name):
 
 
 @every_operator
-@pytest.mark.parametrize("dtype", COMPLEX, ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)], ids=["float32", "float64"]
+)
 def test_keeps_precision(name, dtype):
     """Parameters and noise levels of either precision leave the input's in place, in the value and the gradient."""
     operator = _pair(name)[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
+from tests.operators.dots import dot_gap
 
 SIZE = (8, 9)
 
@@ -43,10 +44,10 @@ def test_nufft_converges_with_its_width(width, allowed):
     assert error < allowed * jnp.linalg.norm(wanted)
 
 
-@pytest.mark.parametrize("width", [pytest.param(None, marks=pytest.mark.slow), 6])
-def test_adjoint_is_matched(width, key):
+@pytest.mark.parametrize("width", [None, 6])
+def test_adjoint_is_matched(width):
     A = ops.non_cartesian_mri(SIZE, _points(1, 20), ops.simulated_coils(SIZE, 2), width)
-    ops.check(A, key, 1e-12)
+    assert dot_gap(A) < 1e-13
     assert ops.output(A).shape == (2, 20) and ops.output(A).dtype == jnp.complex64
 
 

@@ -9,11 +9,12 @@ from scipy.linalg import hadamard
 import diffinv.operators as ops
 
 
-def test_hadamard_is_scipys(key):
-    x = jax.random.normal(key, (8, 4, 3))
+def test_hadamard_is_scipys():
+    x = np.random.default_rng(0).normal(size=(8, 4, 3))
     wanted = np.einsum("ih,hwc,wj->ijc", hadamard(8), x, hadamard(4)) / np.sqrt(32)
-    np.testing.assert_allclose(ops.hadamard(x), wanted, atol=1e-12)
-    np.testing.assert_allclose(ops.hadamard(ops.hadamard(x)), x, atol=1e-12)
+    transform = jax.jit(ops.hadamard)
+    np.testing.assert_allclose(transform(x), wanted, atol=1e-12)
+    np.testing.assert_allclose(transform(transform(x)), x, atol=1e-12)
 
 
 @jax.jit
@@ -22,7 +23,9 @@ def _seen(A, x):
     return y, A.adjoint(y), A(A.adjoint(y)), A.pinv(y)
 
 
-@pytest.mark.parametrize("transform, shape", [("hadamard", (8, 16, 2)), ("dct", (7, 9, 2))])
+@pytest.mark.parametrize(
+    "transform, shape", [("dct", (7, 9, 2)), pytest.param("hadamard", (8, 16, 2), marks=pytest.mark.slow)]
+)
 def test_keeps_a_fraction_of_an_isometry(key, transform, shape):
     """With every coefficient it is a rotation; with a part it keeps that many, and `A A^T` is the identity there."""
     x = np.random.default_rng(0).normal(size=shape)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
+from tests.operators.dots import dot_gap
 
 _apply = jax.jit(lambda operator, x: operator(x))
 ANGLES = np.linspace(0, np.pi, 7)
@@ -84,14 +85,14 @@ def test_fan_far_away_is_parallel():
 
 
 @pytest.mark.parametrize("beam", ["parallel", "flat"])
-def test_adjoint_is_matched(beam, key):
+def test_adjoint_is_matched(beam):
     """The dot test to rounding, on odd and unequal sides and several channels."""
     shape = (9, 8, 2)
     A = {
         "parallel": ops.parallel_beam(shape, ANGLES, 11, 0.8),
         "flat": ops.fan_beam(shape, ANGLES, 20.0, 0.7, 10, "flat"),
     }[beam]
-    ops.check(A, key, 1e-12)
+    assert dot_gap(A) < 1e-13
 
 
 @pytest.mark.slow
