@@ -17,9 +17,9 @@ def inner(a: Array, b: Array) -> Array:
 
 
 def norm(x: Array) -> Array:
-    """The 2-norm over all coordinates, with gradient 0 at 0 (where `jnp.linalg.norm` gives NaN)."""
+    """The 2-norm over all coordinates, with gradient 0 at 0 (where `jnp.linalg.norm` gives NaN); NaN stays NaN."""
     square = inner(x, x)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
 
 
 def _times(a: Array, x: Array) -> Array:

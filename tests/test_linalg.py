@@ -36,7 +36,7 @@ def test_inner_is_the_real_part_and_norm_its_root(is_complex):
 def test_norm_has_the_unit_vector_as_gradient_and_zero_at_zero():
     x = vector(0, (3, 4), False)
     assert_allclose(jax.grad(linalg.norm)(x), x / np.linalg.norm(x.ravel()), rtol=1e-13)
-    assert linalg.norm(jnp.zeros(5)) == 0
+    assert linalg.norm(jnp.zeros(5)) == 0 and jnp.isnan(linalg.norm(jnp.asarray([1.0, jnp.nan])))
     assert_array_equal(jax.grad(linalg.norm)(jnp.zeros(5)), np.zeros(5))
 
 

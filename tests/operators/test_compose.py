@@ -26,6 +26,7 @@ def test_chains(key):
     np.testing.assert_allclose(linear.adjoint(POOL(x)), MASK(POOL.adjoint(POOL(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [-0.4, pytest.param(2.5, marks=pytest.mark.slow)])
 def test_a_gain_keeps_the_closed_forms(key, gain):
     """Against the same matrix times the gain: solve, pinv, and the decomposition."""
@@ -42,6 +43,7 @@ def test_a_gain_keeps_the_closed_forms(key, gain):
     np.testing.assert_allclose(ops.scale(CURVE, gain)(x), gain * CURVE(x))
 
 
+@pytest.mark.slow
 def test_a_stack_is_all_of_its_parts(key):
     """Values in their own shapes and types; the adjoint is the sum; enough parts determine the picture."""
     mri = ops.mri(jnp.ones((3, 4)))

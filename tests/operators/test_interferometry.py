@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
-from tests.operators.dots import dot_gap
+from operators.dots import dot_gap
 
 STATIONS = np.array(list(itertools.combinations("ABCDE", 2)))
 PLACES = dict(zip("ABCDE", np.random.default_rng(0).normal(size=(5, 2)) * 0.1, strict=True))

@@ -118,6 +118,7 @@ def test_one_trace_and_parameters_count(name):
         assert np.abs(np.asarray(_jitted(first, x)[0]) - np.asarray(seen[1][0])).max() > 1e-3
 
 
+@pytest.mark.slow
 @every_operator
 def test_parameters_vmap(name):
     seen, _ = _evidence(name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
-from tests.operators.dots import dot_gap
+from operators.dots import dot_gap
 
 SIZE = (8, 9)
 

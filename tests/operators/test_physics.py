@@ -7,7 +7,7 @@ import pytest
 from scipy.special import hankel1, ive
 
 import diffinv.operators as ops
-from tests.operators.dots import dot_gap
+from operators.dots import dot_gap
 
 _apply = jax.jit(lambda operator, x: operator(x))
 _evolve = jax.jit(lambda operator, w: operator.evolve(w))

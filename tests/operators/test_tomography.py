@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
-from tests.operators.dots import dot_gap
+from operators.dots import dot_gap
 
 _apply = jax.jit(lambda operator, x: operator(x))
 ANGLES = np.linspace(0, np.pi, 7)
