@@ -49,9 +49,7 @@ def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, 
     return guided(prior, measurement, _dps_score, vjps=1, weights={"rho": rho}, convention=convention)
 
 
-def _pigdm(
-    prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str
-) -> Prediction:
+def _pigdm(prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str) -> Prediction:
     A, process = measurement.operator, prior.process
     prediction, covariance = linearise(prior, x, t)
     alpha, sigma = process.alpha(t), process.sigma(t)

@@ -160,8 +160,6 @@ def account(solver: Solver, limit: float = 100.0) -> Solver:
         finite = jnp.all(jnp.isfinite(solution.x))
         nothing = norm(measurement.residual(jnp.zeros_like(solution.x)))
         sound = finite & (frozen < 0) & (residual <= limit * nothing)
-        return Solution(
-            solution.x, Account(total_cost(solution.info), residual, finite, frozen, ~sound, solution.info)
-        )
+        return Solution(solution.x, Account(total_cost(solution.info), residual, finite, frozen, ~sound, solution.info))
 
     return accounted

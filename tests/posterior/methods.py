@@ -67,7 +67,6 @@ CORE = {
 }
 
 
-
 def swept(function, argument, value, prior, measurement, strength=1.0, **options):
     """A method whose strength is one of its own arguments, times `value`."""
     return function(prior, measurement, **{argument: value * strength}, **options)
@@ -144,17 +143,21 @@ def restarts(method, prior, grid, strength=1.0):
     return posterior.restarts(plain(method, prior, grid, strength), refine, prior, middle[0], 2)
 
 
-SOLVERS = {
-    f"{wrapper.__name__} {name}": partial(wrapper, method)
-    for wrapper in (plain, reguidance)
-    for name, method in CORE.items()
-} | {f"plain {name}": partial(plain, method) for name, method in MORE.items()} | {
-    "warm_start dps norm": partial(warm_start, METHODS["dps norm"]),
-    "warm_start mmps": partial(warm_start, METHODS["mmps"]),
-    "best_of daps langevin legacy": partial(best_of, METHODS["daps langevin legacy"]),
-    "best_of ddnm": partial(best_of, METHODS["ddnm"]),
-    "restarts ddrm": partial(restarts, METHODS["ddrm"]),
-}
+SOLVERS = (
+    {
+        f"{wrapper.__name__} {name}": partial(wrapper, method)
+        for wrapper in (plain, reguidance)
+        for name, method in CORE.items()
+    }
+    | {f"plain {name}": partial(plain, method) for name, method in MORE.items()}
+    | {
+        "warm_start dps norm": partial(warm_start, METHODS["dps norm"]),
+        "warm_start mmps": partial(warm_start, METHODS["mmps"]),
+        "best_of daps langevin legacy": partial(best_of, METHODS["daps langevin legacy"]),
+        "best_of ddnm": partial(best_of, METHODS["ddnm"]),
+        "restarts ddrm": partial(restarts, METHODS["ddrm"]),
+    }
+)
 
 GRIDS = {
     "VP": (lambda: di.process.VP(), lambda n: times.grid(n, power=2.0)),

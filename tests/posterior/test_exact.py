@@ -50,7 +50,7 @@ def denoised(law, process, x, t):
 def flow_map(law, process, t=1.0):
     r"""The probability-flow ODE of a Gaussian, from t to 0, in closed form: `x = M z + b` with
 
-        M = C^{1/2} (alpha^2 C + sigma^2 I)^{-1/2},   b = m - alpha M m.
+    M = C^{1/2} (alpha^2 C + sigma^2 I)^{-1/2},   b = m - alpha M m.
     """
     alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
     C = law.covariance

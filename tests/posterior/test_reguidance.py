@@ -80,8 +80,8 @@ TABLE = [
 def closed_form(horizon, rho):
     r"""For the prior N(m, s^2), `R = -(x - y)^2`, OU clock, `v_t = e^{-2t} s^2 + 1 - e^{-2t}`:
 
-        I(t)  = rho s^4 / (1 - s^2) (1 / s^2 - 1 / v_t)
-        x_out = m + (x_hat - m) e^{-I(T)} + s (y - m) int_0^T 2 rho e^{-t} s^2 v_t^{-3/2} e^{-I(t)} dt
+    I(t)  = rho s^4 / (1 - s^2) (1 / s^2 - 1 / v_t)
+    x_out = m + (x_hat - m) e^{-I(T)} + s (y - m) int_0^T 2 rho e^{-t} s^2 v_t^{-3/2} e^{-I(t)} dt
     """
     v = lambda t: np.exp(-2 * t) * STD**2 + 1 - np.exp(-2 * t)
     forgot = lambda t: rho * STD**4 / (1 - STD**2) * (1 / STD**2 - 1 / v(t))
@@ -238,9 +238,7 @@ def wrapped_problem():
     return prior, di.measure(jax.random.key(1), operators.dense(rows), prior.denoise.sample(jax.random.key(2)), 0.3)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n[6:] in MORE else ()) for n in SOLVERS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n[6:] in MORE else ()) for n in SOLVERS])
 def test_it_wraps_every_solver_of_the_registry(name):
     """No special case, not for another wrapper either: shapes and the infos of all stages, by abstract tracing."""
     prior, measurement = wrapped_problem()
