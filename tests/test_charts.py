@@ -158,6 +158,7 @@ def test_an_encoded_prior_is_the_prior(key):
     assert seen.shape == shape and len(jax.tree.leaves(seen.denoise)) == len(jax.tree.leaves(prior))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
 def test_blurring_diffusion_generates_the_field(sampler, key):
     """An exact field prior in DCT codes; in pixels, mean and full covariance of 3000 draws by 150 steps."""

@@ -95,6 +95,7 @@ def test_heat_dissipation_keeps_the_mean_grey_s_information():
     assert abs(float(jnp.mean(alone)) - found) < 0.1
 
 
+@pytest.mark.slow
 def test_information_of_a_gaussian_and_of_a_mixture_of_one_agree():
     rng = np.random.default_rng(1)
     chart = scalespace.basis(process.Blurring(FEW), (4, 4, 1))

@@ -111,6 +111,7 @@ def test_starts_at_zero(tiny):
     assert not np.any(zero(jax.random.key(1), x[0]))
 
 
+@pytest.mark.slow
 def test_vmapped_is_one_by_one(tiny):
     net, params, x = tiny
     conditions = jnp.asarray([0.1, -0.5, 0.9], jnp.float32)

@@ -175,7 +175,6 @@ class Checks:
         assert np.abs(a @ b.T - c @ d.T).max() <= factor * self.tolerance * size
 
 
-SLOW_FLOAT64 = pytest.param(jnp.float64, marks=pytest.mark.slow, id="float64")
 PRECISIONS = [pytest.param(jnp.float32, marks=pytest.mark.slow, id="float32"), pytest.param(jnp.float64, id="float64")]
 
 
@@ -184,8 +183,9 @@ def checks(request, name):
     return Checks(name, request.param)
 
 
+@pytest.mark.slow
 @every_operator
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, id="float32"), SLOW_FLOAT64])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
 def test_keeps_dtypes_and_shapes(name, dtype):
     operator = OPERATORS[name](dtype)
     x, y = _input(operator, dtype), _output(operator, dtype)

@@ -50,6 +50,7 @@ def test_coils_fill_in_the_missing_lines(key):
     np.testing.assert_allclose(round_trip(ops.mri(mask, _complex(key, 6, 8, 8)), x), x, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_noise_stays_on_the_sampled_lines(key):
     mask = ops.cartesian_mask(key, (12, 10), 3, 2)
     x = jax.random.normal(key, (12, 10, 2))

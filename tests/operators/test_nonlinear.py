@@ -62,6 +62,7 @@ def test_low_light_counts_photons(key):
     np.testing.assert_allclose(ops.intensity((2,), 3.0)(jnp.asarray([-1.0, 1.0])), [0, 3])
 
 
+@pytest.mark.slow
 def test_nonlinear_blur_is_a_blur_of_light(key):
     """Constants stay; a small contrast is the linear blur, to second order; brightening commutes with it."""
     A = ops.nonlinear_blur(key, (16, 18, 1), 2.0)

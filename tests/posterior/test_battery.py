@@ -122,7 +122,7 @@ def test_is_finite_and_fits_better_than_the_prior(name, process, key):
     assert_sound(run(key, prior, measurement), prior, measurement)
 
 
-@pytest.mark.parametrize("name", CORE)
+@pytest.mark.parametrize("name", EVERY)
 def test_is_sound_where_alpha_is_zero_and_the_cost_told_is_the_cost_paid(name, key):
     """At Flow's start. Evaluations and pullbacks of the denoiser, counted as they run, against `info.cost`."""
     make, grid = GRIDS["Flow"]

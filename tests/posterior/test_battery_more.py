@@ -56,6 +56,7 @@ def rolled(tree, by):
     return jax.tree.map(lambda a: jnp.roll(a, by, 0), tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [slow_unless(name in TOGETHER, name) for name in BATCHED])
 def test_knows_no_neighbour_and_no_device(name):
     """Sixteen samples on eight devices are, five places on, the same beside other neighbours on another device.

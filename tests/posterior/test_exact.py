@@ -304,6 +304,7 @@ def test_daps_conjugate_meets_the_measurement_in_float32(r, key):
     assert jnp.linalg.norm(single(measurement).residual(x)) < 10 * 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 200])
 @pytest.mark.parametrize("force", FORCES)
 def test_daps_langevin_has_the_law_derived_by_hand(force, steps):
@@ -353,7 +354,7 @@ def _unseen_variance(slopes, sigma, spread):
     return variance
 
 
-@pytest.mark.parametrize("spread", [1.0, 0.5, 0.05])
+@pytest.mark.parametrize("spread", [1.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (0.5, 0.05))])
 def test_daps_widens_what_the_measurement_does_not_see(spread):
     r"""The law of an unseen coordinate under `chain="conjugate"`, M being the slope of the ODE for N(0, 1)."""
     process, grid = di.process.EDM(), times.karras(60)

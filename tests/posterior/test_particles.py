@@ -93,6 +93,7 @@ def weighted_moments(m, state):
 QUICK = ("tds", "ddsmc fresh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in METHODS])
 def test_the_particles_have_the_posterior_of_their_chain(name):
     """Mean and second moments over independent runs, within five standard errors of the closed form."""
