@@ -98,7 +98,7 @@ def test_help_is_worth_reading():
     ("arguments", "words"),
     [
         (["--config.task=box_inpaintin"], ["box_inpaintin", "did you mean 'box_inpainting'"]),
-        (["--config.solver=dsp"], ["dsp", "did you mean 'dps'"]),
+        (["--config.solver=regudance"], ["regudance", "did you mean 'reguidance'"]),
         (["--config.base=reguidance"], ["config.base"]),
         (["--config.sigma_why=1"], ["sigma_why"]),
         (["--config.sigma_y=high"], ["sigma_y"]),
