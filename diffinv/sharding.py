@@ -1,6 +1,6 @@
 """Meshes and placements: shard the inputs along `data`, and `vmap` with `jit` follow.
 
-Nothing here moves an array: experiments hand these shardings to `jax.device_put` and `jax.jit`.
+Nothing here moves an array: these say where one belongs, and experiments put it there.
 """
 
 from __future__ import annotations

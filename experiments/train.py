@@ -88,19 +88,19 @@ class Loop:
             f"{ids[:16]}{'...' if len(ids) > 16 else ''}; the last good checkpoint is {good}"
         )
 
-    def evaluate(self, step: int, average: int = 0) -> dict[str, float]:
-        """Held-out loss per noise level, and the sample grid, of one of the averages."""
-        weights = self.state.ema[average]
+    def evaluate(self, step: int) -> None:
+        """Held-out loss per noise level, and the sample grid, of the first average."""
+        weights = self.state.ema[0]
         self.losses, self.evaluated = self.run.held_out(weights, self.held_out), step
         samples = self.run.samples(weights)
         if self.series:
             self.series.write(step, {"held_out": self.losses})
             self.series.picture(step, "samples", tiled(data.to_pixels(samples), self.config.sample_grid))
-        return self.losses
 
     def best(self) -> tuple[int, dict[str, float]]:
         """The average with the smallest mean held-out loss, and its losses."""
-        losses = [self.run.held_out(weights, self.held_out) for weights in self.state.ema]
+        known = [self.losses] if self.evaluated == int(self.state.step) else []
+        losses = known + [self.run.held_out(weights, self.held_out) for weights in self.state.ema[len(known) :]]
         chosen = int(np.argmin([np.mean(list(each.values())) for each in losses]))
         return chosen, losses[chosen]
 

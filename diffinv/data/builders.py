@@ -5,6 +5,7 @@ Neither preparing nor reading imports TensorFlow.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
@@ -203,7 +204,7 @@ def source(
     """
     if split not in ("train", "validation"):
         raise ValueError(f"split is {split!r}; give 'train' or 'validation'")
-    if name in files.BUNDLED or files.glob.glob(name) or os.sep in name and not _tfds_name(name):
+    if name in files.BUNDLED or glob.glob(name) or (os.sep in name and not _tfds_name(name)):
         if folder is None:
             raise ValueError(f"folder is None; say where {name!r} may be prepared")
         builder = _tfds().builder_from_directory(prepare(name, size, folder, channels))

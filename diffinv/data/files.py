@@ -19,7 +19,7 @@ import numpy as np
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 HOLD_OUT = 16
 VALIDATION = ("validation", "valid", "val", "test")
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry", "retina", "hubble_deep_field")
+PHOTOGRAPHS = "astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png hubble_deep_field.jpg".split()
 
 
 class Record(NamedTuple):
@@ -217,15 +217,8 @@ def _photographs() -> Catalogue:
     """The colour photographs inside scikit-image's wheel."""
     import skimage.data
 
-    photographs = [(name, np.asarray(getattr(skimage.data, name)())) for name in PHOTOGRAPHS if _bundled(name)]
-    return Catalogue(("",), lambda: (Record(name, 0, None, pixels[..., :3]) for name, pixels in photographs))
-
-
-def _bundled(name: str) -> bool:
-    import skimage.data
-
-    folder = Path(skimage.data.__file__).parent
-    return any(folder.glob(f"{name.removesuffix('_deep_field')}*.*g"))
+    folder = os.path.dirname(skimage.data.__file__)
+    return Catalogue(("",), lambda: (Record(name, 0, None, os.path.join(folder, name)) for name in PHOTOGRAPHS))
 
 
 def _gradients(count: int = 80, size: int = 16) -> Catalogue:

@@ -19,7 +19,7 @@ def state():
     return drawn("adm")[2].state
 
 
-def refused(call, *words, error=ValueError):
+def assert_refused(call, *words, error=ValueError):
     with pytest.raises(error) as caught:
         call()
     text = str(caught.value)
@@ -86,10 +86,10 @@ def test_the_same_network_from_every_kind_of_file(kind, state, tmp_path):
 
 def test_a_file_of_several_state_dicts_needs_a_choice(state):
     tree = {"model": state, "ema": state, "step": 3}
-    refused(lambda: weights.choose(tree, None, "x.pt"), "x.pt", "model, ema", "--weights")
-    refused(lambda: weights.choose(tree, "emma", "x.pt"), "'emma'", "model, ema")
+    assert_refused(lambda: weights.choose(tree, None, "x.pt"), "x.pt", "model, ema", "--weights")
+    assert_refused(lambda: weights.choose(tree, "emma", "x.pt"), "'emma'", "model, ema")
     assert weights.choose(tree, "ema", "x.pt")[1] == "ema"
-    refused(lambda: weights.choose({"step": 3}, None, "x.pt"), "none")
+    assert_refused(lambda: weights.choose({"step": 3}, None, "x.pt"), "none")
 
 
 def changed(state, **changes):
@@ -116,7 +116,7 @@ def changed(state, **changes):
     ],
 )
 def test_a_changed_state_is_refused(change, words, state):
-    refused(lambda: adm.imported(changed(state, **change)), *words)
+    assert_refused(lambda: adm.imported(changed(state, **change)), *words)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_options_that_do_not_fit_are_refused_with_both_values(options, words, st
 
         checkpoint._process(found.card["process"])
 
-    refused(call, *words)
+    assert_refused(call, *words)
 
 
 def test_betas_that_fit_are_left_out(state):
@@ -156,17 +156,17 @@ def test_half_a_file_is_one_line(kind, cut, state, tmp_path):
     write = {"pt": torchwrite.save, "npz": lambda p, s: np.savez(p, **s), "safetensors": lambda p, s: save_file(s, p)}
     write[kind](path, few)
     path.write_bytes(path.read_bytes()[:cut])
-    refused(lambda: public.load(path), str(path), "truncated or no")
+    assert_refused(lambda: public.load(path), str(path), "truncated or no")
 
 
 def test_foreign_files_are_named(tmp_path):
-    refused(lambda: weights.read(tmp_path / "x.pt"), "no file", "x.pt", error=FileNotFoundError)
+    assert_refused(lambda: weights.read(tmp_path / "x.pt"), "no file", "x.pt", error=FileNotFoundError)
     (tmp_path / "x.gif").write_bytes(b"GIF89a")
-    refused(lambda: weights.read(tmp_path / "x.gif"), "'.gif'", ".safetensors")
+    assert_refused(lambda: weights.read(tmp_path / "x.gif"), "'.gif'", ".safetensors")
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
-    refused(lambda: public.load(tmp_path / "x.npz"), "'a'", "input_blocks", "map_layer0", "conv_in")
+    assert_refused(lambda: public.load(tmp_path / "x.npz"), "'a'", "input_blocks", "map_layer0", "conv_in")
     np.savez(tmp_path / "y.npz", **{"conv_in.weight": np.zeros(3)})
-    refused(lambda: public.load(tmp_path / "y.npz"), "folder", "config.json")
+    assert_refused(lambda: public.load(tmp_path / "y.npz"), "folder", "config.json")
 
 
 def test_a_pickle_is_never_opened(tmp_path):
@@ -178,9 +178,9 @@ def test_a_pickle_is_never_opened(tmp_path):
 
     path = tmp_path / "edm-cifar10-32x32-uncond-vp.pkl"
     path.write_bytes(pickle.dumps({"ema": Evil()}))
-    refused(lambda: public.load(path), "runs code", "docs/bring-your-own-prior.md")
+    assert_refused(lambda: public.load(path), "runs code", "docs/bring-your-own-prior.md")
     np.savez(tmp_path / "x.npz", a=np.array([Evil()], object))
-    refused(lambda: public.load(tmp_path / "x.npz"), "no npz file of arrays")
+    assert_refused(lambda: public.load(tmp_path / "x.npz"), "no npz file of arrays")
     assert not witness.exists()
 
 
@@ -220,18 +220,18 @@ def test_a_diffusers_folder(folder):
 def test_a_diffusers_folder_that_does_not_fit(folder, file, change, words):
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**content, **change}))
-    refused(lambda: public.load(folder), *words)
+    assert_refused(lambda: public.load(folder), *words)
 
 
 def test_parts_of_a_diffusers_folder_that_are_missing(folder):
     (folder / "scheduler_config.json").unlink()
-    refused(lambda: public.load(folder), "scheduler_config.json", "--schedule", error=FileNotFoundError)
+    assert_refused(lambda: public.load(folder), "scheduler_config.json", "--schedule", error=FileNotFoundError)
     assert public.load(folder, schedule="cosine").card["process"]["kind"] == "cosine"
-    refused(lambda: public.load(folder, heads=2), "heads given for a diffusers folder")
+    assert_refused(lambda: public.load(folder, heads=2), "heads given for a diffusers folder")
     (folder / "config.json").write_text("{")
-    refused(lambda: public.load(folder), "config.json is not JSON")
+    assert_refused(lambda: public.load(folder), "config.json is not JSON")
     (folder / "config.json").unlink()
-    refused(lambda: public.load(folder), "no file", "config.json", error=FileNotFoundError)
+    assert_refused(lambda: public.load(folder), "no file", "config.json", error=FileNotFoundError)
 
 
 def test_an_edm_network_and_the_fields_beside_it(tmp_path):
@@ -240,26 +240,26 @@ def test_an_edm_network_and_the_fields_beside_it(tmp_path):
     unused = {"map_augment.weight": np.ones((16, 9), np.float32)}
     unused |= {"enc.4x4_down.conv0.resample_filter": np.full((1, 1, 2, 2), 0.25, np.float32)}
     np.savez(path, **{f"model.{name}": value for name, value in {**parameters.state, **unused}.items()})
-    refused(lambda: public.load(path), "no file", "edm-cifar10.json", error=FileNotFoundError)
+    assert_refused(lambda: public.load(path), "no file", "edm-cifar10.json", error=FileNotFoundError)
     beside = tmp_path / "edm-cifar10.json"
     for change, words in (
         ({"class": "VPPrecond"}, ("'VPPrecond'", "EDMPrecond is supported")),
         ({"img_resolution": 64}, ("img_resolution = 64", "8")),
     ):
         beside.write_text(json.dumps({**FIELDS, **change}))
-        refused(lambda: public.load(path), *words)
+        assert_refused(lambda: public.load(path), *words)
     beside.write_text(json.dumps(FIELDS))
     card = public.load(path).card
     assert card["parametrisation"] == {"parametrisation": "edm", "sigma_data": 0.5} and card["shape"] == [8, 8, 3]
     assert card["architecture"]["taps"] == (1, 1) and card["architecture"]["attention"] == (4,)
-    refused(lambda: public.load(path, size=8), "size given for an EDM network")
+    assert_refused(lambda: public.load(path, size=8), "size given for an EDM network")
 
 
 def test_an_edm_network_of_another_architecture():
     state = dict(drawn("edm_ddpmpp")[2].state)
     value = state.pop("dec.8x8_up.conv0.weight")
-    refused(lambda: edm.imported(state, FIELDS), "dec.8x8_up.conv0.weight", str(value.shape))
-    refused(lambda: edm.imported({"a": value}, FIELDS), "'a'")
+    assert_refused(lambda: edm.imported(state, FIELDS), "dec.8x8_up.conv0.weight", str(value.shape))
+    assert_refused(lambda: edm.imported({"a": value}, FIELDS), "'a'")
 
 
 def test_edm_filters_are_read_from_their_buffers():

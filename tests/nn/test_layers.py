@@ -26,7 +26,7 @@ def operands(key, kernel=(3, 2)):
     return jax.random.normal(one, (2, 8, 9, 3), jnp.float64), jax.random.normal(two, (*kernel, 3, 4), jnp.float64)
 
 
-def close(a, b, rtol=1e-10):
+def assert_close(a, b, rtol=1e-10):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol), a, b)
 
 
@@ -39,9 +39,9 @@ def both(geometry):
 def test_conv_has_plain_values_and_gradients(key, geometry):
     x, kernel = operands(key)
     ours, plain = both(geometry)
-    close(ours(x, kernel), plain(x, kernel))
+    assert_close(ours(x, kernel), plain(x, kernel))
     gradient = lambda f: jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(f(x, k))), (0, 1)))(x, kernel)
-    close(gradient(ours), gradient(plain))
+    assert_close(gradient(ours), gradient(plain))
 
 
 def test_conv_under_vmap_in_a_scan(key):
@@ -55,7 +55,7 @@ def test_conv_under_vmap_in_a_scan(key):
 
         return jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (0, None)))(x, kernel)
 
-    close(*map(gradient, both(GEOMETRIES[0])))
+    assert_close(*map(gradient, both(GEOMETRIES[0])))
 
 
 def convolutions(jaxpr):
@@ -91,12 +91,12 @@ def test_grouped_and_channels_first_fall_back(key):
     x, kernel = operands(key)
     depthwise = jnp.ones((3, 3, 1, 3), x.dtype)
     options = dict(window_strides=(1, 1), padding="SAME")
-    close(
+    assert_close(
         layers.conv(x, depthwise, dimension_numbers=layers.NHWC, feature_group_count=3, **options),
         lax.conv_general_dilated(x, depthwise, dimension_numbers=layers.NHWC, feature_group_count=3, **options),
     )
     first = layers.conv(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), **options)
-    close(first.transpose(0, 2, 3, 1), layers.conv(x, kernel, dimension_numbers=layers.NHWC, **options))
+    assert_close(first.transpose(0, 2, 3, 1), layers.conv(x, kernel, dimension_numbers=layers.NHWC, **options))
 
 
 @pytest.mark.parametrize("channels, groups", [(8, 2), (12, 3), (128, 32)])
@@ -105,7 +105,7 @@ def test_group_norm_is_flax_group_norm(key, channels, groups):
     affine = {"scale": jnp.linspace(0.5, 2, channels), "bias": jnp.linspace(-1, 1, channels)}
     affine = {"params": jax.tree.map(lambda a: a.astype(jnp.float32), affine)}
     reference = nn.GroupNorm(groups, epsilon=1e-5, reduction_axes=(-3, -2, -1)).apply(affine, x)
-    close(layers.GroupNorm().apply(affine, x), reference, 2e-5)
+    assert_close(layers.GroupNorm().apply(affine, x), reference, 2e-5)
 
 
 def test_group_norm_film_scales_first(key):
@@ -113,7 +113,7 @@ def test_group_norm_film_scales_first(key):
     scale, shift = jnp.full(8, 0.5, jnp.float32), jnp.full(8, 3.0, jnp.float32)
     norm = layers.GroupNorm()
     params = norm.init(key, x)
-    close(norm.apply(params, x, (scale, shift)), norm.apply(params, x) * 1.5 + 3, 1e-5)
+    assert_close(norm.apply(params, x, (scale, shift)), norm.apply(params, x) * 1.5 + 3, 1e-5)
 
 
 def test_group_norm_keeps_the_dtype_and_survives_a_constant(key):
@@ -132,7 +132,7 @@ def test_group_count():
 def test_time_embedding_is_cosines_then_sines():
     t, size = 37.0, 10
     angles = t * np.exp(-np.log(1e4) * np.arange(5) / 5)
-    close(layers.time_embedding(jnp.asarray(t), size), np.concatenate([np.cos(angles), np.sin(angles)]), 1e-5)
+    assert_close(layers.time_embedding(jnp.asarray(t), size), np.concatenate([np.cos(angles), np.sin(angles)]), 1e-5)
     assert layers.time_embedding(jnp.asarray(t), 7)[-1] == 0
 
 
@@ -152,9 +152,9 @@ def qkv_attention_legacy(qkv, heads):
 def test_attention_orders(key, heads):
     qkv = jax.random.normal(key, (6, 3 * 8), jnp.float64)
     expected = qkv_attention_legacy(np.asarray(qkv).T, heads).T
-    close(layers.attend(qkv, heads), expected, 1e-6)
+    assert_close(layers.attend(qkv, heads), expected, 1e-6)
     reordered = qkv.reshape(6, heads, 3, -1).swapaxes(1, 2).reshape(6, -1)
-    close(layers.attend(reordered, heads, legacy=False), expected, 1e-6)
+    assert_close(layers.attend(reordered, heads, legacy=False), expected, 1e-6)
     if heads > 1:
         assert np.abs(layers.attend(qkv, heads, legacy=False) - expected).max() > 1e-2
 
@@ -166,10 +166,10 @@ def test_attention_wants_a_divisor():
 
 def test_resampling(key):
     x = jax.random.normal(key, (4, 6, 3), jnp.float64)
-    close(layers.up(x), np.repeat(np.repeat(x, 2, 0), 2, 1))
-    close(layers.down(layers.up(x)), x)
+    assert_close(layers.up(x), np.repeat(np.repeat(x, 2, 0), 2, 1))
+    assert_close(layers.down(layers.up(x)), x)
     expected = np.mean([x[i::2, j::2] for i, j in itertools.product((0, 1), (0, 1))], axis=0)
-    close(layers.down(x), expected)
+    assert_close(layers.down(x), expected)
     with pytest.raises(ValueError, match="even"):
         layers.down(x[:3])
 

@@ -21,7 +21,7 @@ CONFIGS = {
 }
 
 
-def close(a, b, tolerance=1e-5):
+def assert_close(a, b, tolerance=1e-5):
     assert a.shape == b.shape
     assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
 
@@ -59,8 +59,8 @@ def test_values_and_gradients_are_those_of_pytorch(name):
     distance = torch.sum((theirs - torch.from_numpy(target).permute(0, 3, 1, 2)) ** 2)
     distance.backward()
 
-    close(theirs.detach().permute(0, 2, 3, 1).numpy(), np.asarray(out))
-    close(picture.grad.permute(0, 2, 3, 1).numpy(), np.asarray(gradient))
+    assert_close(theirs.detach().permute(0, 2, 3, 1).numpy(), np.asarray(out))
+    assert_close(picture.grad.permute(0, 2, 3, 1).numpy(), np.asarray(gradient))
     np.testing.assert_allclose(distance.item(), value, rtol=1e-5)
 
 

@@ -100,7 +100,7 @@ def run(net, params, x, condition, **options):
     return jax.jit(lambda p, x, c, o: net.apply(p, x, c, **o))(params, x, jnp.float32(condition), options)
 
 
-def close(a, b, tol):
+def assert_close(a, b, tol):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tol, atol=tol), a, b)
 
 
@@ -116,7 +116,7 @@ def test_vmapped_is_one_by_one(tiny):
     net, params, x = tiny
     conditions = jnp.asarray([0.1, -0.5, 0.9], jnp.float32)
     together = jax.jit(jax.vmap(net.apply, (None, 0, 0)))(params, x, conditions)
-    close(together, jnp.stack([run(net, params, a, c) for a, c in zip(x, conditions)]), 1e-5)
+    assert_close(together, jnp.stack([run(net, params, a, c) for a, c in zip(x, conditions)]), 1e-5)
 
 
 def test_condition_matters(tiny):
@@ -133,9 +133,9 @@ def gradients(net, params, x):
 def test_rewrites_change_nothing(tiny, change):
     net, params, x = tiny
     other = net.clone(**change)
-    close(run(net, params, x[0], 0.2), run(other, params, x[0], 0.2), 1e-5)
+    assert_close(run(net, params, x[0], 0.2), run(other, params, x[0], 0.2), 1e-5)
     mine, theirs = gradients(net, params, x[0]), gradients(other, params, x[0])
-    close(mine, theirs, 2e-4)
+    assert_close(mine, theirs, 2e-4)
 
 
 def test_bfloat16_inside_float32_outside(tiny):
@@ -154,7 +154,7 @@ def test_forward_mode_of_the_plain_network(tiny):
     f = jax.jit(lambda x: net.clone(plain_conv=True).apply(params, x, 0.2))
     _, slope = jax.jit(lambda x, v: jax.jvp(f, (x,), (v,)))(x[0], x[1])
     step = jnp.float32(1e-2)
-    close(slope, (f(x[0] + step * x[1]) - f(x[0] - step * x[1])) / (2 * step), 2e-2)
+    assert_close(slope, (f(x[0] + step * x[1]) - f(x[0] - step * x[1])) / (2 * step), 2e-2)
 
 
 def test_patches_and_free_resampling(tiny):
@@ -181,6 +181,6 @@ def test_labels(tiny):
 def test_dropout_acts_only_with_a_key(tiny):
     net, params, x = tiny
     wet = net.clone(dropout=0.5)
-    close(run(wet, params, x[0], 0.2), run(net, params, x[0], 0.2), 0)
+    assert_close(run(wet, params, x[0], 0.2), run(net, params, x[0], 0.2), 0)
     dropped = run(wet, params, x[0], 0.2, rngs={"dropout": jax.random.key(1)})
     assert np.abs(dropped - run(net, params, x[0], 0.2)).max() > 1e-3

@@ -68,5 +68,6 @@ def step(sampler, key, t, s, state=None, compiled=False):
     return run(key, state, jnp.asarray(t), jnp.asarray(s))
 
 
-def close(a, b):
+def assert_close(a, b):
+    assert np.shape(a) == np.shape(b)
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)

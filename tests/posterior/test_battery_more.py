@@ -97,7 +97,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def refused(kind, words, name, measurement, **options):
+def assert_refused(kind, words, name, measurement, **options):
     prior, _ = problem(di.process.VP())
     with pytest.raises(kind, match=words):
         getattr(posterior, name)(prior, measurement, **options)
@@ -108,23 +108,25 @@ def test_an_operator_without_what_a_method_needs_is_refused_with_what_would_do()
     plain = measurement.replace(operator=operators.Composed(operators.identity((3,)), measurement.operator))
     for name in SPECTRAL:
         words = rf"Composed has no spectrum\(\), which {name}.* needs: use ddnm, pigdm, diffpir or mmps"
-        refused(TypeError, words, name, plain)
+        assert_refused(TypeError, words, name, plain)
     for name in LINEAR + SPECTRAL:
-        refused(TypeError, f"Cubic is not linear; {name}.* needs", name, measurement.replace(operator=Cubic()))
+        assert_refused(TypeError, f"Cubic is not linear; {name}.* needs", name, measurement.replace(operator=Cubic()))
 
 
 def test_counts_options_and_noise_are_checked():
     _, measurement = problem(di.process.VP())
     for argument, names in COUNTS.items():
         for name in names:
-            refused(ValueError, f"{argument} is 0; it must be a whole number", name, measurement, **{argument: 0})
+            assert_refused(
+                ValueError, f"{argument} is 0; it must be a whole number", name, measurement, **{argument: 0}
+            )
     for name, argument in OPTIONS.items():
-        refused(ValueError, f"{argument} is 'no'; choose one of \\w+, ", name, measurement, **{argument: "no"})
+        assert_refused(ValueError, f"{argument} is 'no'; choose one of \\w+, ", name, measurement, **{argument: "no"})
     quiet = measurement.replace(noise=di.GaussianNoise(0.0))
     for name in ("tds", "ddsmc", "mgps"):
-        refused(ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm)", name, quiet)
-    refused(ValueError, "sigma_y is 0.0", "lgd", quiet, form="paper")
-    refused(ValueError, "sigma_y is 0.0", "pnpdm", quiet, chain="langevin")
+        assert_refused(ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm)", name, quiet)
+    assert_refused(ValueError, "sigma_y is 0.0", "lgd", quiet, form="paper")
+    assert_refused(ValueError, "sigma_y is 0.0", "pnpdm", quiet, chain="langevin")
 
 
 CHECKED = sorted({name.split()[0] for name in MORE} - {"daps", "tmpd"})
@@ -134,8 +136,10 @@ CHECKED = sorted({name.split()[0] for name in MORE} - {"daps", "tmpd"})
 def test_a_measurement_that_does_not_fit_is_refused(name):
     """By its shape, by its operator's shape, and where a number known beforehand is not finite."""
     _, measurement = problem(di.process.VP())
-    refused(ValueError, rf"{name}: y has shape \(4,\); Dense gives \(3,\)", name, measurement.replace(y=jnp.ones(4)))
+    assert_refused(
+        ValueError, rf"{name}: y has shape \(4,\); Dense gives \(3,\)", name, measurement.replace(y=jnp.ones(4))
+    )
     broken = measurement.replace(y=measurement.y.at[1].set(jnp.nan))
-    refused(ValueError, f"{name}: y has 1 values that are not finite", name, broken)
+    assert_refused(ValueError, f"{name}: y has 1 values that are not finite", name, broken)
     other = measurement.replace(operator=operators.identity((3,)))
-    refused(ValueError, rf"{name}: operator Identity takes \(3,\), the prior has \(6,\)", name, other)
+    assert_refused(ValueError, rf"{name}: operator Identity takes \(3,\), the prior has \(6,\)", name, other)

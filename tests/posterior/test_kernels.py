@@ -9,7 +9,7 @@ from oracle import Law, gaussian_posterior, moment_errors
 import diffinv as di
 from diffinv import posterior, samplers, times
 from diffinv.posterior.annealing import _hmc, _langevin, _metropolis
-from posterior.published import COVARIANCE, DIM, MATRIX, MEAN, PROCESS, SIGMA, X, Y, at, close, problem
+from posterior.published import COVARIANCE, DIM, MATRIX, MEAN, PROCESS, SIGMA, X, Y, assert_close, at, problem
 
 KEY, R, TAU = jax.random.key(6), 0.6, 0.5
 FORCE = {"legacy": 0.5, "main": 1.0}
@@ -42,7 +42,7 @@ def test_hmc_has_the_law_derived_by_hand(force, steps):
 def test_hmc_without_momentum_is_langevin():
     _, m = problem()
     arguments = (KEY, m, jnp.asarray(X), jnp.asarray(R), jnp.asarray(TAU), 0.5, 20, 0.1)
-    close(_hmc(*arguments, 0.0), _langevin(*arguments))
+    assert_close(_hmc(*arguments, 0.0), _langevin(*arguments))
 
 
 @pytest.mark.slow
@@ -69,9 +69,9 @@ def test_autoguidance_and_cfg_are_the_tilted_score():
         tilted = tilted + (1 - w) * precision(COVARIANCE) @ (alpha * MEAN - X)
         for guide in (posterior.cfg, posterior.autoguidance):
             guided = guide(conditional, prior, w)
-            close(guided.denoise(jnp.asarray(X), 0.5), (X + sigma**2 * tilted) / alpha)
+            assert_close(guided.denoise(jnp.asarray(X), 0.5), (X + sigma**2 * tilted) / alpha)
     assert guided.cost == di.Cost(2, 0)
-    close(posterior.cfg(conditional, prior, 0.0).denoise(jnp.asarray(X), 0.5), at(0.5).x0)
+    assert_close(posterior.cfg(conditional, prior, 0.0).denoise(jnp.asarray(X), 0.5), at(0.5).x0)
 
 
 def test_guidance_of_conditions_reaches_networks_and_follows_every_sampler():
@@ -79,10 +79,10 @@ def test_guidance_of_conditions_reaches_networks_and_follows_every_sampler():
     apply = lambda params, x, t, label=0.0: params * x + label
     network = di.Prior(PROCESS, di.NetworkDenoiser(jnp.asarray(0.3), PROCESS, apply, "x0"), (DIM,))
     guided = posterior.cfg(network.given(label=2.0), network.given(label=-1.0), 3.0)
-    close(guided.denoise(jnp.asarray(X), 0.5), 0.3 * X - 1 + 3 * 3)
+    assert_close(guided.denoise(jnp.asarray(X), 0.5), 0.3 * X - 1 + 3 * 3)
     weak = network.replace(denoise=network.denoise.replace(params=jnp.asarray(0.1)))
     auto = posterior.autoguidance(network, weak, 2.0)
-    close(auto.given(label=1.0).denoise(jnp.asarray(X), 0.5), 0.5 * X + 1)
+    assert_close(auto.given(label=1.0).denoise(jnp.asarray(X), 0.5), 0.5 * X + 1)
     _, m = problem()
     run = lambda w: di.sample(
         KEY, samplers.ddim(posterior.mmps(posterior.cfg(network.given(label=2.0), network, w), m)), times.grid(4)
@@ -99,6 +99,6 @@ def test_tmpd_by_its_entries_keeps_the_matrix_diagonal():
     covariance = now.sigma**2 / now.alpha * now.J
     C = np.diag(MATRIX @ covariance @ MATRIX.T) + SIGMA**2
     expected = now.x0 + covariance @ MATRIX.T @ ((Y - MATRIX @ now.x0) / C)
-    close(posterior.tmpd(prior, m, "entries").denoise(jnp.asarray(X), 0.5), expected)
+    assert_close(posterior.tmpd(prior, m, "entries").denoise(jnp.asarray(X), 0.5), expected)
     sums = (MATRIX @ covariance @ MATRIX.T).sum(1)
     assert np.abs(sums - C).max() > 0.1

@@ -11,7 +11,7 @@ from diffinv.operators.base import dense
 from diffinv.operators.pixel import Mask
 from diffinv.posterior.blind import Pair
 from diffinv.posterior.latent import CountedState
-from posterior.published import DIM, MATRIX, PINV, X, Y, ancestral, at, close, levels, normal, problem, step
+from posterior.published import DIM, MATRIX, PINV, X, Y, ancestral, assert_close, at, levels, normal, problem, step
 
 KEY, T, NEXT = jax.random.key(7), 0.5, 0.35
 BEND = 0.3
@@ -34,9 +34,9 @@ def test_psld_is_the_published_update():
     inner = E @ (np.eye(DIM) - PINV @ MATRIX) @ D - np.eye(DIM)
     gradient = now.J.T @ (0.2 * inner.T @ gap / np.linalg.norm(gap) - 0.3 * D.T @ MATRIX.T @ r / np.linalg.norm(r))
     mean, c = ancestral(now, X, NEXT, 0.5)
-    close(x, mean + c * normal(KEY, DIM) - gradient)
-    close(info.residual, np.linalg.norm(r))
-    close(posterior.psld(CHART, prior, m).final(KEY, jnp.asarray(X)), decode(X)[0])
+    assert_close(x, mean + c * normal(KEY, DIM) - gradient)
+    assert_close(info.residual, np.linalg.norm(r))
+    assert_close(posterior.psld(CHART, prior, m).final(KEY, jnp.asarray(X)), decode(X)[0])
 
 
 CASES = [("latent", 9, T), ("pixel", 9, T), ("latent", 3, T), ("latent", 9, 0.8)]
@@ -78,8 +78,8 @@ def test_latent_dps_is_dps_within_a_chart():
     x0, D = decode(now.x0)
     r = Y - MATRIX @ x0
     mean, c = ancestral(now, X, NEXT)
-    close(z, mean + c * normal(KEY, DIM) + 0.3 * now.J.T @ D.T @ MATRIX.T @ r / np.linalg.norm(r))
-    close(sampler.final(KEY, jnp.asarray(X)), decode(X)[0])
+    assert_close(z, mean + c * normal(KEY, DIM) + 0.3 * now.J.T @ D.T @ MATRIX.T @ r / np.linalg.norm(r))
+    assert_close(sampler.final(KEY, jnp.asarray(X)), decode(X)[0])
 
 
 @pytest.mark.slow
@@ -120,12 +120,12 @@ def test_blind_dps_is_the_published_update():
     unit = r / np.linalg.norm(r)
     image_key, kernel_key = jax.random.split(KEY)
     mean, c = ancestral(now, X, NEXT)
-    close(pair.image, mean + c * normal(image_key, DIM) + 0.3 * now.J.T @ (weights * unit))
+    assert_close(pair.image, mean + c * normal(image_key, DIM) + 0.3 * now.J.T @ (weights * unit))
     rows = np.stack([np.ones(DIM), np.arange(DIM), 2 * k0[2] * np.ones(DIM)])
     gradient = gain * (-rows @ (now.x0 * unit) + 0.05 * np.sign(k0))
     mean, c = ancestral(now._replace(x0=k0, eps=(KERNEL - now.alpha * k0) / now.sigma), KERNEL, NEXT)
-    close(pair.kernel, mean + c * normal(kernel_key, 3) - 0.2 * gradient)
-    close(info.kernel, pair.kernel)
+    assert_close(pair.kernel, mean + c * normal(kernel_key, 3) - 0.2 * gradient)
+    assert_close(info.kernel, pair.kernel)
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (2, 2)
 
 

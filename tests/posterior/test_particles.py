@@ -24,8 +24,8 @@ from posterior.published import (
     U,
     X,
     Y,
+    assert_close,
     at,
-    close,
     levels,
     normal,
     problem,
@@ -192,7 +192,7 @@ def test_fps_is_the_published_step():
     std = np.sqrt(C - C**2 * values**2 / (C * values**2 + (a_s * SIGMA) ** 2))
     moved = (means + gaps @ gain.T)[index] + (std * aligned(normal(noise, 3, DIM))) @ VH
     np.testing.assert_allclose(new.particles.x, moved, rtol=1e-6, atol=1e-8)
-    close(rotate @ np.asarray(new.y), U.T @ y_s)
+    assert_close(rotate @ np.asarray(new.y), U.T @ y_s)
 
 
 def test_weights_are_float32_and_the_effective_size_is_told():

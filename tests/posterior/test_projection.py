@@ -18,8 +18,8 @@ from posterior.published import (
     X,
     Y,
     ancestral,
+    assert_close,
     at,
-    close,
     levels,
     normal,
     problem,
@@ -64,8 +64,8 @@ def test_ddrm_is_the_published_update(s):
     z = VH @ basis() @ normal(KEY, DIM)
     clear = levels(s)[1] / levels(s)[0] >= WIDTH[:3]
     assert {0.45: 3, 0.2: 2, 0.02: 0}[s] == clear.sum()
-    close(x_s, ddrm_code(at(T), s, z, 0.8, 0.9, 0.6))
-    close(info.residual, np.linalg.norm(Y - MATRIX @ at(T).x0))
+    assert_close(x_s, ddrm_code(at(T), s, z, 0.8, 0.9, 0.6))
+    assert_close(info.residual, np.linalg.norm(Y - MATRIX @ at(T).x0))
 
 
 def test_ddrm_starts_at_the_measurement_in_noise():
@@ -76,7 +76,7 @@ def test_ddrm_starts_at_the_measurement_in_noise():
         left = np.sqrt(np.maximum(sigma**2 - (alpha * WIDTH) ** 2, 0))
         observed = (SINGULAR > 0) & (sigma > alpha * WIDTH)
         start = np.where(observed, alpha * Y_BAR + left * z, sigma * z)
-        close(posterior.ddrm(prior, m).init(KEY, t, None), VH.T @ start)
+        assert_close(posterior.ddrm(prior, m).init(KEY, t, None), VH.T @ start)
     np.testing.assert_array_equal(posterior.ddrm(prior, m).init(KEY, 1.0, jnp.asarray(X)), X)
 
 
@@ -84,9 +84,9 @@ def test_ddrm_meets_a_noiseless_measurement_and_its_ties_differ():
     """Every step of the paper's form ends on `y`; at s = 0 the code's strict comparison leaves the unseen's formula."""
     prior, m = problem(0.0)
     x, _ = step(posterior.ddrm(prior, m), KEY, T, 0.0)
-    close(MATRIX @ np.asarray(x), Y)
+    assert_close(MATRIX @ np.asarray(x), Y)
     x, _ = step(posterior.ddrm(prior, m, ties="code"), KEY, T, 0.0)
-    close(x, at(T).x0)
+    assert_close(x, at(T).x0)
 
 
 @pytest.mark.parametrize("s", NEXT.values(), ids=NEXT)
@@ -106,8 +106,8 @@ def test_ddnm_plus_is_the_published_update(s):
         else:
             added[i] = np.sqrt(sigma**2 - a**2 * WIDTH[i] ** 2) * z[i]
     pulled = now.x0 - VH.T @ (share * (VH @ PINV @ (MATRIX @ now.x0 - Y)))
-    close(new.x, a * pulled + VH.T @ added)
-    close(new.x0, now.x0)
+    assert_close(new.x, a * pulled + VH.T @ added)
+    assert_close(new.x0, now.x0)
     assert int(info.cost.nfe) == 1
 
 
@@ -120,7 +120,7 @@ def test_ddnm_plus_scalar_is_the_simplified_form(s):
     lam = 1.0 if sigma >= a * SIGMA else sigma / (a * SIGMA)
     gamma = np.sqrt(max(sigma**2 - (a * SIGMA) ** 2, 0))
     noise = 0.7 * normal(KEY, DIM) + np.sqrt(1 - 0.49) * now.eps
-    close(x, a * (now.x0 - lam * PINV @ (MATRIX @ now.x0 - Y)) + gamma * noise)
+    assert_close(x, a * (now.x0 - lam * PINV @ (MATRIX @ now.x0 - Y)) + gamma * noise)
 
 
 def test_ddnm_plus_without_noise_is_ddnm():
@@ -130,7 +130,7 @@ def test_ddnm_plus_without_noise_is_ddnm():
     noise = 0.85 * normal(KEY, DIM) + np.sqrt(1 - 0.85**2) * now.eps
     for form in ("svd", "scalar"):
         x = step(posterior.ddnm_plus(prior, m, form=form), KEY, T, 0.3, state)[0].x
-        close(x, a * (now.x0 - PINV @ (MATRIX @ now.x0 - Y)) + sigma * noise)
+        assert_close(x, a * (now.x0 - PINV @ (MATRIX @ now.x0 - Y)) + sigma * noise)
 
 
 def test_travel_goes_back_as_the_official_schedule_does():
@@ -163,11 +163,11 @@ def test_going_up_adds_the_noise_of_each_method():
     z, (a, sigma), (a_t, sigma_t) = normal(KEY, DIM), levels(0.6), levels(T)
     state = posterior.projection.TravelState(jnp.asarray(X), jnp.arange(5.0))
     new, info = step(posterior.ddnm_plus(prior, m), KEY, T, 0.6, state)
-    close(new.x, a * np.arange(5.0) + sigma * z)
+    assert_close(new.x, a * np.arange(5.0) + sigma * z)
     assert int(info.cost.nfe) == 0
     x, info = step(posterior.repaint(prior, m), KEY, T, 0.6)
     std = np.sqrt(sigma**2 - (a / a_t * sigma_t) ** 2)
-    close(x, a / a_t * X + std * normal(jax.random.split(KEY)[1], DIM))
+    assert_close(x, a / a_t * X + std * normal(jax.random.split(KEY)[1], DIM))
     assert int(info.cost.nfe) == 0
 
 
@@ -182,7 +182,7 @@ def test_repaint_is_the_published_update_on_a_mask():
     (mean, c), (a, sigma), z = ancestral(at(T), X, 0.3), levels(0.3), normal(noise, DIM)
     expected = mean + c * normal(draw, DIM)
     expected[[0, 2]] = a * np.array([0.3, -2.0]) + sigma * z[[0, 2]]
-    close(x, expected)
+    assert_close(x, expected)
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ from posterior.published import (
     X,
     Y,
     ancestral,
+    assert_close,
     at,
-    close,
     levels,
     normal,
     problem,
@@ -49,7 +49,7 @@ def test_mcg(convention):
     factor = {"square": 2.0, "norm": 1 / np.linalg.norm(Y - MATRIX @ now.x0)}[convention]
     moved = mean + c * normal(draw, DIM) + 0.2 * factor * pulled(now)
     y_s = a * Y + sigma * MATRIX @ normal(noise, DIM)
-    close(x, (np.eye(DIM) - PINV @ MATRIX) @ moved + PINV @ y_s)
+    assert_close(x, (np.eye(DIM) - PINV @ MATRIX) @ moved + PINV @ y_s)
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (1, 1)
 
 
@@ -67,13 +67,13 @@ def test_pgdm(form, sigma_y):
     else:
         g = now.J.T @ (PINV @ Y - PINV @ MATRIX @ now.x0)
     scale = now.alpha * (levels(NEXT)[0] if form == "code" else 1.0)
-    close(x, mean + c * normal(KEY, DIM) + 0.9 * scale * g)
+    assert_close(x, mean + c * normal(KEY, DIM) + 0.9 * scale * g)
 
 
 def test_pgdm_starts_at_the_pseudo_inverse_and_clips_inside_the_graph():
     prior, m = problem()
     alpha, sigma = levels(1.0)
-    close(posterior.pgdm(prior, m).init(KEY, 1.0, None), alpha * PINV @ Y + sigma * normal(KEY, DIM))
+    assert_close(posterior.pgdm(prior, m).init(KEY, 1.0, None), alpha * PINV @ Y + sigma * normal(KEY, DIM))
     now = at(T)
     inside = np.abs(now.x0) <= 1
     assert 0 < inside.sum() < DIM
@@ -81,7 +81,7 @@ def test_pgdm_starts_at_the_pseudo_inverse_and_clips_inside_the_graph():
     inverse = np.linalg.inv(MATRIX @ MATRIX.T + SIGMA**2 / (1 - now.alpha**2) * np.eye(ROWS))
     g = (inside[:, None] * now.J).T @ MATRIX.T @ inverse @ (Y - MATRIX @ clipped)
     mean, _ = ancestral(now._replace(x0=clipped, eps=(X - now.alpha * clipped) / now.sigma), X, NEXT, 0.0)
-    close(step(posterior.pgdm(prior, m, clip=True), KEY, T, NEXT)[0], mean + now.alpha * g)
+    assert_close(step(posterior.pgdm(prior, m, clip=True), KEY, T, NEXT)[0], mean + now.alpha * g)
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])
@@ -98,7 +98,7 @@ def test_lgd(form):
         weights = np.exp(-0.5 * (squares - squares.min()) / SIGMA**2)
         gradient = -now.J.T @ MATRIX.T @ (weights / weights.sum() @ residuals) / SIGMA**2
     mean, c = ancestral(now, X, NEXT)
-    close(x, mean + c * normal(draw, DIM) - 0.05 * gradient)
+    assert_close(x, mean + c * normal(draw, DIM) - 0.05 * gradient)
 
 
 @pytest.mark.parametrize("prox", ["closed", "gradient"])
@@ -112,8 +112,8 @@ def test_diffpir(prox):
     else:
         x0 = now.x0 + MATRIX.T @ (Y - MATRIX @ now.x0) / (1 + rho)
     eps = (X - now.alpha * x0) / now.sigma
-    close(x, a * x0 + sigma * (np.sqrt(0.7) * eps + np.sqrt(0.3) * normal(KEY, DIM)))
-    close(info.residual, np.linalg.norm(Y - MATRIX @ x0))
+    assert_close(x, a * x0 + sigma * (np.sqrt(0.7) * eps + np.sqrt(0.3) * normal(KEY, DIM)))
+    assert_close(info.residual, np.linalg.norm(Y - MATRIX @ x0))
 
 
 def adam(gradient, x, steps, lr, b1=0.9, b2=0.999):
@@ -135,10 +135,10 @@ def test_sitcom():
         return -2 * pulled(now) + 2 * 0.3 * (v - X)
 
     x, info = step(posterior.sitcom(prior, m, 30, 0.02, 0.3), KEY, T, NEXT)
-    close(x, a * at(T, adam(gradient, X, 30, 0.02)).x0 + sigma * normal(KEY, DIM))
+    assert_close(x, a * at(T, adam(gradient, X, 30, 0.02)).x0 + sigma * normal(KEY, DIM))
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (31, 30)
     x, _ = step(posterior.sitcom(prior, m, 30, 0.02, tolerance=1e6), KEY, T, NEXT)
-    close(x, a * at(T).x0 + sigma * normal(KEY, DIM))
+    assert_close(x, a * at(T).x0 + sigma * normal(KEY, DIM))
 
 
 def test_dcdp():
@@ -153,10 +153,10 @@ def test_dcdp():
     for t, s in ((T, 2 * T / 3), (2 * T / 3, T / 3), (T / 3, 0.0)):
         now, (a_s, sigma_s) = at(t, x_t), levels(s)
         x_t = a_s * now.x0 + sigma_s * now.eps
-    close(x, x_t)
+    assert_close(x, x_t)
     assert int(info.cost.nfe) == 3
-    close(posterior.dcdp(prior, m).init(KEY, 1.0, None), np.zeros(DIM))
-    close(posterior.dcdp(prior, m).init(KEY, T, jnp.asarray(X)), X / alpha)
+    assert_close(posterior.dcdp(prior, m).init(KEY, 1.0, None), np.zeros(DIM))
+    assert_close(posterior.dcdp(prior, m).init(KEY, T, jnp.asarray(X)), X / alpha)
 
 
 RATIO = {"linear": lambda r: r, "sqrt": np.sqrt, "square": lambda r: r**2, "const": lambda r: 1.0}
@@ -168,7 +168,7 @@ def test_reddiff(weight, form):
     prior, m = problem()
     sampler = posterior.reddiff(prior, m, 0.1, 0.25, weight, form)
     state = sampler.init(KEY, 1.0, None)
-    close(state.mean, PINV @ Y)
+    assert_close(state.mean, PINV @ Y)
     keys, grid = jax.random.split(KEY), (T, NEXT)
 
     def gradient(mu, k):
@@ -184,7 +184,7 @@ def test_reddiff(weight, form):
         state, info = step(sampler, keys[k], t, s, state)
     expected = adam(gradient, PINV @ Y, 2, 0.1, b2=0.99)
     np.testing.assert_allclose(state.mean, expected, rtol=1e-6)
-    close(info.residual, np.linalg.norm(Y - MATRIX @ np.asarray(state.mean)))
+    assert_close(info.residual, np.linalg.norm(Y - MATRIX @ np.asarray(state.mean)))
 
 
 def test_reddiff_finds_the_posterior_mean():
@@ -226,7 +226,7 @@ def test_mgps():
     up, on = a_s / a_l, a_t / a_s
     below, above = s_s**2 - up**2 * s_l**2, s_t**2 - on**2 * s_s**2
     variance = 1 / (1 / below + on**2 / above)
-    close(x, variance * (up * x_low / below + on * X / above) + np.sqrt(variance) * normal(bridge, DIM))
+    assert_close(x, variance * (up * x_low / below + on * X / above) + np.sqrt(variance) * normal(bridge, DIM))
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (4, 3)
 
 
@@ -236,7 +236,7 @@ def test_mgps_ends_on_the_denoised_mean():
     now = at(T)
     mean, std = ancestral(now, X, T / 2)
     x_low = mean + std * normal(jax.random.split(KEY, 3)[1], DIM)
-    close(x, at(T / 2, x_low).x0)
+    assert_close(x, at(T / 2, x_low).x0)
     assert int(info.cost.nfe) == 3
 
 
@@ -260,8 +260,8 @@ def test_methods_without_linear_algebra_take_any_operator():
     x, _ = step(posterior.diffpir(prior, bent, 1.0, 0.0, "gradient"), KEY, T, NEXT)
     rho = SIGMA**2 * levels(T)[0] ** 2 / levels(T)[1] ** 2
     moved = x0 + np.append(3 * x0[:ROWS] ** 2 * (Y - x0[:ROWS] ** 3), [0, 0]) / (1 + rho)
-    close(x, levels(NEXT)[0] * moved + levels(NEXT)[1] * (X - levels(T)[0] * moved) / levels(T)[1])
-    close(posterior.reddiff(prior, bent).init(KEY, 1.0, None).mean, np.zeros(DIM))
+    assert_close(x, levels(NEXT)[0] * moved + levels(NEXT)[1] * (X - levels(T)[0] * moved) / levels(T)[1])
+    assert_close(posterior.reddiff(prior, bent).init(KEY, 1.0, None).mean, np.zeros(DIM))
     for method in (posterior.sitcom, posterior.dcdp, posterior.reddiff, posterior.lgd, posterior.mgps, posterior.tds):
         sampler = method(prior, bent)
         state = jax.eval_shape(sampler.init, KEY, 1.0, None)
