@@ -54,11 +54,10 @@ def pictures(config, count: int = 2048) -> Source:
 def bare(run: Run):
     """`(params, opt_state, key, batch) -> (params, opt_state)`: what any training loop must do."""
     config = run.config
-    loss = train.denoising_loss(run.model, run.process, config.log_sigma_mean, config.log_sigma_std, config.sigma_data)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(1e-4, weight_decay=0.01))
 
     def step(params, opt_state, key, batch):
-        value, grads = jax.value_and_grad(lambda p: loss(key, p, run._examples(key, batch)))(params)
+        value, grads = jax.value_and_grad(run.task.loss, argnums=1)(key, params, batch)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, value
 

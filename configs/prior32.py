@@ -14,6 +14,8 @@ def get_config(mode: str = "") -> ConfigDict:
     """`mode`: "" for the real run, "smoke" for a few seconds on generated images."""
     config = ConfigDict()
     config.name = "prior32"
+    config.task = "denoising"
+    config.start = ""
     config.seed = 0
     config.data = ""
     config.data_name = "Tiny ImageNet (Stanford CS231n), train split, 64 pixels shrunk to 32 by area means"
@@ -45,7 +47,8 @@ def get_config(mode: str = "") -> ConfigDict:
     config.learning_rate = 1.5e-3
     config.weight_decay = 0.01
     config.clip = 1.0
-    config.b2 = 0.99
+    config.optimizer = "adamw"
+    config.b1, config.b2 = 0.9, 0.99
     config.ema_half_lives = (44_000, 12_000, 160_000)
     config.patience = 10
 

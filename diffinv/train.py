@@ -1,6 +1,7 @@
 r"""Training: the denoising loss, and a trainer of two pure functions, `init` and `step`.
 
-A loss is `(key, params, batch) -> scalar`, and `step` is `(key, state, batch) -> (state, metrics)`.
+A loss is `(key, params, batch) -> scalar`, and `step` is `(key, state, batch) -> (state, metrics)`. A contextual loss
+is `(key, params, batch, context) -> scalar`: it knows the step, the averages and a frozen copy of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from diffinv.process import Process
 from diffinv.typing import Array, Denoiser, Key
 
 Model = Callable[[Any], Denoiser]
-Loss = Callable[[Key, Any, Any], Array]
+Loss = Callable[..., Array]
+Rate = float | Callable[[Array], Array]
 
 
 @struct.dataclass
@@ -30,6 +32,7 @@ class TrainState:
       ema: exponential moving averages of the weights, one for each rate; use one of these.
       step: of calls so far, int32; skipped: those among them whose update was not finite and was left out.
       row: skipped steps since the last good one.
+      frozen: a copy of the weights that a contextual loss compares with, or `()`.
     """
 
     params: Any
@@ -38,6 +41,19 @@ class TrainState:
     step: Array
     skipped: Array
     row: Array
+    frozen: Any = ()
+
+
+class Context(NamedTuple):
+    """What a contextual loss knows beside the weights; constants to the gradient.
+
+    Attributes:
+      step: of finite updates so far, int32; ema: the averages; frozen: the copy made by `init` or the last refresh.
+    """
+
+    step: Array
+    ema: tuple[Any, ...]
+    frozen: Any
 
 
 class Metrics(NamedTuple):
@@ -50,9 +66,9 @@ class Metrics(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`init(params) -> TrainState` and `step(key, state, batch) -> (TrainState, Metrics)`."""
+    """`init(params, frozen=None) -> TrainState` and `step(key, state, batch) -> (TrainState, Metrics)`."""
 
-    init: Callable[[Any], TrainState]
+    init: Callable[..., TrainState]
     step: Callable[[Key, TrainState, Any], tuple[TrainState, Metrics]]
 
 
@@ -63,9 +79,13 @@ def half_life(examples: float, batch: int) -> float:
     return 0.5 ** (batch / examples)
 
 
-def ema_rate(rate: float, step: Array) -> Array:
-    """`min(rate, (1 + step) / (10 + step))`: the average forgets its start. Source: TensorFlow's `num_updates`."""
+def ema_rate(rate: Rate, step: Array) -> Array:
+    """`min(rate, (1 + step) / (10 + step))`: the average forgets its start; a callable says its own rate, unbounded.
+
+    Source: TensorFlow's `num_updates`."""
     step = step.astype(jnp.float32)
+    if callable(rate):
+        return jnp.asarray(rate(step), jnp.float32)
     return jnp.minimum(jnp.float32(rate), (1 + step) / (10 + step))
 
 
@@ -77,7 +97,7 @@ def _where(condition: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _accumulated(loss: Loss, parts: int) -> Callable[[Key, Any, Any], tuple[Array, Any]]:
+def _accumulated(loss: Loss, parts: int) -> Callable[..., tuple[Array, Any]]:
     """`value_and_grad` of the mean of `loss` over `parts` equal slices of the batch, one slice in memory at a time.
 
     Slice i holds the examples `i, i + parts, ...`, so that a sharded batch gives every device its part of each.
@@ -86,13 +106,13 @@ def _accumulated(loss: Loss, parts: int) -> Callable[[Key, Any, Any], tuple[Arra
     if parts == 1:
         return of_slice
 
-    def value_and_grad(key: Key, params: Any, batch: Any) -> tuple[Array, Any]:
+    def value_and_grad(key: Key, params: Any, batch: Any, *context: Context) -> tuple[Array, Any]:
         slices = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), batch)
 
         def add(total: Any, item: tuple[Key, Any]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, of_slice(item[0], params, item[1])), None
+            return jax.tree.map(jnp.add, total, of_slice(item[0], params, item[1], *context)), None
 
-        shapes = jax.eval_shape(of_slice, key, params, jax.tree.map(lambda a: a[0], slices))
+        shapes = jax.eval_shape(of_slice, key, params, jax.tree.map(lambda a: a[0], slices), *context)
         zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         total, _ = jax.lax.scan(add, zero, (jax.random.split(key, parts), slices))
         return jax.tree.map(lambda a: a / parts, total)
@@ -101,7 +121,12 @@ def _accumulated(loss: Loss, parts: int) -> Callable[[Key, Any, Any], tuple[Arra
 
 
 def trainer(
-    loss: Loss, optimizer: optax.GradientTransformation, ema: float | Sequence[float] = 0.999, accumulate: int = 1
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    ema: Rate | Sequence[Rate] = 0.999,
+    accumulate: int = 1,
+    contextual: bool = False,
+    refresh: int = 0,
 ) -> Trainer:
     r"""The training step: gradient, update, averages, with non-finite steps left out and counted:
 
@@ -113,29 +138,42 @@ def trainer(
     Args:
       loss: `(key, params, batch) -> scalar`, a mean over the leading axis of the batch's arrays.
       optimizer: any optax transformation; its schedule counts finite updates.
-      ema: rate per step in [0, 1), or several, to choose from afterwards; see `half_life`.
+      ema: rate per step in [0, 1), or several, to choose from afterwards; see `half_life`. A callable `n -> rate` is
+        taken as it is.
       accumulate: slices of the batch whose gradients are summed before the update; static, divides the batch.
+      contextual: the loss takes a `Context` as its fourth argument; static.
+      refresh: the frozen copy becomes the current weights before every step `n > 0` that `refresh` divides; 0 for
+        never; static.
 
-    Raises ValueError for a rate outside [0, 1) or `accumulate` below 1.
+    `init(params, frozen=None)` keeps `frozen`, or a copy of `params` where `refresh` is positive.
+    Raises ValueError for a rate outside [0, 1), `accumulate` below 1, `refresh` below 0 or without `contextual`.
     """
-    rates = (ema,) if isinstance(ema, float | int) else tuple(ema)
-    if any(not 0 <= rate < 1 for rate in rates):
+    rates = (ema,) if isinstance(ema, float | int) or callable(ema) else tuple(ema)
+    if any(not callable(rate) and not 0 <= rate < 1 for rate in rates):
         raise ValueError(f"ema is {ema}; rates must be in [0, 1)")
     if accumulate < 1:
         raise ValueError(f"accumulate is {accumulate}; it must be at least 1")
+    if refresh < 0 or (refresh and not contextual):
+        raise ValueError(f"refresh is {refresh}; it must be positive, and needs contextual=True")
     value_and_grad = _accumulated(loss, accumulate)
 
-    def init(params: Any) -> TrainState:
+    def init(params: Any, frozen: Any = None) -> TrainState:
         copies = tuple(jax.tree.map(jnp.copy, params) for _ in rates)
-        return TrainState(params, optimizer.init(params), copies, *(jnp.zeros((), jnp.int32) for _ in range(3)))
+        if frozen is None:
+            frozen = jax.tree.map(jnp.copy, params) if refresh else ()
+        counts = (jnp.zeros((), jnp.int32) for _ in range(3))
+        return TrainState(params, optimizer.init(params), copies, *counts, frozen)
 
     def step(key: Key, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        value, grads = value_and_grad(key, state.params, batch)
+        n, frozen = state.step - state.skipped, state.frozen
+        if refresh:
+            frozen = _where((n > 0) & (n % refresh == 0), state.params, frozen)
+        context = (Context(n, state.ema, frozen),) if contextual else ()
+        value, grads = value_and_grad(key, state.params, batch, *context)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        n = state.step - state.skipped
         averages = tuple(
             _mix(ema_rate(rate, n), average, params) for rate, average in zip(rates, state.ema, strict=True)
         )
@@ -143,7 +181,8 @@ def trainer(
         params, opt_state, averages = _where(finite, (params, opt_state, averages), old)
         bad = 1 - finite.astype(jnp.int32)
         skipped, row = state.skipped + bad, (state.row + 1) * bad
-        return TrainState(params, opt_state, averages, state.step + 1, skipped, row), Metrics(value, norm, skipped, row)
+        state = TrainState(params, opt_state, averages, state.step + 1, skipped, row, frozen)
+        return state, Metrics(value, norm, skipped, row)
 
     return Trainer(init, step)
 

@@ -1,4 +1,4 @@
-"""Train a denoising prior; copy this file and change it.
+"""Train a prior, a consistency model, an upscaler: what `config.task` says; copy this file and change it.
 
     python -m experiments.train --config=configs/prior32.py --config.data=PATH --workdir=DIR
 
@@ -89,10 +89,10 @@ class Loop:
         )
 
     def evaluate(self, step: int) -> None:
-        """Held-out loss per noise level, and the sample grid, of the first average."""
+        """Held-out errors, and the sample grid, of the first average."""
         weights = self.state.ema[0]
         self.losses, self.evaluated = self.run.held_out(weights, self.held_out), step
-        samples = self.run.samples(weights)
+        samples = self.run.samples(weights, self.held_out)
         if self.series:
             self.series.write(step, {"held_out": self.losses})
             self.series.picture(step, "samples", tiled(data.to_pixels(samples), self.config.sample_grid))

@@ -220,3 +220,36 @@ def test_network_learns(key, network, promoting):
         state, metrics = step(jax.random.fold_in(key, i), state, batch)
         losses.append(float(metrics.loss))
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
+
+
+def towards(key, params, batch, context):
+    """Pulls to the frozen weights, the first average and the step, so that each shows in the update."""
+    target = context.frozen["w"] + 10 * context.ema[0]["w"] + 100 * context.step.astype(jnp.float32)
+    return 0.5 * jnp.sum((params["w"] - target) ** 2) + 0 * jnp.sum(batch)
+
+
+def test_a_contextual_loss_sees_step_averages_and_the_frozen_copy(key):
+    made = train.trainer(towards, optax.sgd(1.0), ema=lambda n: 0.5, contextual=True, refresh=2)
+    state, batch = made.init({"w": jnp.ones(1, jnp.float32)}), jnp.zeros((1, 1), jnp.float32)
+    w, average, frozen = 1.0, 1.0, 1.0
+    for n in range(5):
+        frozen = w if n and n % 2 == 0 else frozen
+        w = frozen + 10 * average + 100 * n
+        average = 0.5 * (average + w)
+        state, _ = made.step(key, state, batch)
+        np.testing.assert_allclose([state.params["w"][0], state.ema[0]["w"][0]], [w, average], rtol=1e-6)
+        np.testing.assert_allclose(state.frozen["w"], [frozen])
+
+
+def test_the_frozen_copy_may_be_given_and_then_stays(key):
+    made = train.trainer(towards, optax.sgd(1.0), contextual=True, accumulate=2)
+    given, batch = {"w": jnp.full(1, 7.0, jnp.float32)}, jnp.zeros((2, 1), jnp.float32)
+    state = made.init({"w": jnp.zeros(1, jnp.float32)}, given)
+    np.testing.assert_allclose(made.step(key, state, batch)[0].params["w"], [7])
+    np.testing.assert_allclose(made.step(key, state, batch)[0].frozen["w"], [7])
+
+
+@pytest.mark.parametrize("change", [{"refresh": -1, "contextual": True}, {"refresh": 3}])
+def test_refresh_is_checked(change):
+    with pytest.raises(ValueError, match="refresh is"):
+        train.trainer(towards, optax.sgd(1.0), **change)
