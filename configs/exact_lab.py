@@ -1,26 +1,35 @@
 """Every solver on problems whose posterior is known, judged against exact samples.
 
 Command:  python -m experiments.exact_lab --config=configs/exact_lab.py
-Problems: a correlated Gaussian and MCGDiff's 25-component mixture in 8 dimensions; `--config.problems=field` adds none
-          of them but runs a 16 x 16 Gaussian field behind a box
-Hardware: two CPU cores, under 10 minutes for the two problems in 8 dimensions
-Expected: exact methods at the floor on the Gaussian; particle methods approach it on the mixture as particles grow
+Problems: a correlated Gaussian and MCGDiff's 25-component mixture in 8 dimensions, with every method; BIPSDA's mixture
+          in 10, a Levy process in 32 and a 16 x 16 Gaussian field behind a box, each with one method of every kind
+Hardware: two CPU cores, under 10 minutes
+Expected: exact methods at the floor on the Gaussians; particle methods approach it on the mixtures as particles grow
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(mode: str = "") -> ConfigDict:
-    """`mode`: "" for the real run, "smoke" for three methods, "field" for the Gaussian field."""
+    """`mode`: "" for the real run, "smoke" for three methods, "field" for the Gaussian field with more methods.
+
+    `reduced` holds what a problem has in the place of the common numbers and methods; `methods` overrules it.
+    """
     config = ConfigDict()
     config.name = "exact_lab"
-    config.problems = "gaussian8,mixture8"
+    config.problems = "gaussian8,mixture8,bipsda,levy,field"
     config.methods = ""
     config.seed = 0
     config.rows = 24
     config.tuning_rows = 3
     config.draws = 256
     config.projections = 100
+    kinds = "MMPS,PiGDM likelihood,DPS,DDNM+,DDRM,DiffPIR,DAPS conjugate,PnP-DM,SITCOM"
+    config.reduced = ConfigDict({
+        "bipsda": {"methods": f"{kinds},DAPS,TDS 16,MCGDiff 16,MCGDiff 64"},
+        "levy": {"methods": f"{kinds},TDS 16,MCGDiff 16,MCGDiff 64", "draws": 128},
+        "field": {"methods": f"{kinds},DDNM,RePaint,ReGuidance(DDRM)", "draws": 64},
+    })  # fmt: skip
     if mode == "smoke":
         config.name, config.problems, config.methods = "exact_lab_smoke", "gaussian8", "MMPS,DDRM,MCGDiff 16"
         config.rows, config.draws = 20, 32

@@ -3,7 +3,7 @@
 Command:  python -m experiments.scalespace --config=configs/scalespace.py
 Papers:   Peter 2023 (arXiv:2303.07900) and Peter et al. 2024 (arXiv:2309.08511): diffusion probabilistic models as
           scale-spaces; Weickert et al. 2013 (EMMCVPR): osmosis
-Hardware: two CPU cores; the digits in under 3 minutes; `:smoke` in under one
+Hardware: two CPU cores; the digits in under 3 minutes, their reverse side half a minute; `:smoke` in under one
 Expected: every verdict as the truth table derives it; I(U_0; U_1) of heat dissipation on the digits 3.22 nats, and of
 VP
           and blurring 0
@@ -27,10 +27,16 @@ def get_config(mode: str = "") -> ConfigDict:
     config.delta = 0.01  # units of grey values 0..1: heat dissipation's noise, and the curves' resolution
     config.offset = 6.0  # of the noise guide, in standard deviations, and added to pictures for osmosis
     config.features = 96  # pixels, input of the feature network; 0: pixels themselves as features
+    config.reverse = "digits"  # of digits (exact denoisers) and network (the embedded prior, two minutes)
+    config.levels = 121  # SNRs of the I-MMSE integrals
+    config.matched = 300  # samples a side of marginal matching
+    config.pictures = ""  # the network's own data (Tiny ImageNet), for memorisation; "": photographs in their place
+    config.network_images, config.network_levels = 48, 25
     config.seed = 0
     if mode == "smoke":
         config.name, config.data, config.draws = "scalespace-smoke", "patterns", 400
         config.times, config.curve, config.strip, config.sigma_blur, config.features = 5, 4, 3, (20.0,), 0
+        config.reverse = ""
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/scalespace.py knows '' and 'smoke'")
     return config

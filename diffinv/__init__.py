@@ -1,10 +1,25 @@
 """diffinv: inverse problems with diffusion priors, as composable pure functions in JAX."""
 
-from diffinv import charts, linalg, operators, osmosis, posterior, process, samplers, scalespace, sharding, times
+from diffinv import (
+    charts,
+    consistency,
+    degrade,
+    linalg,
+    operators,
+    osmosis,
+    posterior,
+    process,
+    samplers,
+    scalespace,
+    sharding,
+    tiles,
+    times,
+)
 from diffinv.guided import Guided, guided
 from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
-from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, mixture
+from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, gaussian_mixture, mixture
 from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
+from diffinv.train import trainer
 from diffinv.typing import Cost, Gaussian, Sampler, Solution, Solver, StepInfo
 
 __version__ = "0.1.0"
@@ -24,10 +39,13 @@ __all__ = [
     "StepInfo",
     "as_solver",
     "charts",
+    "consistency",
+    "degrade",
     "finite",
     "first_bad_step",
     "gaussian",
     "gaussian_field",
+    "gaussian_mixture",
     "guard",
     "guided",
     "linalg",
@@ -45,5 +63,7 @@ __all__ = [
     "scalespace",
     "sharding",
     "sweep",
+    "tiles",
     "times",
+    "trainer",
 ]

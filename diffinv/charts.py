@@ -17,7 +17,7 @@ from diffinv import linalg
 from diffinv.measure import Measurement
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
-from diffinv.typing import Array, Key, Sampler, State, Time
+from diffinv.typing import Array, Key, Sampler, Solution, Solver, State, Time
 
 
 class Chart(NamedTuple):
@@ -125,6 +125,18 @@ def within(chart: Chart, method: Callable[[Measurement], Sampler]) -> Callable[[
             return sampler.init(key, t, x if x is None or tuple(x.shape) == chart.shape else chart.encode(x))
 
         return Sampler(init, sampler.step, lambda key, state: chart.decode(sampler.final(key, state)))
+
+    return charted
+
+
+def through(chart: Chart, solver: Solver) -> Solver:
+    """A whole solver (`reguidance`, `warm_start`) run in the chart's codes: as `within`, and its sample decoded; the
+    candidates and latents in its info stay codes. Original."""
+
+    def charted(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
+        start = x if x is None or tuple(x.shape) == chart.shape else chart.encode(x)
+        solution = solver(key, pull_back(chart, measurement), start)
+        return solution._replace(x=chart.decode(solution.x))
 
     return charted
 

@@ -16,14 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from diffinv import prior, times
+from diffinv import consistency, prior, times
 from diffinv import process as processes
+from diffinv.consistency import ctmsr
 from diffinv.convert import schedule
-from diffinv.nn import song, unet
+from diffinv.nn import ctmsr_unet, song, srnet, unet
+from diffinv.scalespace import spectral
 from diffinv.typing import Array
 
-ARCHITECTURES = {"unet": unet.UNet, "song": song.SongUNet}
-PROCESSES = {"discrete": schedule.discrete}
+ARCHITECTURES = {"unet": unet.UNet, "song": song.SongUNet, "srnet": srnet.SRNet, "ctmsr": ctmsr_unet.CTMSRUNet}
+PROCESSES = {
+    "discrete": schedule.discrete,
+    "Blurring": lambda shape, **fields: processes.Blurring(processes.dct_frequencies(*shape), **fields),
+    "HeatDissipation": lambda shape, **fields: processes.HeatDissipation(processes.dct_frequencies(*shape), **fields),
+}
 LEVELS = (0.1, 1.0, 10.0)  # noise-to-signal ratios of the certificate
 
 
@@ -126,7 +132,11 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return unflatten(_safetensors().load(content)), card
 
 
-def _process(card: dict[str, Any]) -> processes.Process:
+def build_process(card: dict[str, Any]) -> processes.Process:
+    """The process that `card["process"]` describes: `name`, its fields, and `shape` where it acts on coefficients.
+
+    Original.
+    """
     fields = dict(card)
     name = fields.pop("name")
     return (PROCESSES.get(name) or getattr(processes, name))(**fields)
@@ -145,21 +155,39 @@ def build(params: Any, card: dict[str, Any], process: processes.Process | None =
     """The prior of parameters and their card; arguments as in `load_prior`.
 
     A network that was trained on noise levels, "edm", serves any process by itself; the others keep their own, and
-    are asked there (`convert.schedule.Rescheduled`). The card's `given`, such as a label, is passed on. Original.
+    are asked there (`convert.schedule.Rescheduled`). The card's `given`, such as a label, is passed on. A "spectral"
+    network makes a prior over codes of `scalespace.cosines`, under its own process alone. Original.
     """
-    net, trained = architecture(card).clone(**changes), _process(card["process"])
+    net, trained = architecture(card).clone(**changes), build_process(card["process"])
+    if card["parametrisation"]["parametrisation"] == "spectral":
+        return _spectral(params, card, net.apply, trained, process)
     preconditioned = card["parametrisation"]["parametrisation"] == "edm"
+    two_times = card.get("consistency", {}).get("second_time", False)
     denoiser = prior.NetworkDenoiser(
         jax.tree.map(jnp.asarray, params),
         process if process is not None and preconditioned else trained,
-        net.apply,
+        consistency.second_channel(net.apply) if two_times else net.apply,
         **card["parametrisation"],
     )
+    denoiser = consistency.FlowMap(denoiser) if two_times else denoiser
     if "given" in card:
         denoiser = denoiser.given(**{name: jnp.asarray(value, jnp.int32) for name, value in card["given"].items()})
+    forward = process or trained
     if process is not None and not preconditioned:
         denoiser = schedule.Rescheduled(denoiser, process)
-    return prior.Prior(denoiser.process, denoiser, tuple(card["shape"]))
+    return prior.Prior(forward, denoiser, tuple(card["shape"]))
+
+
+def _spectral(
+    params: Any, card: dict[str, Any], apply: Any, trained: processes.Process, process: processes.Process | None
+) -> prior.Prior:
+    if process is not None:
+        names = type(process).__name__, type(trained).__name__
+        raise ValueError("process is {}, but the network serves {} alone; leave the argument out".format(*names))
+    denoiser = spectral.denoiser(jax.tree.map(jnp.asarray, params), trained, apply)
+    if "given" in card:
+        denoiser = denoiser.given(**{name: jnp.asarray(value, jnp.int32) for name, value in card["given"].items()})
+    return spectral.spectral_prior(denoiser)
 
 
 def load_prior(path: str, process: processes.Process | None = None, **changes: Any) -> prior.Prior:
@@ -173,6 +201,18 @@ def load_prior(path: str, process: processes.Process | None = None, **changes: A
       **changes: fields of the network that leave its weights as they are, e.g. `plain_conv=True`, `dtype`, `remat`.
     """
     return build(*restore(path), process, **changes)
+
+
+def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
+    """The upscaler of a checkpoint, rebuilt from its card: `architecture`, `parametrisation`, `scale`.
+
+    Original. `path` as in `restore`; `changes` as in `load_prior`. Raises ValueError for the checkpoint of a prior.
+    """
+    params, card = restore(path)
+    if "scale" not in card:
+        raise ValueError(f"{path} holds a prior, its card names no scale; load it with load_prior")
+    net = architecture(card).clone(**changes)
+    return ctmsr.Upscaler(jax.tree.map(jnp.asarray, params), net.apply, **card["parametrisation"])
 
 
 def probe(shape: tuple[int, ...]) -> Array:

@@ -98,9 +98,15 @@ class Guided:
 
 
 def guided(
-    prior: Prior, measurement: Measurement, rule: Rule, vjps: int = 0, weights: dict | None = None, **options: Any
+    prior: Prior,
+    measurement: Measurement,
+    rule: Rule,
+    vjps: int = 0,
+    calls: int = 0,
+    weights: dict | None = None,
+    **options: Any,
 ) -> Prior:
-    """The prior whose denoiser is `rule`; `vjps` is what one call adds to the prior's own cost. Original."""
-    cost = Cost(prior.cost.nfe, prior.cost.vjps + vjps)
+    """The prior whose denoiser is `rule`; `vjps` and `calls` are what an evaluation adds to its cost. Original."""
     static = tuple(sorted(options.items()))
+    cost = prior.cost.plus(vjps, calls)
     return prior.replace(denoise=Guided(prior, measurement, weights or {}, rule, static, cost))

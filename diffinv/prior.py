@@ -33,11 +33,13 @@ class Prior:
       process: the forward process.
       denoise: `(x, t) -> x0`, a callable pytree.
       shape: of one sample; static.
+      law: of x_0, roughly: with `sample(key)`, to start from where a process does not end in noise; or None.
     """
 
     process: Process
     denoise: Denoiser
     shape: tuple[int, ...] = struct.field(pytree_node=False)
+    law: Any = None
 
     def predict(self, x: Array, t: Time) -> Prediction:
         """`Prediction(x0, v)`; `v` is None where the denoiser learns no variance."""
@@ -56,7 +58,11 @@ class Prior:
         return self.replace(denoise=self.denoise.given(**condition))
 
     def start(self, key: Key, t: Time = 1.0) -> Array:
-        """A draw from the noisy end, `N(0, sigma_t^2)`, in the dtype of `t`: exact in the limit `alpha_t -> 0`."""
+        """A draw from the noisy end, in the dtype of `t`: `N(0, sigma_t^2)`, exact in the limit `alpha_t -> 0`, or
+        `alpha_t` times a draw of `law`, and that noise."""
+        if self.law is not None:
+            draw, noise = jax.random.split(key)
+            return self.process.perturb(self.law.sample(draw), t).sample(noise)
         sigma = self.process.sigma(t)
         return sigma * jax.random.normal(key, self.shape, sigma.dtype)
 
@@ -266,9 +272,10 @@ class MixtureDenoiser:
     def __call__(self, x: Array, t: Time) -> Array:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
-        r = self.responsibilities(x, t)
+        logits = self._log_joint(x, t)
+        r = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits)))  # normalised below: once a sample, not once a mean
         pull = jnp.tensordot(r * (1 - alpha * gain), self.means, 1, precision="highest")
-        return pull + jnp.sum(r * gain) * x
+        return (pull + jnp.dot(r, gain, precision="highest") * x) / jnp.sum(r)
 
     def log_prob(self, x: Array, t: Time = 0.0) -> Array:
         """`log p_t(x)` in nats; at t = 0 it needs variances above 0."""
@@ -299,3 +306,68 @@ def finite(process: Process, data: Array) -> Prior:
     Original; the memorising denoiser that a network must not become.
     """
     return mixture(process, data, jnp.ones(len(data), data.dtype), jnp.zeros(len(data), data.dtype))
+
+
+@struct.dataclass
+class FullMixtureDenoiser:
+    r"""Exact for `x_0 ~ sum_k w_k N(m_k, C_k)`, each `C_k = B_k diag(v_k) B_k^T` on the flattened sample:
+
+        E[x_0 | x_t] = sum_k r_k [m_k + B_k diag(g_k) B_k^T (x_t - alpha m_k)],   g = alpha v / (alpha^2 v + sigma^2),
+
+    r the responsibilities. For isotropic processes.
+
+    Attributes:
+      means: (K, *shape); log_weights: (K,), normalised.
+      variances: (K, n), units of the data squared; bases: (K, n, n), eigenvectors in the columns.
+    """
+
+    process: Process
+    means: Array
+    log_weights: Array
+    variances: Array
+    bases: Array
+
+    def _coordinates(self, x: Array, scale: Array) -> Array:
+        """`B_k^T (x - scale m_k)`, (K, n): all `B_k^T x` as one matrix product, which vmap keeps one."""
+        centres = jnp.einsum("kij,ki->kj", self.bases, self.means.reshape(self.variances.shape), precision="highest")
+        rotated = jnp.dot(x.ravel(), jnp.swapaxes(self.bases, 0, 1).reshape(x.size, -1), precision="highest")
+        return rotated.reshape(centres.shape) - scale * centres
+
+    def _log_joint(self, c: Array, spread: Array) -> Array:
+        return self.log_weights - 0.5 * jnp.sum(c**2 / spread + jnp.log(2 * jnp.pi * spread), axis=1)
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        c, spread = self._coordinates(x, alpha), alpha**2 * self.variances + sigma**2
+        r = jax.nn.softmax(self._log_joint(c, spread))
+        pulls = (r[:, None] * alpha * self.variances / spread * c).ravel()
+        pull = jnp.dot(pulls, jnp.swapaxes(self.bases, 1, 2).reshape(pulls.size, x.size), precision="highest")
+        return jnp.tensordot(r, self.means, 1, precision="highest") + pull.reshape(x.shape)
+
+    def log_prob(self, x: Array, t: Time = 0.0) -> Array:
+        """`log p_t(x)` in nats; at t = 0 it needs variances above 0."""
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        spread = alpha**2 * self.variances + sigma**2
+        return jax.nn.logsumexp(self._log_joint(self._coordinates(x, alpha), spread))
+
+    def sample(self, key: Key) -> Array:
+        """One exact draw of x_0."""
+        pick, noise = jax.random.split(key)
+        k = jax.random.categorical(pick, self.log_weights)
+        z = jnp.sqrt(self.variances[k]) * jax.random.normal(noise, self.variances.shape[1:], self.means.dtype)
+        return self.means[k] + jnp.dot(self.bases[k], z, precision="highest").reshape(self.means.shape[1:])
+
+
+def gaussian_mixture(process: Process, means: Array, weights: Array, covariances: Array) -> Prior:
+    """The exact prior of a Gaussian mixture: `means` (K, *shape), `weights` (K,), `covariances` (K, n, n).
+
+    Original. Weights are normalised. Raises ValueError where the counts or the sizes differ.
+    """
+    size = means[0].size
+    if not len(means) == len(weights) == len(covariances) or covariances.shape[1:] != (size, size):
+        given = f"{means.shape}, weights {weights.shape}, covariances {covariances.shape}"
+        raise ValueError(f"means are {given}: give K of each, covariances ({size}, {size})")
+    variances, bases = jnp.linalg.eigh(covariances)
+    log_weights = jax.nn.log_softmax(jnp.log(weights))
+    denoise = FullMixtureDenoiser(process, means, log_weights, jnp.maximum(variances, 0.0), bases)
+    return Prior(process, denoise, means.shape[1:])

@@ -144,7 +144,7 @@ def total_cost(info: Any) -> Cost:
     def total(parts: Iterable[Array | int]) -> Array:
         return sum((jnp.sum(jnp.asarray(part, jnp.int32), dtype=jnp.int32) for part in parts), jnp.int32(0))
 
-    return Cost(total(cost.nfe for cost in costs), total(cost.vjps for cost in costs))
+    return Cost(*(total(cost[i] for cost in costs) for i in range(len(Cost._fields))))
 
 
 def failed_step(info: Any) -> Array:

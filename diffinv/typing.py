@@ -47,14 +47,26 @@ class Gaussian(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one call costs: `nfe` denoiser evaluations and `vjps` pullbacks through the denoiser."""
+    """What a step costs: evaluations of the denoiser, pullbacks through it, and calls of the measurement's operator.
+
+    Attributes:
+      nfe: denoiser evaluations. vjps: pullbacks through the denoiser.
+      calls: applications of the operator in any form, one each: `A x`, `A^H y`, `solve`, `pinv`, `project`, a transform
+        of its spectrum (`V^T x`, `V c`, `U^T y`), and the pullback of any of these. The residual that a step tells is
+        counted; what is done once, before the first step or after the last, is not.
+    """
 
     nfe: int | Array = 1
     vjps: int | Array = 0
+    calls: int | Array = 0
 
     def times(self, n: int | Array) -> Cost:
-        """The cost of `n` such calls, as int32 arrays."""
-        return Cost(jnp.int32(self.nfe) * jnp.int32(n), jnp.int32(self.vjps) * jnp.int32(n))
+        """The cost of `n` such steps, as int32 arrays."""
+        return Cost(*(jnp.int32(count) * jnp.int32(n) for count in self))
+
+    def plus(self, vjps: int | Array = 0, calls: int | Array = 0) -> Cost:
+        """The cost with more pullbacks and more calls of the operator."""
+        return Cost(self.nfe, self.vjps + vjps, self.calls + calls)
 
 
 class StepInfo(NamedTuple):

@@ -46,7 +46,8 @@ def floor(problem: Problem, rows: np.ndarray, config) -> dict:
     """What exact samples score."""
     return {
         "method": "exact samples", "claim": "floor", "knob": "", "value": None, "diverged": 0.0, "nfe": 0, "vjps": 0,
-        "compile_s": 0.0, "run_s": 0.0, "residual": residuals(problem, problem.other[rows], rows), "tuning": [],
+        "calls": 0, "compile_s": 0.0, "run_s": 0.0, "tuning": [],
+        "residual": residuals(problem, problem.other[rows], rows),
         **summary(problem.other[rows], rows, problem, config),
     }  # fmt: skip
 

@@ -19,8 +19,9 @@ NOTES = (
     "method's samples and as many exact ones; the row 'exact samples' is the floor of the same counts. Mean error in "
     "posterior deviations, covariance error in Frobenius norm. A calibrated method's 50 % intervals cover the truth in "
     "50 % of the coordinates. Residual / noise is 1 where a sample fits the measurement as well as the noise allows.",
-    "The hyperparameter was chosen by sliced W1 on problems that are not reported. NFE and VJPs are of one sample, all "
-    "particles counted. Claims: exact for Gaussian posteriors; asymptotic in particles or steps; biased otherwise.",
+    "The hyperparameter was chosen by sliced W1 on problems that are not reported. NFE, VJPs and calls are of one "
+    "sample, all particles counted: evaluations of the denoiser, pullbacks through it, and uses of the operator in any "
+    "form. Claims: exact for Gaussian posteriors; asymptotic in particles or steps; biased otherwise.",
 )
 MORE = """
 .dot { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; margin-right: .4rem; }
@@ -47,10 +48,10 @@ def _setting(row: Mapping[str, Any]) -> str:
 
 def text(lines: Mapping[str, Any]) -> str:
     """A table for the terminal."""
-    head = ["method", "setting", *COLUMNS.values(), "NFE", "VJPs", "diverged"]
+    head = ["method", "setting", *COLUMNS.values(), "NFE", "VJPs", "calls", "diverged"]
     rows = [
         [row["method"], _setting(row), *(_value(row[name]) for name in COLUMNS), str(row["nfe"]), str(row["vjps"]),
-         f"{100 * row['diverged']:.1f} %"]
+         str(row["calls"]), f"{100 * row['diverged']:.1f} %"]
         for row in _ordered(lines)
     ]  # fmt: skip
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
@@ -73,7 +74,8 @@ def histogram(counts: list[int]) -> str:
 
 def table(lines: Mapping[str, Any]) -> str:
     """The rows of one problem."""
-    head = ["method", "chosen", *COLUMNS.values(), "ranks", "NFE", "VJPs", "diverged", "compile / s", "run / s"]
+    cost = ["NFE", "VJPs", "calls", "diverged", "compile / s", "run / s"]
+    head = ["method", "chosen", *COLUMNS.values(), "ranks", *cost]
     body = []
     for row in _ordered(lines):
         dot = f'<span class="dot" style="background:{CLAIMS[row["claim"]]}"></span>'
@@ -83,7 +85,7 @@ def table(lines: Mapping[str, Any]) -> str:
             f"<th>{dot}{html.escape(row['method'])}</th>",
             f'<td title="sliced W1 when tuning: {tried}">{_setting(row)}</td>',
             *(f'<td class="n">{_value(row[name])}</td>' for name in COLUMNS), f"<td>{histogram(row['ranks'])}</td>",
-            f'<td class="n">{row["nfe"]}</td>', f'<td class="n">{row["vjps"]}</td>',
+            *(f'<td class="n">{row[what]}</td>' for what in ("nfe", "vjps", "calls")),
             f'<td class="n{" flagged" if row["diverged"] else ""}">{100 * row["diverged"]:.1f} %</td>',
             f'<td class="n">{row["compile_s"]:.1f}</td>', f'<td class="n">{row["run_s"]:.1f}</td>',
         ]  # fmt: skip

@@ -15,7 +15,9 @@ import numpy as np
 
 import diffinv as di
 from diffinv import operators
+from diffinv.prior import gaussian_mixture
 from diffinv.process import Process
+from experiments.lab_levy import LaplaceDenoiser, gibbs
 
 
 class Problem(NamedTuple):
@@ -36,6 +38,14 @@ class Problem(NamedTuple):
     mean: np.ndarray
     covariance: np.ndarray
     mixture: bool
+
+
+def settings(config, which: str):
+    """The configuration of one problem: `config.reduced[which]` in place of the common numbers and methods."""
+    own = config.copy_and_resolve_references().unlock()
+    own.update(config.reduced.get(which, {}))
+    own.methods = config.methods or own.methods
+    return own
 
 
 class Law(NamedTuple):
@@ -131,6 +141,43 @@ def mixture8(rng, rows: int, draws: int, process: Process) -> Problem:
     return _problem(rng, law, prior, systems, draws)
 
 
+BIPSDA_SEEN = (0, 1, 2, 4, 5, 6, 7, 9)
+
+
+def bipsda_law(rng: np.random.Generator, dim: int = 10) -> Law:
+    """BIPSDA's mixture: unit covariance at -5, a diagonal one at 0 and a rotated one at 5, weights 0.4, 0.3, 0.3."""
+    q, spread = np.linalg.qr(rng.standard_normal((dim, dim)))[0], np.linspace(1, 2, dim)
+    means = np.array([-5.0, 0.0, 5.0])[:, None] * np.ones(dim)
+    return Law(np.array([0.4, 0.3, 0.3]), means, np.stack([np.eye(dim), np.diag(spread), (q * spread) @ q.T]))
+
+
+def mixture_prior(process: Process, law: Law) -> di.Prior:
+    """The exact prior of a law."""
+    return gaussian_mixture(process, *(jnp.asarray(part) for part in (law.means, law.weights, law.covariances)))
+
+
+def bipsda(rng, rows: int, draws: int, process: Process) -> Problem:
+    """BIPSDA's 3 components with full covariances in 10 dimensions, 8 of them seen, noise 5 (its high noise)."""
+    law, A = bipsda_law(rng), np.eye(10)[list(BIPSDA_SEEN)]
+    return _problem(rng, law, mixture_prior(process, law), [(_dense(A), A, 5.0)] * rows, draws)
+
+
+def levy(rng, rows: int, draws: int, process: Process, length: int = 32, seen: int = 8) -> Problem:
+    """A Levy process of length 32 with Laplace increments, seen at 8 random places, noise 0.3; in the increments."""
+    places = np.sort(np.stack([rng.permutation(length)[:seen] for _ in range(rows)]))
+    A = np.tri(length)[places]
+    truth = rng.laplace(size=(rows, length))
+    y = (A @ truth[..., None])[..., 0] + 0.3 * rng.standard_normal((rows, seen))
+    keep, thin = -(-draws // 16), 20
+    chains = gibbs(rng, A, y, 0.3, 1.0, 32, keep, thin)
+    exact, other = (part[:, :, ::thin].reshape(rows, -1, length)[:, :draws] for part in np.split(chains, 2, axis=1))
+    chains = chains.reshape(rows, -1, length)
+    covariance = np.stack([np.cov(row.T) for row in chains])
+    found = [di.Measurement(_dense(A[i]), jnp.asarray(y[i]), di.GaussianNoise(jnp.asarray(0.3))) for i in range(rows)]
+    prior = di.Prior(process, LaplaceDenoiser(process, 1.0), (length,))
+    return Problem(prior, _stack(found), truth, exact, other, chains.mean(1), covariance, mixture=False)
+
+
 def field(rng, rows: int, draws: int, process: Process, side: int = 16) -> Problem:
     """A Gaussian field of `side` x `side` pixels, DCT spectrum 1 / (1 + |k|^2 / 2), behind a box; noise 0.1."""
     k = np.arange(side)
@@ -148,4 +195,6 @@ def field(rng, rows: int, draws: int, process: Process, side: int = 16) -> Probl
     return _problem(rng, law, prior, systems, draws, diagonal=True)
 
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {"gaussian8": gaussian8, "mixture8": mixture8, "field": field}
+PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "gaussian8": gaussian8, "mixture8": mixture8, "bipsda": bipsda, "levy": levy, "field": field,
+}  # fmt: skip

@@ -185,6 +185,7 @@ class Bench:
                 "floor": float(self.floors[chosen[i]]),
                 "nfe": int(cost.nfe[i]),
                 "vjps": int(cost.vjps[i]),
+                "calls": int(cost.calls[i]),
                 "seconds": outcome.seconds,
                 "compile_seconds": outcome.compiling,
                 "first_bad_step": int(failed[i]),

@@ -29,7 +29,7 @@ from diffinv.process import Process
 from diffinv.report import ledger
 from diffinv.scalespace import grey, laws, truth
 from diffinv.typing import Array
-from experiments import pictures, scalespace_page
+from experiments import pictures, scalespace_page, scalespace_reverse
 
 CONFIG = runtime.config_flag(
     str(runtime.ROOT / "configs" / "scalespace.py"), "a configuration; FILE:smoke for a quick run"
@@ -259,6 +259,13 @@ def main() -> None:
             f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )
+    for side in [name.strip() for name in config.reverse.split(",") if name.strip()]:
+        known = scalespace_reverse.SIDES
+        title, measure = known[runtime.choose("config.reverse", side, list(known))]
+        start, rows = time.perf_counter(), measure(config)
+        sections.append((title, [scalespace_page.findings(rows)]))
+        results[f"reverse, {side}"] = [row._asdict() for row in rows]
+        print(f"{title}: {len(rows)} findings, {time.perf_counter() - start:.0f} s", flush=True)
     command = f"python -m experiments.scalespace {shlex.join(sys.argv[1:])}".strip()
     reasons = [f"{name.replace('_', ' ')}: {text}" for name, text in truth.REASONS.items()]
     off = [f"Off the truth table: {', '.join(map(str, case))}." for case in wrong] or [

@@ -54,6 +54,15 @@ def verdicts(reports: Mapping[str, PropertyReport]) -> str:
     return f'<div class="wide">{table}</div>'
 
 
+def findings(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    """The reverse side: what was measured, its value, what it is held against, the verdict."""
+    head = "".join(f"<th>{name}</th>" for name in ("", "measured", "against", "verdict"))
+    cells = lambda row: "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+    body = "".join(f"<tr><th>{html.escape(row[0])}</th>{cells(row)}</tr>" for row in rows)
+    table = f'<table class="means verdicts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide">{table}</div>'
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """About four round numbers between two."""
     raw = (high - low) / 4

@@ -30,13 +30,19 @@ def augmented(config, key, batch):
 class Denoising:
     """EDM's loss on pictures, with or without labels."""
 
-    contextual, refresh = False, 0
+    contextual, refresh, rates = False, 0, []
+
+    @staticmethod
+    def source(config, split: str, folder: str) -> data.Source:
+        """The pictures of one split; `folder` is where prepared data are kept."""
+        return data.source(config.data, config.size, split, folder, config.channels, config.download)
 
     def __init__(self, config, source: data.Source):
         if config.classes and config.classes < len(source.classes):
             raise ValueError(f"config.classes is {config.classes}, but the data have {len(source.classes)} labels")
         self.config, self.labels = config, list(source.classes)
         self.process, self.shape = process.EDM(), (config.size, config.size, config.channels)
+        self.process_card = {"name": "EDM", "sigma_max": self.process.sigma_max}
         self.net = network(config)
         self.parametrisation = {"parametrisation": "edm", "sigma_data": config.sigma_data}
         spread = (config.log_sigma_mean, config.log_sigma_std, config.sigma_data)
@@ -88,7 +94,7 @@ class Denoising:
         card = {
             "architecture": fields,
             "parametrisation": self.parametrisation,
-            "process": {"name": "EDM", "sigma_max": self.process.sigma_max},
+            "process": self.process_card,
             "schedule": f"ln sigma ~ N({config.log_sigma_mean}, {config.log_sigma_std}^2), EDM weighting",
         }
         if config.classes:

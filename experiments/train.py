@@ -23,7 +23,7 @@ from absl import flags
 
 from diffinv import data, snapshots
 from diffinv.report.series import Series
-from experiments.training import Run, export, tiled
+from experiments.training import Run, export, task, tiled
 
 CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics and samples")
@@ -33,7 +33,7 @@ EXPORT = flags.DEFINE_string("export", None, "write weights and card of the late
 def sources(config) -> tuple[data.Source, data.Source]:
     """(training, held-out) pictures; prepared by the first process, while the others wait."""
     folder = config.data_folder or str(runtime.cache_folder().parent / "data")
-    make = lambda split: data.source(config.data, config.size, split, folder, config.channels, config.download)
+    make = lambda split: task(config).source(config, split, folder)
     if runtime.first():
         make("train")
     runtime.together("data")
@@ -99,8 +99,9 @@ class Loop:
 
     def best(self) -> tuple[int, dict[str, float]]:
         """The average with the smallest mean held-out loss, and its losses."""
+        averages = self.state.ema[: len(self.config.ema_half_lives)]
         known = [self.losses] if self.evaluated == int(self.state.step) else []
-        losses = known + [self.run.held_out(weights, self.held_out) for weights in self.state.ema[len(known) :]]
+        losses = known + [self.run.held_out(weights, self.held_out) for weights in averages[len(known) :]]
         chosen = int(np.argmin([np.mean(list(each.values())) for each in losses]))
         return chosen, losses[chosen]
 

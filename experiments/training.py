@@ -20,15 +20,16 @@ from experiments import runtime
 
 TASKS = {
     "denoising": "task_denoising.Denoising",
+    "spectral": "task_spectral.Spectral",
     "consistency": "task_consistency.Consistency",
     "super_resolution": "task_super_resolution.SuperResolution",
 }
 
 
-def task(config, source: data.Source):
-    """The task that the configuration names."""
+def task(config) -> type:
+    """The class of the task that the configuration names."""
     module, name = TASKS[runtime.choose("config.task", config.task, list(TASKS))].split(".")
-    return getattr(import_module(f"experiments.{module}"), name)(config, source)
+    return getattr(import_module(f"experiments.{module}"), name)
 
 
 def schedule(config) -> optax.Schedule:
@@ -82,9 +83,10 @@ class Run:
                 f"config.batch is {config.batch}; it must be a multiple of {self.mesh.size} devices x "
                 f"{config.accumulate} (config.accumulate)"
             )
-        self.task = task(config, source)
+        self.task = task(config)(config, source)
         self.start = starting_weights(config.start, jax.eval_shape(self.task.init, self.key))
         rates = [train.half_life(examples, config.batch) for examples in config.ema_half_lives]
+        rates += self.task.rates  # those that the loss needs; the others are to choose from
         options = {"contextual": self.task.contextual, "refresh": self.task.refresh}
         self.trainer = train.trainer(self.task.loss, optimizer(config), rates, config.accumulate, **options)
         self.placed = sharding.fsdp(self.mesh, jax.eval_shape(self._init, self.start))

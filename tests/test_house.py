@@ -16,8 +16,8 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing"],
-    ["process", "times", "linalg", "sharding", "resample", "descent"],
-    ["prior", "operators", "nn"],
+    ["process", "times", "linalg", "sharding", "resample", "descent", "tiles"],
+    ["prior", "operators", "nn", "degrade"],
     ["sample", "charts", "measure", "inputs"],
     ["samplers", "guided"],
     ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],

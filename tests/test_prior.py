@@ -11,7 +11,16 @@ from scipy.stats import multivariate_normal
 
 from diffinv import process
 from diffinv.linalg import dct
-from diffinv.prior import GaussianDenoiser, NetworkDenoiser, Prior, finite, gaussian, gaussian_field, mixture
+from diffinv.prior import (
+    GaussianDenoiser,
+    NetworkDenoiser,
+    Prior,
+    finite,
+    gaussian,
+    gaussian_field,
+    gaussian_mixture,
+    mixture,
+)
 
 SHAPE, SIZE = (2, 3, 1), 6
 TIMES = (1.0, 0.6, 0.02)
@@ -60,6 +69,41 @@ def test_mixture_denoiser_is_the_conditional_mean(name, rng):
         exact = sum(w * law.mean for w, law in zip(w, laws, strict=True))
         assert_allclose(prior.denoise(x.reshape(SHAPE), t).ravel(), exact, rtol=1e-8, atol=1e-8)
         assert_allclose(prior.denoise.responsibilities(x.reshape(SHAPE), t), w, rtol=1e-7, atol=1e-12)
+
+
+def a_full_mixture(process, rng):
+    """(prior, means, weights, covariances) of three components."""
+    means, weights, _ = mixture_law(rng)
+    covariances = np.stack([oracle.random_covariance(rng, SIZE, 0.1, 1.0 + k) for k in range(3)])
+    parts = jnp.asarray(means).reshape(-1, *SHAPE), jnp.asarray(4 * weights), jnp.asarray(covariances)
+    return gaussian_mixture(process, *parts), means, weights, covariances
+
+
+@pytest.mark.parametrize("name", ["vp", "flow"])
+def test_full_mixture_denoiser_is_the_conditional_mean_and_has_the_density(name, rng):
+    prior, means, weights, covariances = a_full_mixture(PROCESSES[name], rng)
+    for t in TIMES:
+        alpha, sigma = float(prior.process.alpha(t)), float(prior.process.sigma(t))
+        x = alpha * means[1] + sigma * rng.standard_normal(SIZE)
+        joint = [
+            w * multivariate_normal.pdf(x, alpha * m, alpha**2 * C + sigma**2 * np.eye(SIZE))
+            for w, m, C in zip(weights, means, covariances, strict=True)
+        ]
+        laws = [oracle.gaussian_posterior(m, C, alpha * np.eye(SIZE), x, sigma) for m, C in zip(means, covariances)]
+        exact = sum(share * law.mean for share, law in zip(joint, laws, strict=True)) / sum(joint)
+        x = jnp.asarray(x).reshape(SHAPE)
+        assert_allclose(prior.denoise(x, t).ravel(), exact, rtol=1e-9, atol=1e-9)
+        assert_allclose(prior.denoise.log_prob(x, t), np.log(sum(joint)), rtol=1e-10)
+
+
+def test_full_mixture_of_round_components_is_the_round_one(rng):
+    means, weights, variances = mixture_law(rng)
+    round_one = a_mixture(process.VP(), means, weights, variances)
+    covariances = jnp.asarray(variances[:, None, None] * np.eye(SIZE))
+    full = gaussian_mixture(process.VP(), round_one.denoise.means, jnp.asarray(weights), covariances)
+    x = jnp.asarray(rng.standard_normal(SHAPE))
+    for t in TIMES:
+        assert_allclose(full.denoise(x, t), round_one.denoise(x, t), rtol=1e-9, atol=1e-12)
 
 
 def log_normal(x, mean, covariance):
@@ -197,6 +241,15 @@ def test_samples_have_the_mixture_law(rng, key):
     assert np.all(np.abs(products.mean(0) - spread) < 4.5 * products.std(0) / np.sqrt(4000))
 
 
+def test_samples_have_the_law_of_the_full_mixture(rng, key):
+    prior, means, weights, covariances = a_full_mixture(process.VP(), rng)
+    mean = weights @ means
+    inside = np.einsum("k,kij->ij", weights, covariances)
+    covariance = inside + np.einsum("k,ki,kj->ij", weights, means - mean, means - mean)
+    samples = np.asarray(draws(prior, key, 40_000))
+    assert max(oracle.moment_errors(samples, oracle.Law(mean, covariance))) < 5
+
+
 def test_samples_of_finite_data_are_its_members(rng, key):
     data = rng.standard_normal((3, *SHAPE))
     x = draws(finite(process.VP(), jnp.asarray(data)), key, 300)
@@ -259,5 +312,7 @@ def test_mistakes_are_named():
         gaussian(vp, mean, jnp.eye(5))
     with pytest.raises(ValueError, match="2 means, 3 weights and 2 variances: give K of each"):
         mixture(vp, jnp.zeros((2, 3)), jnp.ones(3), jnp.ones(2))
+    with pytest.raises(ValueError, match=r"give K of each, covariances \(3, 3\)"):
+        gaussian_mixture(vp, jnp.zeros((2, 3)), jnp.ones(2), jnp.ones((2, 4, 4)))
     with pytest.raises(TypeError, match="GaussianDenoiser takes no condition; use a NetworkDenoiser"):
         gaussian(vp, mean, jnp.eye(6)).given(label=1)

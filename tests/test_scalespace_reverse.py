@@ -45,6 +45,15 @@ def test_information_identities_on_a_few_points():
     assert worse.excess > 0.1
 
 
+def test_the_mmse_gives_the_differential_entropy_of_a_gaussian():
+    variance = jnp.array([0.1, 1.0, 4.0])
+    levels = jnp.geomspace(1e-6, 1e6, 600)
+    errors = jnp.sum(variance[None] / (1 + variance[None] * levels[:, None]), 1)
+    found = reverse.differential_entropy(levels, errors, 3)
+    assert_allclose(found, 0.5 * jnp.sum(jnp.log(2 * np.pi * np.e * variance)), atol=2e-4)
+    assert reverse.differential_entropy(levels, 1.1 * errors, 3) > found
+
+
 @pytest.mark.slow
 def test_any_denoiser_is_measured_as_the_finite_one():
     data = jnp.asarray(np.random.default_rng(0).standard_normal((40, 3)))

@@ -2,6 +2,7 @@
 
 from diffinv.data.builders import Source, prepare, resident, source
 from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, read, shrink, to_pixels, to_unit
+from diffinv.data.patches import patches
 from diffinv.data.pipeline import augment, batches, order
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "catalogue",
     "decode",
     "order",
+    "patches",
     "prepare",
     "read",
     "resident",

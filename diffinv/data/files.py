@@ -62,7 +62,9 @@ def _pillow() -> Any:
 
 
 def _opaque(image: Any, mode: str) -> Any:
-    """Without transparency: laid on white."""
+    """Without transparency: laid on white. 16 bits of grey are scaled to 8, which Pillow would clip."""
+    if image.mode.startswith("I;16"):
+        image = _pillow().fromarray(np.round(np.asarray(image, np.float64) / 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = _pillow().alpha_composite(_pillow().new("RGBA", image.size, "white"), image)

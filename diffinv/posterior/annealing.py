@@ -16,7 +16,7 @@ from diffinv.prior import Prior
 from diffinv.sample import markov
 from diffinv.samplers import euler
 from diffinv.times import from_sigma
-from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
 def _ratio(prior: Prior, t: Time) -> Array:
@@ -127,6 +127,11 @@ def _conjugate(key: Key, measurement: Measurement, x0: Array, r: Array, tau: Arr
     return z + A.adjoint(A.solve(measurement.y + A.project(noise) - clean, variance / r**2))
 
 
+def _chain_calls(chain: str, steps: int) -> int:
+    """Operator calls of one chain: four of `_conjugate`, else two a step (`A` and its pullback, or two energies)."""
+    return 4 if chain == "conjugate" else 2 * steps
+
+
 def daps(
     prior: Prior,
     measurement: Measurement,
@@ -174,9 +179,10 @@ def daps(
         published: 0.01.
       momentum: of "hmc"; dimensionless, in [0, 1).
 
-    Raises ValueError for another force or chain or a concrete tau of 0, TypeError for "conjugate" with an operator that
-    is not linear.
+    Raises ValueError for another force or chain, a concrete tau of 0 or a y that does not fit, TypeError for
+    "conjugate" with an operator that is not linear.
     """
+    require_fit(prior, measurement, "daps")
     forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "hmc", "metropolis", "conjugate")
     if force not in forces:
         raise ValueError(f"force is {force!r}; choose one of {', '.join(forces)}")
@@ -201,7 +207,7 @@ def daps(
             rate = lr * _decayed(_ratio(prior, t), decay, rho)
             walk = {"langevin": _langevin, "hmc": partial(_hmc, momentum=momentum), "metropolis": _metropolis}[chain]
             x0 = walk(chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
-        cost = Cost(prior.cost.nfe * ode_steps, prior.cost.vjps * ode_steps).times(1)
+        cost = prior.cost.times(ode_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
         return process.perturb(x0, s).sample(noise_key), StepInfo(cost, norm(measurement.residual(x0)))
 
     return markov(prior, step)
@@ -270,6 +276,7 @@ def pnpdm(
         else:
             z = _langevin(chain_key, measurement, x, coupling, tau, 0.5, mcmc_steps, lr)
         x = reverse(reverse_key, process.sigma(t) / coupling * z, t)
-        return x, StepInfo(prior.cost.times(reverse_steps), norm(measurement.residual(x)))
+        cost = prior.cost.times(reverse_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
+        return x, StepInfo(cost, norm(measurement.residual(x)))
 
     return markov(prior, step)._replace(init=init)

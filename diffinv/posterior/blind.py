@@ -79,8 +79,7 @@ def blind_dps(
         image = prior.process.transition(pair.image, clean.image, t, s).sample(image_key)
         kernel = kernel_prior.process.transition(pair.kernel, clean.kernel, t, s).sample(kernel_key)
         moved = Pair(image - zeta * gradient.image, kernel - zeta_kernel * gradient.kernel)
-        nfe = prior.cost.nfe + kernel_prior.cost.nfe
-        cost = Cost(nfe, prior.cost.vjps + kernel_prior.cost.vjps + 2).times(1)
-        return moved, BlindInfo(cost, residual, moved.kernel)
+        cost = Cost(*(one + other for one, other in zip(prior.cost, kernel_prior.cost, strict=True)))
+        return moved, BlindInfo(cost.plus(2, 3).times(1), residual, moved.kernel)
 
     return Sampler(init, step, lambda key, pair: pair.image)

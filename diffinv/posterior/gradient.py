@@ -12,7 +12,7 @@ from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prior
 from diffinv.sample import markov
 from diffinv.samplers import learned_range
-from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
 def dps(
@@ -46,8 +46,9 @@ def dps(
       clip: clamp x0 to [-1, 1] inside the graph, as their code does (gradient 0 where it clips); static.
       eta: 1 is ancestral; below it, and without a learned variance, DDIM's.
 
-    Raises ValueError for another convention.
+    Raises ValueError for another convention, or a y that does not fit.
     """
+    require_fit(prior, measurement, "dps")
     value = reward(convention)
 
     def loss(x: Array, t: Time) -> tuple[Array, tuple[Array, Array | None]]:
@@ -60,7 +61,7 @@ def dps(
         mean, std = _ancestral(prior, x, t, s, x0, v, eta)
         x_s = mean + std * jax.random.normal(key, x.shape, x.dtype) - zeta * gradient
         residual = distance if convention == "norm" else None
-        return x_s, StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), residual)
+        return x_s, StepInfo(prior.cost.plus(1, 2).times(1), residual)
 
     return markov(prior, step)
 
@@ -104,8 +105,7 @@ def mcg(
         moved = process.transition(x, x0, t, s, eta).sample(step_key) - zeta * gradient
         z = jax.random.normal(noise_key, x.shape, x.dtype)
         x_s = moved + A.pinv(process.alpha(s) * measurement.y + process.sigma(s) * A(z) - A(moved))
-        cost = Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1)
-        return x_s, StepInfo(cost, norm(measurement.residual(x0)))
+        return x_s, StepInfo(prior.cost.plus(1, 6).times(1), norm(measurement.residual(x0)))
 
     return markov(prior, step)
 
@@ -151,7 +151,7 @@ def pgdm(
         (g,) = pullback(A.adjoint(A.solve(residual, damping)))
         c = weight * alpha * (process.alpha(s) if form == "code" else 1.0)
         x_s = process.transition(x, x0, t, s, eta).sample(key) + c * g
-        return x_s, StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), norm(residual))
+        return x_s, StepInfo(prior.cost.plus(1, 3).times(1), norm(residual))
 
     return markov(prior, step)._replace(init=init)
 
@@ -200,6 +200,6 @@ def lgd(
         e = jax.random.normal(guess_key, (draws, *x.shape), x.dtype)
         (_, x0), gradient = jax.value_and_grad(loss, has_aux=True)(x, t, e)
         x_s = process.transition(x, x0, t, s, eta).sample(step_key) - scale * gradient
-        return x_s, StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), norm(measurement.residual(x0)))
+        return x_s, StepInfo(prior.cost.plus(1, 2 * draws + 1).times(1), norm(measurement.residual(x0)))
 
     return markov(prior, step)

@@ -9,17 +9,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.guided import guided, linearise, reward
+from diffinv.inputs import require_choice, require_count, require_fit
 from diffinv.linalg import cg
 from diffinv.measure import Measurement, require_linear
 from diffinv.operators.base import divide
 from diffinv.prior import Prediction, Prior
 from diffinv.typing import Array, Cost, Time
-
-
-def _checked(name: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-    return value
 
 
 def _dps_score(
@@ -44,9 +39,12 @@ def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, 
 
     Args:
       rho: dimensionless for "likelihood", else per (squared) unit of y. convention: static.
+
+    Raises ValueError for another convention or a y that does not fit.
     """
+    require_fit(prior, measurement, "dps_score")
     reward(convention)
-    return guided(prior, measurement, _dps_score, vjps=1, weights={"rho": rho}, convention=convention)
+    return guided(prior, measurement, _dps_score, 1, 2, weights={"rho": rho}, convention=convention)
 
 
 def _pigdm(prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str) -> Prediction:
@@ -69,11 +67,12 @@ def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, f
     `alpha J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0)` to x0. In "likelihood" form exact for `x_0 ~ N(m, I)`.
     Differs: the sampler's eps follows the guided x0, where algorithm 1 keeps the network's own.
 
-    For isotropic processes. Raises TypeError for an operator that is not linear, ValueError for another form.
+    For isotropic processes. Raises TypeError for an operator that is not linear, ValueError for another form or a y
+    that does not fit.
     """
-    require_linear(measurement, "pigdm")
-    _checked("form", form, ("likelihood", "adaptive"))
-    return guided(prior, measurement, _pigdm, vjps=1, weights={"weight": weight}, form=form)
+    require_fit(prior, measurement, "pigdm")
+    require_linear(measurement, "pigdm"), require_choice("form", form, ("likelihood", "adaptive"))
+    return guided(prior, measurement, _pigdm, 1, 3, weights={"weight": weight}, form=form)
 
 
 def _mmps(prior: Prior, measurement: Measurement, x: Array, t: Time, iterations: int) -> Prediction:
@@ -93,10 +92,12 @@ def mmps(prior: Prior, measurement: Measurement, iterations: int = 8) -> Prior:
     by `iterations` (static) of conjugate gradients, one pullback each. Exact for Gaussian priors once they converge.
 
     Source: Rozet et al. 2024, arXiv:2405.13712, eq. 18 to 20. Differs: conjugate gradients instead of GMRES, which
-    assumes that the network's J is symmetric. Raises TypeError for an operator that is not linear.
+    assumes that the network's J is symmetric. Raises TypeError for an operator that is not linear, ValueError for
+    iterations under 1 or a y that does not fit.
     """
-    require_linear(measurement, "mmps")
-    return guided(prior, measurement, _mmps, vjps=iterations + 1, iterations=iterations)
+    require_fit(prior, measurement, "mmps")
+    require_linear(measurement, "mmps"), require_count("iterations", iterations)
+    return guided(prior, measurement, _mmps, iterations + 1, 2 * iterations + 2, iterations=iterations)
 
 
 def _realise(y: Array) -> Array:
@@ -139,12 +140,13 @@ def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
     blows up). A measurement that is 0 by construction, as on masked pixels, pulls at nothing, also at `sigma_y = 0`.
 
     Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP, "diag" and "plus" in their code. Raises
-    TypeError for an operator that is not linear, ValueError for another form.
+    TypeError for an operator that is not linear, ValueError for another form or a y that does not fit.
     """
-    require_linear(measurement, "tmpd")
-    exact = _checked("form", form, ("exact", "entries", "diagonal")) != "diagonal"
+    require_fit(prior, measurement, "tmpd")
+    require_linear(measurement, "tmpd"), require_choice("form", form, ("exact", "entries", "diagonal"))
     parts = 2 if jnp.iscomplexobj(measurement.y) else 1
-    return guided(prior, measurement, _tmpd, vjps=1 + (parts * measurement.y.size if exact else 1), form=form)
+    probes = 1 if form == "diagonal" else parts * measurement.y.size
+    return guided(prior, measurement, _tmpd, 1 + probes, 2 + 2 * probes, form=form)
 
 
 @struct.dataclass
@@ -166,8 +168,7 @@ class Extrapolated:
     @property
     def cost(self) -> Cost:
         """Both denoisers'."""
-        strong, weak = self.strong.cost, self.weak.cost
-        return Cost(strong.nfe + weak.nfe, strong.vjps + weak.vjps)
+        return Cost(*(strong + weak for strong, weak in zip(self.strong.cost, self.weak.cost, strict=True)))
 
     def given(self, **condition: Any) -> Extrapolated:
         """The same guidance of both conditional priors."""

@@ -19,7 +19,7 @@ from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prior
 from diffinv.sample import markov
-from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
 def psld(
@@ -56,7 +56,7 @@ def psld(
     def step(key: Key, z: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         gradient, (z0, residual) = jax.grad(loss, has_aux=True)(z, t)
         z_s = process.transition(z, z0, t, s, eta).sample(key) - gradient
-        return z_s, StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), residual)
+        return z_s, StepInfo(prior.cost.plus(1, 4).times(1), residual)
 
     return markov(prior, step)._replace(final=lambda key, z: chart.decode(z))
 
@@ -138,7 +138,7 @@ def resample(
 
         due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & (jnp.asarray(s) > 0)
         z_s = jax.lax.cond(due, again, lambda: moved)
-        info = StepInfo(Cost(prior.cost.nfe, prior.cost.vjps + 1).times(1), residual)
-        return CountedState(z_s, steps + 1), info
+        cost = prior.cost.plus(1, 2).times(1).plus(calls=jnp.where(due, jnp.int32(2 * iterations), jnp.int32(0)))
+        return CountedState(z_s, steps + 1), StepInfo(cost, residual)
 
     return Sampler(init, step, lambda key, state: chart.decode(state.z))

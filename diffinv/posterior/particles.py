@@ -52,7 +52,7 @@ def _even(particles: int) -> Array:
 def _info(cost: Cost, measurement: Measurement, x0: Array, log_weights: Array) -> ParticleInfo:
     residuals = jax.vmap(lambda x0: norm(measurement.residual(x0)))(x0)
     weights = jnp.exp(normalised(log_weights)).astype(residuals.dtype)
-    total = cost.times(len(x0))
+    total = cost.plus(calls=1).times(len(x0))
     return ParticleInfo(total, jnp.sum(weights * residuals), effective_size(log_weights))
 
 
@@ -153,7 +153,7 @@ def mcgdiff(
         deviation = jnp.sqrt(jnp.where(seen, gain * v_s, var))
         z = jax.random.normal(noise_key, mean.shape, mean.dtype)
         moved = mean + gain[None] * (o_s[None] - mean) + deviation[None] * z
-        return Particles(synthesise(moved), even), _info(prior.cost, measurement, x0, log_weights)
+        return Particles(synthesise(moved), even), _info(prior.cost.plus(calls=3), measurement, x0, log_weights)
 
     return Sampler(init, step, lambda key, state: _draw(key, state.log_weights, state.x))
 
@@ -205,10 +205,12 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         log_weights = -0.5 * _total(jnp.where(singular[None] > 0, divide(gap**2, spread[None]), 0.0))
         even, (mean, gap) = resampled(pick_key, log_weights, (mean, gap))
         gain = divide(singular * var, spread)
-        deviation = jnp.sqrt(var * (1 - gain * singular))
+        kept = divide(blur * jnp.ones_like(spread), spread)  # 1 - gain singular, which would cancel
+        deviation = jnp.sqrt(var * jnp.where(singular > 0, kept, 1.0))
         fresh = jax.random.normal(noise_key, mean.shape, mean.dtype)
         moved = jax.vmap(basis.synthesise)(mean + gain[None] * gap + deviation[None] * fresh)
-        return FilteringState(Particles(moved, even), y), _info(prior.cost, measurement, x0, log_weights)
+        info = _info(prior.cost.plus(calls=2), measurement, x0, log_weights)
+        return FilteringState(Particles(moved, even), y), info
 
     return Sampler(init, step, lambda key, state: _draw(key, *state.particles[::-1]))
 
@@ -292,7 +294,7 @@ def tds(
         mean, std, pull = ahead
         return mean + std * (pull + z), 0.5 * inner(z, z) - 0.5 * inner(z + pull, z + pull)
 
-    cost = Cost(prior.cost.nfe, prior.cost.vjps + 1)
+    cost = prior.cost.plus(1, 4 if isinstance(A, ClosedForm) else 2)
     return _twisted(prior, measurement, particles, threshold, cost, look, move)
 
 
@@ -355,5 +357,5 @@ def ddsmc(
         ratio = 0.5 * jnp.sum(z**2 - moved**2 / wide + jnp.log(narrow / wide))
         return basis.synthesise(mean + moved), ratio
 
-    cost = Cost(prior.cost.nfe * ode_steps, prior.cost.vjps * ode_steps)
+    cost = Cost(*(ode_steps * count for count in prior.cost)).plus(calls=3)
     return _twisted(prior, measurement, particles, threshold, cost, look, move)

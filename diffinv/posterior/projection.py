@@ -27,10 +27,12 @@ def ddnm(prior: Prior, measurement: Measurement) -> Prior:
     """Replaces the range of x0 by the measurement: `x0' = x0 + A^+ (y - A x0)`; use it under `ddim(eta=0.85)`.
 
     Source: Wang et al. 2023, arXiv:2212.00490, eq. 13 and algorithm 1. It is the noiseless form: noise in y goes into
-    x0 as it is, amplified by `A^+`. Raises TypeError for an operator that is not linear.
+    x0 as it is, amplified by `A^+`. Raises TypeError for an operator that is not linear, ValueError for a y that does
+    not fit.
     """
+    require_fit(prior, measurement, "ddnm")
     require_linear(measurement, "ddnm")
-    return guided(prior, measurement, _ddnm)
+    return guided(prior, measurement, _ddnm, calls=2)
 
 
 def travel(times: Array, length: int = 10, repeat: int = 10) -> Array:
@@ -110,7 +112,8 @@ def ddrm(
         clear = alpha * ((1 - eta_b) * x0 + eta_b * y_bar) + left * z
         is_clear = sigma >= alpha * width if ties == "paper" else sigma > alpha * width
         code = jnp.where(live & is_clear, clear, jnp.where(live & (sigma < alpha * width), noisy, unseen))
-        return spectrum.synthesise(code), StepInfo(prior.cost.times(1), norm(measurement.residual(denoised)))
+        info = StepInfo(prior.cost.plus(calls=4).times(1), norm(measurement.residual(denoised)))
+        return spectrum.synthesise(code), info
 
     return markov(prior, step)._replace(init=init)
 
@@ -153,9 +156,9 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
         return a * (x0 + share * A.pinv(measurement.residual(x0))) + gamma * mix(z, eps)
 
     spectrum = require_spectrum(measurement, "ddnm_plus with form='svd'") if form == "svd" else None
+    seen = spectrum.observe(measurement.y) if form == "svd" else measurement.y
 
     def svd(x0: Array, eps: Array, z: Array, a: Array, sigma: Array) -> Array:
-        seen = spectrum.observe(measurement.y)
         s = spectrum.s.astype(seen.dtype)
         x0, eps, z, width = *map(spectrum.analyse, (x0, eps, z)), a * divide(jnp.ones_like(s) * noise, s)
         clear = sigma >= width
@@ -177,7 +180,8 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
             return TravelState(guide(x0, process.noise(state.x, x0, t), z, process.alpha(s), process.sigma(s)), x0)
 
         state = jax.lax.cond(s > t, lambda old: old._replace(x=process.perturb(old.x0, s).at(z)), down, state)
-        return state, StepInfo(prior.cost.times(jnp.where(s > t, 0, 1)), norm(measurement.residual(state.x0)))
+        cost = prior.cost.plus(calls=4 if form == "svd" else 2).times(jnp.where(s > t, 0, 1)).plus(calls=1)
+        return state, StepInfo(cost, norm(measurement.residual(state.x0)))
 
     return Sampler(init, step, lambda key, state: state.x)
 
@@ -204,6 +208,7 @@ def repaint(prior: Prior, measurement: Measurement, eta: Array | float = 1.0) ->
             return x + A.pinv(process.alpha(s) * measurement.y + process.sigma(s) * A(z) - A(x))
 
         x = jax.lax.cond(s > t, lambda x: process.forward(x, t, s).at(z), down, x)
-        return x, StepInfo(prior.cost.times(jnp.where(s > t, 0, 1)), norm(measurement.residual(x)))
+        cost = prior.cost.plus(calls=3).times(jnp.where(s > t, 0, 1)).plus(calls=1)
+        return x, StepInfo(cost, norm(measurement.residual(x)))
 
     return markov(prior, step)

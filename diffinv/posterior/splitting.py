@@ -14,7 +14,7 @@ from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prior
 from diffinv.sample import markov
 from diffinv.samplers import euler
-from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
 def _misfit(measurement: Measurement, x: Array) -> Array:
@@ -62,7 +62,8 @@ def diffpir(
         z = jax.random.normal(key, x.shape, x.dtype)
         noise = jnp.sqrt(1 - zeta) * process.noise(x, x0, t) + jnp.sqrt(zeta) * z
         x_s = process.alpha(s) * x0 + process.sigma(s) * noise
-        return x_s, StepInfo(prior.cost.times(1), norm(measurement.residual(x0)))
+        cost = prior.cost.plus(calls=4 if prox == "closed" else 3).times(1)
+        return x_s, StepInfo(cost, norm(measurement.residual(x0)))
 
     return markov(prior, step)
 
@@ -109,8 +110,8 @@ def sitcom(
 
         (v, _), _ = jax.lax.scan(descend, (x, optimizer.init(x)), None, iterations)
         x0 = prior.denoise(v, t)
-        cost = Cost((iterations + 1) * prior.cost.nfe, (iterations + 1) * prior.cost.vjps + iterations)
-        return process.perturb(x0, s).sample(key), StepInfo(cost.times(1), norm(measurement.residual(x0)))
+        cost = prior.cost.times(iterations + 1).plus(iterations, 2 * iterations + 1)
+        return process.perturb(x0, s).sample(key), StepInfo(cost, norm(measurement.residual(x0)))
 
     return markov(prior, step)
 
@@ -165,6 +166,7 @@ def dcdp(
         levels = jnp.asarray(t) * (1 - jnp.arange(purify_steps + 1, dtype=x.dtype) / purify_steps)
         down = lambda x, now: (flow(key, x, *now)[0], None)
         x = jax.lax.scan(down, x, (levels[:-1], levels[1:]))[0]
-        return x, StepInfo(prior.cost.times(purify_steps), norm(measurement.residual(x)))
+        cost = prior.cost.times(purify_steps).plus(calls=2 * iterations + 1)
+        return x, StepInfo(cost, norm(measurement.residual(x)))
 
     return markov(prior, step)._replace(init=lambda key, t, x: _clean(prior, key, t, x))

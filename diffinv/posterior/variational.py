@@ -17,7 +17,7 @@ from diffinv.measure import Measurement
 from diffinv.operators.base import LinearOperator
 from diffinv.prior import Prior
 from diffinv.sample import markov
-from diffinv.typing import Array, Cost, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 WEIGHTS: dict[str, Callable[[Array], Array]] = {
     "linear": jnp.ones_like,
@@ -85,7 +85,7 @@ def reddiff(
         pull = lam * WEIGHTS[weight](ratio) * (mean - x0) / (1 if form == "sum" else mean.size)
         updates, memory = optimizer.update(jax.grad(misfit)(mean) + pull, state.optimizer)
         mean = mean + updates
-        return ReddiffState(mean, memory), StepInfo(prior.cost.times(1), norm(measurement.residual(mean)))
+        return ReddiffState(mean, memory), StepInfo(prior.cost.plus(calls=3).times(1), norm(measurement.residual(mean)))
 
     return Sampler(init, step, lambda key, state: state.mean)
 
@@ -150,9 +150,8 @@ def mgps(
         last = jnp.asarray(s) <= 0
         x_s = bridge(bridge_key, x, middle, t, jnp.where(last, 0.5 * (low + t), s), low)
         x_s = jax.lax.cond(last, lambda: prior.denoise(middle, low), lambda: x_s)
-        calls = jnp.where(last, iterations + 2, iterations + 1)
-        cost = Cost(prior.cost.nfe, prior.cost.vjps).times(calls)
-        cost = cost._replace(vjps=cost.vjps + jnp.int32(iterations))
+        evaluations = jnp.where(last, iterations + 2, iterations + 1)
+        cost = prior.cost.times(evaluations).plus(iterations, 2 * iterations + 1)
         return x_s, StepInfo(cost, norm(measurement.residual(x_s)))
 
     return markov(prior, step)

@@ -64,8 +64,8 @@ def reguidance(
         proposal = propose(propose_key, measurement, x)
         latent = invert(prior, proposal.x, inversion, integrator)
         refinement = refine(refine_key, measurement, latent)
-        calls = (len(inversion) - 1) * (2 if integrator is heun else 1)
-        info = ReguidanceInfo(proposal.x, latent, proposal.info, refinement.info, prior.cost.times(calls))
+        evaluations = (len(inversion) - 1) * (2 if integrator is heun else 1)
+        info = ReguidanceInfo(proposal.x, latent, proposal.info, refinement.info, prior.cost.times(evaluations))
         return Solution(refinement.x, info)
 
     return solver
@@ -132,8 +132,8 @@ class Account(NamedTuple):
     """What every solver owes to tell, whatever its own info is.
 
     Attributes:
-      cost: the denoiser's evaluations and pullbacks, over steps, stages, draws and particles. A count beyond 2^31
-        wraps.
+      cost: the denoiser's evaluations and pullbacks and the operator's calls, over steps, stages, draws and particles.
+        A count beyond 2^31 wraps.
       residual: `|y - A x|` of the sample; finite: whether all of the sample is.
       failed_step: the first step at which a guarded solver was frozen, within its stage; -1 where none was.
       diverged: True where the sample is not finite, was frozen, or fits the measurement `limit` times worse than 0.

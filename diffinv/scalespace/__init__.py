@@ -3,16 +3,23 @@
 from diffinv.scalespace.axioms import Property, PropertyReport, chapman_kolmogorov, properties
 from diffinv.scalespace.divergences import PHI, phi_divergence
 from diffinv.scalespace.relay import Relay, basis, block_dct, relay
+from diffinv.scalespace.spectral import SpectralDenoiser, cosines, field, spectral_error, spectral_loss, spectral_prior
 
 __all__ = [
     "PHI",
     "Property",
     "PropertyReport",
     "Relay",
+    "SpectralDenoiser",
     "basis",
     "block_dct",
     "chapman_kolmogorov",
+    "cosines",
+    "field",
     "phi_divergence",
     "properties",
     "relay",
+    "spectral_error",
+    "spectral_loss",
+    "spectral_prior",
 ]

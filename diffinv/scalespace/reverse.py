@@ -147,6 +147,16 @@ def immse(levels: Array, errors: Array, count: int) -> Excess:
     return Excess(integral, math.log(count), integral - math.log(count))
 
 
+def differential_entropy(levels: Array, errors: Array, size: int) -> Array:
+    r"""`h(x_0) <= n/2 ln(2 pi e) - 1/2 int (n / (1 + snr) - mse) d snr`, nats: a bound on held-out data's code length.
+
+    Exact for the law's own denoiser; `levels` (L,) log-spaced until mse is the noise's n / snr, `size` n.
+    Source: Kong et al. 2023, arXiv:2302.03792, eq. 6.
+    """
+    gained = trapezoid(levels, size / (1 + levels) - errors)
+    return 0.5 * size * (math.log(2 * math.pi) + 1) - gained
+
+
 def label_information(levels: Array, errors: Array, conditional: Array) -> Array:
     r"""The MMSE gap `1/2 int (mmse - mmse(. | c)) d snr = I(x_0; c)`, which is H(c) where the picture tells its label.
 

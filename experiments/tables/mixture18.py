@@ -61,7 +61,8 @@ class UnitMixture:
     def __call__(self, x, t):
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         logits = self.log_weights + alpha * jnp.dot(x, self.means.T) - 0.5 * alpha**2 * jnp.sum(self.means**2, 1)
-        return alpha * x + sigma**2 * jnp.dot(jax.nn.softmax(logits), self.means)
+        r = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits)))
+        return alpha * x + sigma**2 * jnp.dot(r, self.means) / jnp.sum(r)
 
 
 def instance(dtype=jnp.float32):
@@ -101,7 +102,7 @@ def buggy_dps(prior, measurement, zeta=1.0, eta=0.6):
         noise = eta * jnp.sqrt((1 - abar_s) / (1 - abar) * (1 - abar / abar_s))
         mean = jnp.sqrt(abar) * ((1 - abar_s) * x + (1 - abar / abar_s) * x0) / (1 - abar)
         x_s = mean - zeta / size * gradient + noise * jax.random.normal(key, x.shape, x.dtype)
-        return x_s, di.StepInfo(di.Cost(1, 1).times(1))
+        return x_s, di.StepInfo(di.Cost(1, 1, 2).times(1))
 
     return di.markov(prior, step)
 

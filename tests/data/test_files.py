@@ -182,3 +182,10 @@ def test_what_packages_carry(name, count, classes):
     found = list(listing.records())
     assert len(found) >= count and len(listing.classes) == classes
     assert data.decode(found[0].source, 8).shape == (8, 8, 3)
+
+
+def test_sixteen_bits_of_grey_are_scaled(tmp_path):
+    levels = np.array([[0, 257 * 64], [257 * 128, 65535]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    found = data.decode(str(tmp_path / "deep.png"), channels=1)
+    np.testing.assert_array_equal(found[..., 0], [[0, 64], [128, 255]])

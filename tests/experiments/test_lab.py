@@ -13,8 +13,9 @@ import oracle
 import pytest
 
 import diffinv as di
+from configs.exact_lab import get_config
 from diffinv import process
-from experiments import lab_judge, lab_methods, lab_page, lab_problems
+from experiments import lab_judge, lab_levy, lab_methods, lab_page, lab_problems
 from experiments.tables import mcgdiff_gmm
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,59 @@ def test_a_field_hidden_by_its_box_keeps_the_priors_variance_there():
     assert variance[3:5, 3:5].min() > 3 * variance[0].max() and problem.covariance.shape == (1, 64)
 
 
+def laplace_posterior(z, s, scale):
+    """Moments of `u ~ Laplace(scale)` seen as `z = u + s n`, by the sum over a fine grid: (mean, variance)."""
+    u = np.linspace(-30 * scale, 30 * scale, 600_001)
+    logs = -np.abs(u) / scale - 0.5 * ((z - u) / s) ** 2
+    w = np.exp(logs - logs.max())
+    mean = np.sum(w * u) / np.sum(w)
+    return mean, np.sum(w * (u - mean) ** 2) / np.sum(w)
+
+
+def test_the_increments_denoiser_is_the_conditional_mean_and_its_slope_the_variance():
+    """Tweedie's second formula: `dE/dx = alpha / sigma^2 Var`. From nearly no noise to nearly no signal."""
+    denoise = lab_levy.LaplaceDenoiser(process.VP(), 0.7)
+    both = jax.jit(jax.vmap(jax.value_and_grad(lambda x, t: denoise(x, t))))
+    for t in (1.0, 0.5, 0.1, 0.01):
+        alpha, sigma = float(denoise.process.alpha(t)), float(denoise.process.sigma(t))
+        x = np.array([-3.0, 0.01, 0.8, 2.5])
+        exact = np.array([laplace_posterior(each / alpha, sigma / alpha, 0.7) for each in x])
+        mean, slope = both(jnp.asarray(x), jnp.full(4, t))
+        np.testing.assert_allclose(mean, exact[:, 0], rtol=1e-5, atol=2e-7)
+        np.testing.assert_allclose(slope * sigma**2 / alpha, exact[:, 1], rtol=1e-2 if t == 1 else 1e-5, atol=1e-7)
+
+
+def test_gibbs_has_the_posteriors_moments():
+    """Two decoupled increments, one seen well and one badly: each has the moments of its own sum."""
+    A, y, sigma = np.array([[[2.0, 0.0], [0.0, 0.5]]]), np.array([[1.5, -1.0]]), 0.8
+    u = lab_levy.gibbs(np.random.default_rng(0), A, y, sigma, 0.7, chains=400, keep=25, thin=4).reshape(-1, 2)
+    exact = np.array([laplace_posterior(z, sigma / a, 0.7) for z, a in ((0.75, 2.0), (-2.0, 0.5))])
+    errors = (u.mean(0) - exact[:, 0]) / np.sqrt(exact[:, 1] / 10_000)
+    assert np.abs(errors).max() < 4
+    np.testing.assert_allclose(u.var(0), exact[:, 1], rtol=0.05)
+
+
+def test_a_levy_process_is_measured_at_its_places():
+    problem = lab_problems.levy(np.random.default_rng(0), 2, 8, process.VP(), length=12, seen=4)
+    assert problem.exact.shape == problem.other.shape == (2, 8, 12) and problem.covariance.shape == (2, 12, 12)
+    sums = np.cumsum(problem.truth, 1)
+    for i in range(2):
+        A, y, _ = row(problem, i)
+        assert {0.0, 1.0} == set(A.round(9).ravel()) and (np.diff(A.sum(1)) > 0).all()
+        np.testing.assert_allclose(A @ problem.truth[i], sums[i][A.sum(1).round().astype(int) - 1], atol=1e-9)
+        assert np.abs(y - A @ problem.truth[i]).max() < 5 * 0.3
+        assert np.linalg.norm(y - A @ problem.mean[i]) < 0.3 * 4 * np.sqrt(4)
+
+
+def test_a_problem_may_have_numbers_and_methods_of_its_own():
+    config = get_config()
+    plain, field = (lab_problems.settings(config, which) for which in ("gaussian8", "field"))
+    assert plain.draws == 256 and not plain.methods
+    assert field.draws == 64 and set(field.methods.split(",")) < set(lab_methods.METHODS)
+    config.methods = "DPS"
+    assert lab_problems.settings(config, "field").methods == "DPS" and set(config.reduced) < set(lab_problems.PROBLEMS)
+
+
 def samples(problem, name, value):
     solver = lab_methods.solver(lab_methods.METHODS[name], problem.prior, value)
     draw = lambda key, m: jax.vmap(lambda k: solver(k, m).x)(jax.random.split(key, DRAWS))
@@ -121,7 +175,8 @@ def line(method, w1, nfe):
     return {
         "method": method, "claim": "biased" if nfe else "floor", "knob": "eta" if nfe else "",
         "value": 0.5, "w1": pair, "tuning": {"0.5": w1, "1.0": float("inf")}, "diverged": 0.25, "nfe": nfe, "vjps": 0,
-        "compile_s": 1.0, "run_s": 2.0, "ranks": [3, 1], **{name: pair for name in lab_page.COLUMNS if name != "w1"},
+        "calls": 7 * nfe, "compile_s": 1.0, "run_s": 2.0, "ranks": [3, 1],
+        **{name: pair for name in lab_page.COLUMNS if name != "w1"},
     }  # fmt: skip
 
 
@@ -130,7 +185,13 @@ def test_the_page_orders_by_error_and_says_what_failed():
     lines = {name: line(name, *values) for name, values in names.items()}
     page = lab_page.page({"settings": {"rows": 3}, "problems": {"toy": lines}}, {"toy": "about <toy>"}, "cmd & more")
     assert page.index("exact samples</th>") < page.index("good &lt;b&gt;</th>") < page.index("bad</th>")
-    assert "not finite" in page and "25.0 %" in page and "cmd &amp; more" in page and "about &lt;toy&gt;" in page
+    assert (
+        ">700</td>" in page
+        and "not finite" in page
+        and "25.0 %" in page
+        and "cmd &amp; more" in page
+        and "about &lt;toy&gt;" in page
+    )
     text = lab_page.text(lines).splitlines()
     assert [each.split("  ")[0] for each in text[1:]] == ["exact samples", "good <b>", "bad"]
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import scalespace_page
+from diffinv.scalespace import reverse
+from experiments import scalespace_page, scalespace_reverse
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +45,20 @@ def test_curves_leave_gaps_and_name_their_axis():
     first, second = [part for part in svg.split("<path") if "stroke-width" in part]
     assert first.count("M") == 2 and first.count("L") == 0 and second.count("L") == 1
     assert scalespace_page._ticks(0.0, 7.5) == [0, 2, 4, 6]
+
+
+def test_findings_of_the_reverse_side_say_what_follows():
+    near = scalespace_reverse._close("a < b", 1.02, 1.0, 0.03)
+    far = scalespace_reverse._close("c", 1.05, 1.0, 0.03)
+    assert near.verdict == "holds: 2.0 % off, 3 % allowed" and far.verdict.startswith("fails: 5.0 %")
+    rows = np.random.default_rng(0).standard_normal((2, 40, 3))
+    bands = scalespace_reverse.matched(jax.random.key(0), "t = 1", rows[0], rows[1] + 3)
+    assert [band.verdict for band in bands] == ["fails", "fails"]
+    memory = reverse.memorisation(np.ones((1, 30)), np.full((1, 30), 2.0))
+    told = scalespace_reverse.remembered("net", memory, ["sigma 1"])
+    assert told[0].verdict == "memorises" and told[0].value == "train 1"
+    page = scalespace_page.findings([near, *bands, *told])
+    assert page.count("<tr>") == 5 and "a &lt; b" in page
 
 
 def test_a_strip_shows_each_picture_in_its_own_range():

@@ -13,7 +13,8 @@ from oracle import random_covariance
 
 import diffinv as di
 from diffinv import charts, posterior, sharding, times
-from diffinv.operators.base import Operator, dense
+from diffinv.operators.base import ClosedForm, Operator, dense
+from diffinv.operators.spectra import Spectrum
 from posterior.methods import ANY_PROCESS, CORE, GRIDS, METHODS, MORE, blurring, cast
 
 DIM, STEPS, SIGMA = 6, 12, 0.3
@@ -124,18 +125,15 @@ def test_is_finite_and_fits_better_than_the_prior(name, process, key):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_is_sound_where_alpha_is_zero_and_the_cost_told_is_the_cost_paid(name, key):
-    """At Flow's start. Evaluations and pullbacks of the denoiser, counted as they run, against `info.cost`."""
+    """At Flow's start. Evaluations, pullbacks and calls of the operator, counted as they run, against `info.cost`."""
     make, grid = GRIDS["Flow"]
     prior, measurement = problem(make())
-    tally = collections.Counter()
-    counting = prior.replace(denoise=Counting(prior.denoise, tally))
-    solver = di.as_solver(lambda m: METHODS[name](counting, m), grid(STEPS))
-    solution = jax.block_until_ready(jax.jit(solver)(key, measurement))
-    jax.effects_barrier()
+    solution, tally = counted(name, prior, measurement, grid(STEPS), key)
     assert_sound(solution, prior, measurement)
-    nfe, vjps = int(solution.info.cost.nfe.sum()), int(solution.info.cost.vjps.sum())
+    nfe, vjps, calls = (int(count.sum()) for count in solution.info.cost)
     spare = 1 if name in SPARE else 0
-    assert (tally["nfe"], tally["vjps"]) == (nfe + spare, vjps + spare * vjps // nfe)
+    paid = nfe + spare, vjps + spare * vjps // nfe, calls + spare * calls // nfe
+    assert (tally["nfe"], tally["vjps"], tally["calls"]) == paid
 
 
 def typical_residual(prior, measurement, decode=lambda x: x):
@@ -212,31 +210,93 @@ def test_float32_stays_float32(name, process):
         assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
+def watched(tally, x, use, pullback):
+    """`x`; while the program runs, its use and the pullback through that are counted under these names."""
+
+    def count(what, value):
+        jax.debug.callback(lambda _: tally.update([what]), value.ravel()[0])
+
+    @jax.custom_vjp
+    def watch(x):
+        count(use, x)
+        return x
+
+    def forward(x):
+        return watch(x), None
+
+    def backward(_, g):
+        count(pullback, g)
+        return (g,)
+
+    watch.defvjp(forward, backward)
+    return watch(x)
+
+
 @struct.dataclass
 class Counting:
-    """A denoiser that counts how often it is evaluated and pulled back while the program runs."""
+    """A denoiser that counts how often it is evaluated and pulled back."""
 
     denoise: object
     tally: collections.Counter = struct.field(pytree_node=False)
 
     def __call__(self, x, t):
-        def count(what, value):
-            jax.debug.callback(lambda _: self.tally.update([what]), value.ravel()[0])
+        return self.denoise(watched(self.tally, x, "nfe", "vjps"), t)
 
-        @jax.custom_vjp
-        def watch(x):
-            count("nfe", x)
-            return x
 
-        def forward(x):
-            return watch(x), None
+@struct.dataclass
+class CountingOperator(ClosedForm):
+    """An operator that counts each use of it, and each pullback of one, where it is traced inside of a step."""
 
-        def backward(_, g):
-            count("vjps", g)
-            return (g,)
+    operator: ClosedForm
+    tally: collections.Counter = struct.field(pytree_node=False)
 
-        watch.defvjp(forward, backward)
-        return self.denoise(watch(x), t)
+    @property
+    def shape(self):
+        return self.operator.shape
+
+    def _watched(self, x):
+        return watched(self.tally, x, "calls", "calls") if self.tally["inside"] else x
+
+    def __call__(self, x):
+        return self.operator(self._watched(x))
+
+    def adjoint(self, y):
+        return self.operator.adjoint(self._watched(y))
+
+    def solve(self, v, damping):
+        return self.operator.solve(self._watched(v), damping)
+
+    def pinv(self, y):
+        return self.operator.pinv(self._watched(y))
+
+    def project(self, y):
+        return self.operator.project(self._watched(y))
+
+    def spectrum(self):
+        s, *maps = self.operator.spectrum()
+        return Spectrum(s, *(lambda v, each=each: each(self._watched(v)) for each in maps))
+
+
+def counted(name, prior, measurement, grid, key):
+    """(solution, tally of what its steps did to the denoiser and to the operator)."""
+    tally = collections.Counter()
+    prior = prior.replace(denoise=Counting(prior.denoise, tally))
+    measurement = measurement.replace(operator=CountingOperator(measurement.operator, tally))
+
+    def method(measurement):
+        sampler = METHODS[name](prior, measurement)
+
+        def step(*state):
+            tally["inside"] = 1
+            found = sampler.step(*state)
+            tally["inside"] = 0
+            return found
+
+        return sampler._replace(step=step)
+
+    solution = jax.block_until_ready(jax.jit(di.as_solver(method, grid))(key, measurement))
+    jax.effects_barrier()
+    return solution, tally
 
 
 @struct.dataclass

@@ -1,0 +1,66 @@
+r"""VGG-16's convolutions on one picture (H, W, 3) in [-1, 1]: the features of LPIPS. A judge, so inference only.
+
+Source: Simonyan and Zisserman 2015, arXiv:1409.1556; weights are torchvision's, which the user gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+from diffinv.typing import Array
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of LPIPS: ImageNet's mean and spread, for [-1, 1]
+
+
+class VGG(nn.Module):
+    """x in [-1, 1], (H, W, 3), to five features: the last of each stage after its ReLU, (h, w, c), h from H to H / 16.
+
+    stages: widths, static; precision: of the products. Raises ValueError for another form, or sides below 16.
+    """
+
+    stages: tuple[tuple[int, ...], ...] = STAGES
+    precision: Any = lax.Precision.HIGHEST
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, ...]:
+        if x.ndim != 3 or x.shape[-1] != 3 or min(x.shape[:2]) < 16:
+            raise ValueError(
+                f"x is {x.shape}; give one RGB picture (H, W, 3) of at least 16 x 16, and vmap over a batch"
+            )
+        h = (x - jnp.asarray(SHIFT, x.dtype)[None, None]) / jnp.asarray(SCALE, x.dtype)[None, None]
+        taps, index = [], 0
+        for stage, widths in enumerate(self.stages):
+            h = nn.max_pool(h, (2, 2), (2, 2)) if stage else h
+            for width in widths:
+                h = nn.relu(nn.Conv(width, (3, 3), padding=1, precision=self.precision, name=f"conv{index}")(h))
+                index += 1
+            taps.append(h)
+        return tuple(taps)
+
+
+def from_torch(state: Mapping[str, Any], stages: tuple[tuple[int, ...], ...] = STAGES) -> dict[str, Any]:
+    """The variables `{"params": ...}` from torchvision's names, `features.0.weight`; `classifier.*` is ignored.
+
+    Original. Raises ValueError for a missing name or another shape, so that no other network is read silently.
+    """
+    params, place, before = {}, 0, 3
+    for index, width in enumerate(width for stage in stages for width in stage):
+        names = [f"features.{place}.{kind}" for kind in ("weight", "bias")]
+        found = [np.asarray(state[name], np.float32) if name in state else None for name in names]
+        wanted = [(width, before, 3, 3), (width,)]
+        for name, value, shape in zip(names, found, wanted, strict=True):
+            if value is None or value.shape != shape:
+                raise ValueError(
+                    f"{name} is {None if value is None else value.shape}, not {shape}; give VGG-16's weights"
+                )
+        params[f"conv{index}"] = {"kernel": found[0].transpose(2, 3, 1, 0), "bias": found[1]}
+        ends = np.cumsum([len(stage) for stage in stages])
+        place, before = place + 2 + (index + 1 in ends), width
+    return {"params": params}

@@ -1,0 +1,99 @@
+"""What the tables share: options that exist only while one runs, cells with intervals, published numbers by their mark.
+
+A table is `main(options) -> text`; importing it defines no flag, so that several may be imported at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from diffinv.metrics import posterior as metrics
+from experiments import runtime
+
+DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, list: flags.DEFINE_list}
+
+
+class Option(NamedTuple):
+    """A flag's default, its value under --quick (None: the default too), and what --help says of it."""
+
+    default: Any
+    quick: Any
+    text: str
+
+
+class Told(NamedTuple):
+    """A published value as its source prints it, and whether somebody has compared it with that source."""
+
+    value: str
+    verified: bool
+
+    def __str__(self) -> str:
+        return self.value if self.verified else f"{self.value} (unverified)"
+
+
+def told(number: Told | None) -> str:
+    """The cell of a published number; "not at hand" where we have none."""
+    return "not at hand" if number is None else str(number)
+
+
+def sliced(x: np.ndarray, reference: np.ndarray, directions: int, seed: int) -> float:
+    """The mean-sliced W1 of two clouds, rows; NaN where x is not finite."""
+    return metrics.sliced_wasserstein(x, reference, 1, directions, seed) if np.isfinite(x).all() else float("nan")
+
+
+def cell(values: list[float], digits: int = 2) -> str:
+    """`mean ± 1.96 s / sqrt(n)` over the finite values, and how many were not."""
+    mean, half = metrics.interval(values)
+    failed, kind = int(np.sum(~np.isfinite(values))), f".{digits}f" if abs(mean) < 1e4 else ".1e"
+    return f"{mean:{kind}} ± {half:{kind}}" + (f" ({failed} of {len(values)} failed)" if failed else "")
+
+
+def columns(lines: list[tuple[str, ...]]) -> str:
+    """Lines of cells, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def values(options: dict[str, Option], quick: bool = False, **given: Any) -> SimpleNamespace:
+    """What `main` gets: `given`, then the quick values where `quick`, then the defaults."""
+    chosen = {
+        name: option.quick if quick and option.quick is not None else option.default for name, option in options.items()
+    }
+    return SimpleNamespace(**{**chosen, **given})
+
+
+def rows(name: str, chosen: list[str], known: list[str]) -> list[str]:
+    """The chosen rows, each of them known; ValueError names the nearest."""
+    return [runtime.choose(name, each.strip(), known) for each in chosen]
+
+
+def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> None:
+    """Defines the flags, --quick and --out, runs `main` and prints its text; --out names a page that keeps it."""
+    quick = flags.DEFINE_bool("quick", False, "a few small runs, to see that it works")
+    out = flags.DEFINE_string("out", "", "write the text here, too, as Markdown")
+    found = {name: DEFINE[type(each.default)](name, each.default, each.text) for name, each in options.items()}
+
+    def shown() -> None:
+        given = {name: flag.value for name, flag in found.items() if flags.FLAGS[name].present}
+        start = time.time()
+        text = main(values(options, quick.value, **given))
+        text += f"\n\n{time.time() - start:.0f} s on {runtime.cores()} cores"
+        print(text)
+        if out.value:
+            page = sys.modules["__main__"]
+            command = " ".join(["python -m", page.__spec__.name, *_kept(sys.argv[1:])])
+            Path(out.value).write_text(f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n")
+
+    runtime.run(shown)
+
+
+def _kept(arguments: list[str]) -> list[str]:
+    return [each for each in arguments if not each.lstrip("-").startswith("out=")]

@@ -1,0 +1,242 @@
+"""Enlarging users' pictures: what is read and kept, tiles and bands without a seam, the command, what it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffinv import checkpoint, gaussian_field, operators, process
+from diffinv.consistency import ctmsr
+from diffinv.nn import srnet
+from experiments import baselines_sr, photos, upscaling
+
+ROOT = Path(__file__).parents[2]
+NET = {"channels": 8, "blocks": 1, "cubic": -0.5}
+
+
+def drawn(seed=0):
+    """Weights of a tiny network, none of them 0."""
+    low = jnp.zeros((4, 4, 3), jnp.float32)
+    x = jnp.zeros((16, 16, 3), jnp.float32)
+    shapes = jax.eval_shape(srnet.SRNet(**NET).init, jax.random.key(0), x, jnp.zeros((), jnp.float32), low)
+    generator = np.random.default_rng(seed)
+    draw = lambda leaf: jnp.asarray(0.3 * generator.standard_normal(leaf.shape) / np.sqrt(leaf.size), leaf.dtype)
+    return jax.tree.map(draw, shapes)
+
+
+def save(path, scale=4):
+    card = {"scale": scale, "method": "ctmsr", "network": "srnet", "architecture": {"name": "srnet", **NET}}
+    parametrisation = {"scale": scale, "sigma_max": 1.0, "method": "ctmsr", "cubic": -0.5}
+    checkpoint.save(str(path), drawn(), {**card, "parametrisation": parametrisation})
+    return path
+
+
+def noise(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)[: 2 + (channels > 1)], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def enlarger():
+    upscaler = ctmsr.Upscaler(drawn(), srnet.SRNet(**NET).apply, cubic=-0.5)
+    return upscaling.Enlarger(upscaler, 16, 12, 8)
+
+
+def test_tiles_are_the_whole_picture(enlarger):
+    """The network sees 5 pixels around and the margin is 3, beyond which almost nothing comes through."""
+    low, ticks = upscaling.to_unit(noise(27, 21)), []
+    parts = enlarger(1, low, ticks.append)
+    start = upscaling.noise_rows(1, 0, 108, 84)
+    whole = jax.jit(upscaling.from_noise)(enlarger.restore.fixed, low, start, 0)
+    assert parts.shape == (108, 84, 3) and sum(ticks) == enlarger.count(27, 21) == 4 * 3
+    assert np.abs(parts.astype(int) - upscaling.to_pixels(whole)).max() <= 1
+    np.testing.assert_array_equal(enlarger(1, low), parts)
+    assert (enlarger(2, low) != parts).any()
+    assert enlarger(0, low[:9, :16]).shape == (36, 64, 3)  # smaller than a tile
+
+
+def test_noise_belongs_to_its_place():
+    whole = upscaling.noise_rows(3, 0, 40, 50)
+    np.testing.assert_array_equal(upscaling.noise_rows(3, 13, 29, 50), whole[13:29])
+    assert abs(whole.mean()) < 0.05 and abs(whole.std() - 1) < 0.05 and whole.dtype == np.float32
+
+
+def test_a_network_that_diverged_is_refused(enlarger):
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, enlarger.restore.fixed.params)
+    groups = upscaling.Groups(lambda params, x: x + jax.tree.leaves(params)[0].sum(), broken, 2)
+    with pytest.raises(ValueError, match="not finite"):
+        groups(np.ones((3, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [("L", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA"), ("P", "RGB"), ("CMYK", "RGB")]
+)
+def test_modes_are_kept(tmp_path, mode, kept):
+    suffix = "tif" if mode == "CMYK" else "png"
+    Image.fromarray(noise(9, 12, 4 if "A" in mode else 3)).convert(mode).save(tmp_path / f"in.{suffix}")
+    photo = photos.read(str(tmp_path / f"in.{suffix}"))
+    assert photo.rgb.shape == (9, 12, 3) and photo.grey == (mode in ("L", "LA"))
+    photos.write(tmp_path / "out.png", photo.rgb.repeat(4, 0).repeat(4, 1), photo)
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.mode == kept and image.size == (48, 36)
+        if photo.alpha is not None:
+            alpha = Image.fromarray(photo.alpha).resize((48, 36), Image.Resampling.BICUBIC)
+            np.testing.assert_array_equal(np.asarray(image)[..., -1], np.asarray(alpha))
+
+
+def test_a_transparent_palette_keeps_its_alpha(tmp_path):
+    image = Image.fromarray(noise(8, 8)).quantize(4)
+    image.save(tmp_path / "in.png", transparency=0)
+    photo = photos.read(str(tmp_path / "in.png"))
+    np.testing.assert_array_equal(photo.alpha == 0, np.asarray(image) == 0)
+
+
+def test_sixteen_bits_become_eight_and_it_is_said(tmp_path):
+    """Grey 16-bit PNG: the value over 257, rounded, where dividing by 256 or clipping at 255 would differ."""
+    values = np.asarray([[0, 255, 257, 32768, 65535]] * 3, np.uint16)
+    Image.fromarray(values).save(tmp_path / "in.png")
+    photo = photos.read(str(tmp_path / "in.png"))
+    assert photo.rgb[0, :, 0].tolist() == [0, 1, 1, 128, 255] and photo.grey and photo.notes == ("16 bits to 8",)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # upright after a quarter turn clockwise
+    pixels = noise(8, 12)
+    Image.fromarray(pixels).save(tmp_path / "in.png", exif=exif)
+    np.testing.assert_array_equal(photos.read(str(tmp_path / "in.png")).rgb, np.rot90(pixels, -1))
+
+
+def test_what_cannot_be_read_is_one_line_with_the_path(tmp_path):
+    Image.fromarray(noise(64, 64)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
+    (tmp_path / "text.jpg").write_text("no picture")
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    for name in ("cut.png", "text.jpg", "float.tif", "missing.png"):
+        with pytest.raises(ValueError, match=name) as error:
+            photos.read(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+
+
+def test_models_that_do_not_fit_are_refused(tmp_path):
+    save(tmp_path / "x4")
+    assert upscaling.load(str(tmp_path / "x4"), 4).scale == 4
+    with pytest.raises(ValueError, match="enlarges x4, and --scale is 2"):
+        upscaling.load(str(tmp_path / "x4"), 2)
+    with pytest.raises(ValueError, match="no super-resolution network but 'unet'"):
+        upscaling.load(checkpoint.embedded(), 4)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        upscaling.load(str(tmp_path / "missing"), 4)
+    with pytest.raises(ValueError, match="--scale is 3"):
+        upscaling.Solver("dps", "", 3, 5)
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "experiments.super_resolve", *map(str, arguments)]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_past_a_damaged_file(tmp_path):
+    model = save(tmp_path / "x4")
+    for name, array in {"a": noise(20, 33, 4), "grey": noise(17, 16, 1), "tiny": noise(3, 9)}.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    out = tmp_path / "out"
+    done = start(f"{tmp_path}/*.png", f"--model={model}", f"--out={out}", "--tile=16", "--overlap=4")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(word in lines[0] for word in ("2 of 4", "broken.png", "tiny.png is 9 x 3, too small"))
+    with Image.open(out / "a_x4.png") as image, Image.open(out / "grey_x4.png") as grey:
+        assert (image.mode, image.size, grey.mode, grey.size) == ("RGBA", (132, 80), "L", (64, 68))
+    with Image.open(out / "compare" / "a.png") as image:
+        assert image.size == (3 * 4 * 33 + 16, 4 * 20 + 22)
+    page = (out / "index.html").read_text()
+    assert "grey_x4.png" in page and "broken.png" in page and page.count("data:image/png;base64") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "no picture is given"),
+        (["nothing/*.png"], "no image matches"),
+        (["README.md", "--solver=ctsmr"], "'ctmsr'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, word):
+    done = start(*arguments)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 1 and len(lines) == 1 and word in lines[0], done.stderr
+
+
+@pytest.mark.parametrize("name", ["dps", "reguidance"])
+def test_the_prior_enlarges_what_it_was_given(name, monkeypatch):
+    """Under a smooth Gaussian prior of 16 x 16, tiles of 4 x 4: of the right size, and coarsely what was given."""
+    with jax.enable_x64(False):  # as in an experiment
+        spectrum = 100 / (1 + 5 * process.dct_frequencies(16, 16)) ** 2
+        prior = gaussian_field(process.VP(), jnp.zeros((16, 16, 3)), spectrum)
+        monkeypatch.setattr(upscaling, "load_prior", lambda path: prior)
+        low = np.linspace([-0.6, 0.2, 0.5], [0.1, 0.8, -0.3], 35, dtype=np.float32).reshape(5, 7, 3)
+        solver, ticks = upscaling.Solver(name, "", 4, 40), []
+        candidate = np.asarray(operators.imresize(jnp.asarray(low), (20, 28)))
+        x = upscaling.to_unit(solver(0, low, candidate, ticks.append))
+        back = np.asarray(operators.imresize(jnp.asarray(x), (5, 7)))
+    assert x.shape == (20, 28, 3) and sum(ticks) == solver.count(5, 7) == 2 * 2
+    assert np.abs(back - low).mean() < 0.3 * np.abs(low).mean()
+
+
+def table(*arguments):
+    command = [sys.executable, "-m", "experiments.tables.super_resolution", "--prior_crop=0", *map(str, arguments)]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_the_table_is_made_of_any_folder(tmp_path):
+    """Drawn VDSR weights of 0 return bicubic itself; what has no path is left out by one line."""
+    (tmp_path / "own").mkdir()
+    Image.fromarray(noise(50, 61)).save(tmp_path / "own" / "colour.png")
+    Image.fromarray(noise(48, 48, 1)).save(tmp_path / "own" / "grey.png")
+    (tmp_path / "weights").mkdir()
+    layers = {f"residual_layer.{i}.conv.weight": (64, 64, 3, 3) for i in range(baselines_sr.LAYERS)}
+    shapes = {**layers, "input.weight": (64, 1, 3, 3), "output.weight": (1, 64, 3, 3)}
+    np.savez(tmp_path / "weights" / "vdsr_y.npz", **{name: np.zeros(s, np.float32) for name, s in shapes.items()})
+    kernels = {name: (1, 1, 1, 1) for name in baselines_sr.ESRGAN_SLIM}
+    np.savez(tmp_path / "weights" / "esrgan_slim_x4.npz", **{f"{n}/kernel": np.zeros(s) for n, s in kernels.items()})
+    arguments = ["--sets=own", f"--data={tmp_path}", f"--out={tmp_path}/out", f"--dtm={save(tmp_path / 'x4')}"]
+    refused = table(*arguments, f"--weights={tmp_path}/weights")
+    assert refused.returncode == 1 and "it holds no ESRGAN-slim" in refused.stderr.splitlines()[-1]
+    done = table(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("left out") and "VDSR (--weights)" in done.stdout.splitlines()[0]
+    text = (tmp_path / "out" / "super_resolution.md").read_text()
+    assert "| bicubic" in text and "| CTMSR with DTM" in text and "## own x4" in text and "RealSR" in text
+    assert (tmp_path / "out" / "gallery.png").exists() and "nan" not in text
+
+
+def test_a_vdsr_without_a_last_layer_is_the_identity():
+    params = {f"layer{i}": np.ones((1, 1, 2, 2), np.float32) for i in range(baselines_sr.LAYERS)}
+    params |= {"input": np.ones((3, 3, 1, 2), np.float32), "output": np.zeros((3, 3, 2, 1), np.float32)}
+    y = np.random.default_rng(0).random((6, 5, 1), np.float32)
+    np.testing.assert_array_equal(jax.jit(baselines_sr.vdsr)(params, y), y)
+
+
+@pytest.mark.slow
+def test_the_published_bicubic_rows_and_vdsr(shared, tmp_path):
+    """28.42 and 26.00 dB within 0.05; the third-party VDSR weights within 0.15 of the published 31.35 dB."""
+    folder = shared / "data"
+    done = table(f"--data={folder / 'sr'}", "--sets=Set5,Set14", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| bicubic")]
+    assert [float(row[2].strip(" *")) for row in rows] == pytest.approx([28.42, 26.00], abs=0.05)
+    assert [float(row[3].strip(" *")) for row in rows] == pytest.approx([0.8104, 0.7027], abs=2e-3)
+    done = table(f"--data={folder / 'sr'}", "--sets=Set5", f"--weights={folder / 'weights'}", f"--out={tmp_path}")
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| VDSR")]
+    assert float(rows[0][2].strip(" *")) == pytest.approx(31.35, abs=0.15)
