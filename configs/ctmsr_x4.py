@@ -10,7 +10,8 @@ Modes:    ""            stage 1: consistency training, intervals 1 -> 2 -> 3, ha
           "smoke"       a few seconds, on generated pictures
 Data:     a folder of photographs of any size, cut into 64 x 64 patches; trained on the 200 training images of BSDS
 Hardware: two CPU cores, each small mode under 30 minutes
-Expected: the card and docs/tables have the numbers; the published network's, RealSR x4: PSNR 26.18, LPIPS 0.294
+Expected: Set5 PSNR-Y 30.70 ("distortion"), 30.30 (""), 30.36 ("dtm"), 28.70 ("multistep"), bicubic 28.43; feature
+          distance 0.164, 0.177, 0.176, 0.227, 0.254. The published network, RealSR x4: PSNR 26.18, LPIPS 0.294
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ Command:  python -m experiments.train --config=configs/heat32.py --config.data=m
 Data:     as configs/blurring32.py
 Method:   Rissanen et al. 2022 (arXiv:2206.13397): its loss; blur up to 36 pixels, where of 32 the mean grey is left
 Hardware: one CPU core, a quarter of an hour
-Expected: digits in the sample grid, softer than those of configs/blurring32.py
+Expected: strokes like digits' in the sample grid, grainier than those of configs/blurring32.py
 """
 
 from ml_collections import ConfigDict

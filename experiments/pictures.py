@@ -111,10 +111,10 @@ def own(pattern: str, size: int, count: int) -> Pictures:
     converted = sorted({word for _, word in loaded if word})
     note = f"{resized} of {len(paths)} pictures were cropped and resized to {size} x {size}" if resized else ""
     note = "; ".join(part for part in (note, f"converted {', '.join(converted)}" if converted else "") if part)
-    return Pictures(_names(paths), to_range(np.stack([square(image, size) for image, _ in loaded])), note)
+    return Pictures(names(paths), to_range(np.stack([square(image, size) for image, _ in loaded])), note)
 
 
-def _names(paths: list[str]) -> list[str]:
+def names(paths: list[str]) -> list[str]:
     """File names without extension, numbered where two are equal."""
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     seen: dict[str, int] = {}

@@ -109,7 +109,7 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> su
 
 def main(arguments: list[str]) -> None:
     paths = listed(arguments)
-    names, enlarge = pictures._names(paths), method()
+    names, enlarge = pictures.names(paths), method()
     entries, failed = [], []
     with tqdm(total=0, unit="tile", dynamic_ncols=True, smoothing=0) as bar:
         for i, (path, name) in enumerate(zip(paths, names)):

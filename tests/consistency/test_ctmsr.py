@@ -1,5 +1,6 @@
 """CTMSR against its published numbers and, on Gaussian data with a linear network, against closed forms."""
 
+from functools import cache, partial
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,7 @@ from diffinv.sample import sample
 
 KAPPA, VARIANCE, SHAPE = 0.8, 0.3, (8, 8, 1)
 START = train.Context(jnp.int32(0), (), ())
+fast = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def moments(y, t):
@@ -61,13 +63,13 @@ def batch_of(x0, low, count=3):
     return {"image": scaled(factors, x0), "low": scaled(factors, low)}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_at_time_zero_it_is_the_identity_bit_by_bit(dtype):
     net = srnet.SRNet(8, 1)
     params = nets.drawn(shaped(net), 16)
     x = jax.random.normal(jax.random.key(1), (16, 16, 3), dtype)
     made = ctmsr.Upscaler(params, net.apply)
-    apply = jax.jit(ctmsr.Upscaler.__call__)
+    apply = fast(ctmsr.Upscaler.__call__)
     found = apply(made, x, 0.0, x[::4, ::4])
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, x)
@@ -128,7 +130,7 @@ def test_the_map_is_the_probability_flow_odes(pictures):
     made = upscaler(1.0)
     y = made.upsample(low)
     exact = prior.gaussian(made.process, (moments(y, 0.0)[0] - y), VARIANCE * jnp.eye(y.size))
-    solve = jax.jit(lambda x, grid: sample(jax.random.key(0), samplers.heun(exact), grid, x).x)
+    solve = fast(lambda x, grid: sample(jax.random.key(0), samplers.heun(exact), grid, x).x)
     for t in (1.0, 0.4):
         x = made.shifted(x0, y, t, eps)
         solution = y + solve(x - y, t * jnp.linspace(1, 0, 513))
@@ -148,7 +150,7 @@ def test_semigroup_error_has_its_closed_form(pictures):
     mean, times = moments(srnet.upsample(low, 4), 0.0)[0], jnp.asarray([0.2, 0.6, 1.0])
     draws = mean[None] + np.sqrt(VARIANCE) * jax.random.normal(jax.random.key(5), (400, *SHAPE))
     each = jax.vmap(ctmsr.semigroup_error, (None, 0, 0, None, None))
-    found = jax.jit(each)(upscaler(1.0), jax.random.split(jax.random.key(6), 400), draws, low, times)
+    found = fast(each)(upscaler(1.0), jax.random.split(jax.random.key(6), 400), draws, low, times)
     slope = lambda t: np.asarray([1 - t, t * KAPPA]) / moments(jnp.zeros(()), t)[2]
     change = [slope(t) - slope(s) for s, t in [(0.2, 0.6), (0.6, 1.0)]]
     expected = [np.sqrt(2 / np.pi * VARIANCE * (a**2 * VARIANCE + b**2)) for a, b in change]
@@ -166,7 +168,7 @@ def constant_network(params, x, condition, low):
     return (params["a"] * srnet.upsample(low, 4) + params["b"] - skip * x) / out
 
 
-@pytest.mark.parametrize("weighting", ["improved", "simple"])
+@pytest.mark.parametrize("weighting", ["improved", pytest.param("simple", marks=pytest.mark.slow)])
 def test_gradient_of_matching_has_its_closed_form(pictures, weighting):
     """The reference is the exact, linear map of slope c, so that `g = c (1 - t) (xhat - x_0)` whatever eps' is."""
     x0, low, _ = pictures
@@ -176,7 +178,7 @@ def test_gradient_of_matching_has_its_closed_form(pictures, weighting):
         model, ctmsr.curriculum(1, 1, 1), lambda x, y: 0.0 * jnp.sum(x), ctmsr.l2, 0.8, weighting
     )
     context = train.Context(jnp.int32(0), (), jnp.float64(1.0))
-    found = jax.jit(jax.grad(loss, 1))(jax.random.key(2), params, batch, context)
+    found = fast(jax.grad(loss, 1))(jax.random.key(2), params, batch, context)
     y = jax.vmap(lambda low: srnet.upsample(low, 4))(batch["low"])
     slope = np.sqrt(VARIANCE) / moments(y, 1 / 3)[2] * (1 - 1 / 3)
     gap = 0.7 * y - 0.2 - batch["image"]
@@ -198,10 +200,13 @@ def first_stage(pictures):
     """`(index, distance, key, anchor) -> loss` of the network that says the time, with N = 4 on 32 examples."""
     batch = batch_of(*pictures[:2], 32)
 
-    def value(index, distance, key, anchor=0.0):
+    @cache
+    def compiled(index, distance, anchor):
         steps = ctmsr.curriculum(4, 4, 1)
-        loss = ctmsr.consistency_loss(lambda p: upscaler(p, timed_network), steps, distance, index, anchor=anchor)
-        return jax.jit(loss)(jax.random.key(key), jnp.float64(1.0), batch, START)
+        return fast(ctmsr.consistency_loss(lambda p: upscaler(p, timed_network), steps, distance, index, anchor=anchor))
+
+    def value(index, distance, key, anchor=0.0):
+        return compiled(index, distance, anchor)(jax.random.key(key), jnp.float64(1.0), batch, START)
 
     return value, batch
 
@@ -230,7 +235,7 @@ def test_the_target_has_no_gradient(pictures):
     """With l2 the gradient at i = N - 1 is `(t - s) t`, not `(t - s)^2`."""
     batch = batch_of(*pictures[:2], 1)
     loss = ctmsr.consistency_loss(lambda p: upscaler(p, timed_network), ctmsr.curriculum(2, 2, 1), ctmsr.l2)
-    gradient = jax.jit(jax.grad(loss, 1))
+    gradient = fast(jax.grad(loss, 1))
     found = [gradient(jax.random.key(k), jnp.float64(1.0), batch, START) for k in range(6)]
     assert np.isclose(found, 0.5).any()
     np.testing.assert_allclose([g for g in found if np.isclose(g, 0.5, atol=0.05)], 0.5, rtol=1e-9)
@@ -281,7 +286,7 @@ def test_the_multistep_loss_of_the_exact_denoiser_is_the_posterior_variance(pict
     data = {"image": mean[None] + np.sqrt(VARIANCE) * jax.random.normal(jax.random.key(8), (500, *SHAPE))}
     data["low"] = jnp.broadcast_to(low, (500, *low.shape))
     model = lambda p: upscaler(p, denoiser, sigma_max=2.0, method="resshift")
-    found = jax.jit(ctmsr.shift_loss(model, times))(jax.random.key(9), None, data)
+    found = fast(ctmsr.shift_loss(model, times))(jax.random.key(9), None, data)
     np.testing.assert_allclose(found, VARIANCE * (1 - 0.3 * gain), rtol=0.02)
 
 
@@ -289,9 +294,10 @@ def test_several_steps_run_and_end_at_the_network(pictures):
     _, low, _ = pictures
     still = lambda params, x, condition, low: 0.3 * jnp.ones_like(x)
     made = upscaler(None, still, sigma_max=2.0, method="resshift")
-    np.testing.assert_allclose(jax.jit(ctmsr.super_resolve)(jax.random.key(0), made, low), 0.3, atol=1e-6)
+    np.testing.assert_allclose(fast(ctmsr.super_resolve)(jax.random.key(0), made, low), 0.3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_masks_are_independent_unless_shared(pictures):
     batch = batch_of(*pictures[:2], 2)
 
@@ -303,7 +309,7 @@ def test_dropout_masks_are_independent_unless_shared(pictures):
         model = lambda p: upscaler(p, dropped, stochastic=True, boundary=1e-9)
         near = lambda x, y: jnp.abs(jnp.mean(x) - jnp.mean(y))
         loss = ctmsr.consistency_loss(model, ctmsr.curriculum(900, 900, 1), near, masks=masks)
-        return float(jax.jit(loss)(jax.random.key(4), None, batch, START))
+        return float(fast(loss)(jax.random.key(4), None, batch, START))
 
     assert gap("shared") < 1e-6 < gap("prediction") != gap("independent") > 1e-6
     with pytest.raises(ValueError, match="masks is 'none'"):

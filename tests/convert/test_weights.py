@@ -138,7 +138,7 @@ def test_options_that_do_not_fit_are_refused_with_both_values(options, words, st
         found = adm.imported(state, **options)
         from diffinv import checkpoint
 
-        checkpoint._process(found.card["process"])
+        checkpoint.build_process(found.card["process"])
 
     assert_refused(call, *words)
 

@@ -59,7 +59,7 @@ def test_equal_names_are_numbered(tmp_path, ramp):
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
     paths = [save(tmp_path / folder / "same.png", ramp) for folder in "xy"]
-    assert pictures._names(paths) == ["same", "same-2"]
+    assert pictures.names(paths) == ["same", "same-2"]
 
 
 def test_floats_keep_their_value(tmp_path, ramp):

