@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
-from test_resizing import oracle as weights
 
+from degrade.test_resizing import oracle as weights
 from diffinv import degrade
 from diffinv.degrade.draws import BlurDraw, Draw, NoiseDraw, ResizeDraw, StageDraw
 from diffinv.degrade.kernels import NONE, SINC, kernel
