@@ -4,9 +4,8 @@ Command:  python -m experiments.scalespace --config=configs/scalespace.py
 Papers:   Peter 2023 (arXiv:2303.07900) and Peter et al. 2024 (arXiv:2309.08511): diffusion probabilistic models as
           scale-spaces; Weickert et al. 2013 (EMMCVPR): osmosis
 Hardware: two CPU cores; the digits in under 3 minutes, their reverse side half a minute; `:smoke` in under one
-Expected: every verdict as the truth table derives it; I(U_0; U_1) of heat dissipation on the digits 3.22 nats, and of
-VP
-          and blurring 0
+Expected: every verdict as the truth table derives it; I(U_0; U_1) of heat dissipation on the digits 3.22 nats,
+          and of VP and blurring 0
 """
 
 from ml_collections import ConfigDict
