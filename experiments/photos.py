@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from diffinv.data import files
+
 GREY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
@@ -37,13 +39,6 @@ def _deep(image: Any) -> bool:
     return image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in tiles)
 
 
-def _eight_bits(image: Any) -> Any:
-    """A 16-bit grey picture as "L"; 65535 is white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray(np.round(np.asarray(image, np.float64) / 257).astype(np.uint8))
-
-
 def _photo(image: Any) -> Photo:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
@@ -55,7 +50,7 @@ def _photo(image: Any) -> Photo:
     if mode not in GREY + COLOUR:
         raise ValueError(f"mode {mode} is not known; convert it to 8 or 16 bits a channel")
     transparent = image.has_transparency_data
-    image = _eight_bits(ImageOps.exif_transpose(image))
+    image = files.eight_bits(ImageOps.exif_transpose(image))
     rgb = np.asarray(image.convert("RGBA").convert("RGB") if transparent else image.convert("RGB"))
     alpha = np.asarray(image.convert("RGBA"))[..., 3] if transparent else None
     if mode in ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "1"):

@@ -28,6 +28,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from diffinv.data import to_unit
 from experiments import photos, pictures, super_resolve_page, upscaling
 
 MODEL = flags.DEFINE_string("model", "embedded", "the network of --solver=ctmsr: a path, or the one that ships")
@@ -73,7 +74,7 @@ def by_solver(name: str, candidate: Enlarge | None) -> Enlarge:
     solver = upscaling.Solver(name, PRIOR.value, SCALE.value, STEPS.value, SIGMA_Y.value)
 
     def enlarge(seed: int, low: np.ndarray, bar: tqdm) -> np.ndarray:
-        first = candidate and upscaling.to_unit(candidate(seed, low, bar))
+        first = candidate and to_unit(candidate(seed, low, bar))
         bar.reset(solver.count(*low.shape[:2]))
         return solver(seed, low, first, bar.update)
 
@@ -97,7 +98,7 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> su
     height, width = photo.rgb.shape[:2]
     if min(height, width) < LEAST:
         raise ValueError(f"{path} is {width} x {height}, too small to enlarge; give at least {LEAST} x {LEAST} pixels")
-    result = enlarge(seed, upscaling.to_unit(photo.rgb), bar)
+    result = enlarge(seed, to_unit(photo.rgb), bar)
     target = Path(OUT.value) / f"{name}_x{SCALE.value}.png"
     photos.write(target, result, photo)
     compare = super_resolve_page.compare(Path(OUT.value) / "compare" / f"{name}.png", photo, result, SCALE.value)

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffinv import operators
+from diffinv.data import to_pixels, to_unit
 from diffinv.report import ledger
 from diffinv.report.page import STYLE
 from experiments.photos import Photo
-from experiments.upscaling import to_pixels, to_unit
 
 MORE = "\nsection img { max-width: 100%; image-rendering: auto; }"
 SHOWN, GAP, HEAD = 384, 8, 22  # pixels: longest side of a middle, between them, and above them

@@ -13,6 +13,7 @@ from configs import reconstruct
 from diffinv import GaussianNoise, Measurement, checkpoint, operators, process, sharding, tiles
 from diffinv.consistency import ctmsr
 from diffinv.consistency.ctmsr import Upscaler
+from diffinv.data import to_pixels
 from diffinv.prior import Prior
 from experiments import solvers
 
@@ -35,16 +36,6 @@ def load(model: str, scale: int) -> Upscaler:
     if card["scale"] != scale:
         raise ValueError(f"--model={model} enlarges x{card['scale']}, and --scale is {scale}; give another of the two")
     return checkpoint.load_upscaler(path)
-
-
-def to_unit(pixels: np.ndarray) -> np.ndarray:
-    """uint8 to float32 in [-1, 1]."""
-    return np.asarray(pixels, np.float32) / np.float32(127.5) - np.float32(1)
-
-
-def to_pixels(x: Any) -> np.ndarray:
-    """[-1, 1] to uint8."""
-    return np.asarray(np.round((np.clip(np.asarray(x), -1, 1) + 1) * 127.5), np.uint8)
 
 
 def padded(low: np.ndarray, least: int) -> np.ndarray:

@@ -17,11 +17,21 @@ from diffinv.consistency import base
 from diffinv.consistency.base import Curriculum, Loss, Metric, Model, Points
 from diffinv.prior import Prior
 from diffinv.process import Process
-from diffinv.typing import Array, Denoiser, Key
+from diffinv.typing import Array, Key
 
 
-def _compare(metric: Metric, online: Denoiser, offline: Denoiser, here: tuple, there: tuple) -> Array:
-    """`d(f_theta(x_t, t), sg f_theta-(x_s, s))`."""
+def _compare(
+    metric: Metric,
+    model: Model,
+    params: Any,
+    conditions: dict[str, Any],
+    here: tuple,
+    there: tuple,
+    weights: Any = None,
+) -> Array:
+    """`d(f_theta(x_t, t), sg f_theta-(x_s, s))`; theta- are the weights themselves where `weights` is None."""
+    online = base.seen(model, params, conditions)
+    offline = base.seen(model, params if weights is None else weights, conditions)
     return metric(online(*here), jax.lax.stop_gradient(offline(*there)))
 
 
@@ -63,9 +73,8 @@ def ct(
         x0, conditions = base.unpack(drop, example, dropout)
         t, s = _neighbours(index, points, scales(context.step), x0)
         x_t, x_s = base.noised(process, noise, x0, t, s)
-        online = base.seen(model, params, conditions)
-        offline = base.seen(model, base.target_weights(target, params, context), conditions)
-        return _compare(metric, online, offline, (x_t, t), (x_s, s))
+        weights = base.target_weights(target, params, context)
+        return _compare(metric, model, params, conditions, (x_t, t), (x_s, s), weights)
 
     return base.per_example(one)
 
@@ -99,9 +108,8 @@ def cd(
         (x_t,) = base.noised(process, noise, x0, t)
         prior = Prior(process, base.taught(teacher, context, conditions), x0.shape)
         x_s, _ = samplers.heun(prior).step(key, x_t, t, s)
-        online = base.seen(model, params, conditions)
-        offline = base.seen(model, base.target_weights(target, params, context), conditions)
-        return _compare(metric, online, offline, (x_t, t), (x_s, s))
+        weights = base.target_weights(target, params, context)
+        return _compare(metric, model, params, conditions, (x_t, t), (x_s, s), weights)
 
     return base.per_example(one)
 
@@ -157,9 +165,7 @@ def ict(
         level = base.karras_level(jnp.stack([i, i + 1]).astype(x0.dtype) / (n - 1).astype(x0.dtype), *grid)
         t, s = times.from_sigma(process, level)
         x_t, x_s = base.noised(process, noise, x0, t, s)
-        online = base.seen(model, params, conditions)
-        offline = base.seen(model, jax.lax.stop_gradient(params), conditions)
-        return _compare(metric, online, offline, (x_t, t), (x_s, s)) / (level[0] - level[1])
+        return _compare(metric, model, params, conditions, (x_t, t), (x_s, s)) / (level[0] - level[1])
 
     return base.per_example(one)
 
@@ -212,8 +218,6 @@ def ect(
         gap = ect_gap(sigma, context.step // every, q, k, b)
         t, s = times.from_sigma(process, jnp.stack([sigma, sigma - gap]))
         x_t, x_s = base.noised(process, noise, x0, t, s)
-        online = base.seen(model, params, conditions)
-        offline = base.seen(model, jax.lax.stop_gradient(params), conditions)
-        return _compare(distance, online, offline, (x_t, t), (x_s, s)) / gap
+        return _compare(distance, model, params, conditions, (x_t, t), (x_s, s)) / gap
 
     return base.per_example(one)

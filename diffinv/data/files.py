@@ -61,10 +61,16 @@ def _pillow() -> Any:
     return Image
 
 
+def eight_bits(image: Any) -> Any:
+    """A Pillow image of 16 bits of grey as one of 8, 65535 white; any other as it is. Pillow's `convert` would clip."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return _pillow().fromarray(np.round(np.asarray(image, np.float64) / 257).astype(np.uint8))
+
+
 def _opaque(image: Any, mode: str) -> Any:
-    """Without transparency: laid on white. 16 bits of grey are scaled to 8, which Pillow would clip."""
-    if image.mode.startswith("I;16"):
-        image = _pillow().fromarray(np.round(np.asarray(image, np.float64) / 257).astype(np.uint8))
+    """In 8 bits, without transparency: laid on white."""
+    image = eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = _pillow().alpha_composite(_pillow().new("RGBA", image.size, "white"), image)

@@ -26,10 +26,10 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from diffinv import operators, report
+from diffinv import degrade, operators, report
+from diffinv.data import to_pixels, to_unit
 from diffinv.metrics import features, image
 from experiments import baselines_sr, photos, pictures, upscaling
-from experiments.upscaling import to_pixels, to_unit
 
 DATA = flags.DEFINE_string("data", None, "the folder of the sets", required=True)
 SETS = flags.DEFINE_list("sets", ["Set5", "Set14"], "folders under --data")
@@ -88,8 +88,7 @@ class Case(NamedTuple):
 
 def shrunk(high: np.ndarray) -> np.ndarray:
     """MATLAB's bicubic by 4, uint8."""
-    size = (high.shape[0] // SCALE, high.shape[1] // SCALE)
-    return to_pixels(operators.imresize(jnp.asarray(to_unit(high)), size))
+    return to_pixels(degrade.bicubic(jnp.asarray(to_unit(high)), SCALE))
 
 
 def bicubic(low: np.ndarray) -> np.ndarray:

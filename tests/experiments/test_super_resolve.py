@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinv import checkpoint, gaussian_field, operators, process
+from diffinv import checkpoint, data, gaussian_field, operators, process
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
 from experiments import baselines_sr, photos, upscaling
@@ -49,12 +49,12 @@ def enlarger():
 
 def test_tiles_are_the_whole_picture(enlarger):
     """The network sees 5 pixels around and the margin is 3, beyond which almost nothing comes through."""
-    low, ticks = upscaling.to_unit(noise(27, 21)), []
+    low, ticks = data.to_unit(noise(27, 21)), []
     parts = enlarger(1, low, ticks.append)
     start = upscaling.noise_rows(1, 0, 108, 84)
     whole = jax.jit(upscaling.from_noise)(enlarger.restore.fixed, low, start, 0)
     assert parts.shape == (108, 84, 3) and sum(ticks) == enlarger.count(27, 21) == 4 * 3
-    assert np.abs(parts.astype(int) - upscaling.to_pixels(whole)).max() <= 1
+    assert np.abs(parts.astype(int) - data.to_pixels(whole)).max() <= 1
     np.testing.assert_array_equal(enlarger(1, low), parts)
     assert (enlarger(2, low) != parts).any()
     assert enlarger(0, low[:9, :16]).shape == (36, 64, 3)  # smaller than a tile
@@ -186,7 +186,7 @@ def test_the_prior_enlarges_what_it_was_given(name, monkeypatch):
         low = np.linspace([-0.6, 0.2, 0.5], [0.1, 0.8, -0.3], 35, dtype=np.float32).reshape(5, 7, 3)
         solver, ticks = upscaling.Solver(name, "", 4, 40), []
         candidate = np.asarray(operators.imresize(jnp.asarray(low), (20, 28)))
-        x = upscaling.to_unit(solver(0, low, candidate, ticks.append))
+        x = data.to_unit(solver(0, low, candidate, ticks.append))
         back = np.asarray(operators.imresize(jnp.asarray(x), (5, 7)))
     assert x.shape == (20, 28, 3) and sum(ticks) == solver.count(5, 7) == 2 * 2
     assert np.abs(back - low).mean() < 0.3 * np.abs(low).mean()
