@@ -6,7 +6,7 @@ The candidates take turns; each ratio is the median over rounds of the ratio wit
 CTMSR's own with ResShift's sampler: the same size, only its time counts here. Without --model the shipped network is
 taken, or, where there is none, one of its size with drawn weights; VDSR's weights are drawn where --weights is not
 given. Memory is what XLA plans: arguments, result and temporaries. "Network alone" is the bare evaluation; goal: at
-least 95 % of the time of one step, which also draws the noise and interpolates.
+least 95 % of the time of one step, which also interpolates and draws the noise, as `experiments.super_resolve` does.
 """
 
 from __future__ import annotations
@@ -50,21 +50,24 @@ def vdsr_params(weights: str) -> baselines_sr.Params:
     return {name: 0.03 * draw(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def vdsr(params: baselines_sr.Params, key: jax.Array, low: jax.Array) -> jax.Array:
+def vdsr(params: baselines_sr.Params, low: jax.Array, noise: jax.Array) -> jax.Array:
     """The luma alone, interpolation included."""
     y = operators.imresize(low.mean(-1, keepdims=True), (SCALE * LOW, SCALE * LOW))
     return baselines_sr.vdsr(params, y)
 
 
-def one_step(network: ctmsr.Upscaler, key: jax.Array, low: jax.Array) -> jax.Array:
-    noise = jax.random.normal(key, (SCALE * LOW, SCALE * LOW, 3))
+def drawn() -> np.ndarray:
+    """The noise of one result."""
+    return upscaling.noise_rows(0, 0, SCALE * LOW, SCALE * LOW)
+
+
+def restored(network: ctmsr.Upscaler, low: jax.Array, noise: jax.Array) -> jax.Array:
     return upscaling.from_noise(network, low, noise, 0)
 
 
-def alone(network: ctmsr.Upscaler, key: jax.Array, low: jax.Array) -> jax.Array:
-    """One evaluation, on a picture made of what is there."""
-    x = jnp.broadcast_to(low[:, None, :, None], (LOW, SCALE, LOW, SCALE, 3)).reshape(SCALE * LOW, SCALE * LOW, 3)
-    return network.apply(network.params, x, jnp.float32(0), low, **network.extra)
+def alone(network: ctmsr.Upscaler, low: jax.Array, noise: jax.Array) -> jax.Array:
+    """One evaluation, on the noise."""
+    return network.apply(network.params, noise, jnp.float32(0), low, **network.extra)
 
 
 def planned(program: jax.stages.Compiled) -> float:
@@ -74,9 +77,10 @@ def planned(program: jax.stages.Compiled) -> float:
     return sum(parts) / 2**20
 
 
-def clock(program: jax.stages.Compiled, *arguments: object) -> float:
+def clock(program: jax.stages.Compiled, tree: object, low: jax.Array, noise: jax.Array | None) -> float:
+    """Seconds, those of drawing the noise included where none is given."""
     start = time.perf_counter()
-    jax.block_until_ready(program(*arguments))
+    jax.block_until_ready(program(tree, low, drawn() if noise is None else noise))
     return time.perf_counter() - start
 
 
@@ -90,15 +94,15 @@ def main() -> None:
     network, what = upscaler(options.model)
     several = network.replace(method="resshift", sigma_max=2.0)
     params = jax.tree.map(jnp.asarray, vdsr_params(options.weights))
-    rest = (jax.random.key(0), jax.random.uniform(jax.random.key(1), (LOW, LOW, 3), minval=-1.0, maxval=1.0))
+    low, noise = jax.random.uniform(jax.random.key(1), (LOW, LOW, 3), minval=-1.0, maxval=1.0), jnp.asarray(drawn())
     functions = {
-        "one step": (one_step, network),
-        "network alone": (alone, network),
-        "15 steps": (one_step, several),
-        "VDSR": (vdsr, params),
+        "one step": (restored, network, None),
+        "network alone": (alone, network, noise),
+        "15 steps": (restored, several, None),
+        "VDSR": (vdsr, params, noise),
     }
-    programs = {name: jax.jit(f).lower(tree, *rest).compile() for name, (f, tree) in functions.items()}
-    turn = lambda: {name: clock(programs[name], functions[name][1], *rest) for name in functions}
+    programs = {name: jax.jit(f).lower(tree, low, noise).compile() for name, (f, tree, _) in functions.items()}
+    turn = lambda: {name: clock(programs[name], functions[name][1], low, functions[name][2]) for name in functions}
     turn()
     rounds = [turn() for _ in range(options.rounds)]
     size = sum(leaf.size for leaf in jax.tree.leaves(network.params))

@@ -26,8 +26,8 @@ def get_config(mode: str = "") -> ConfigDict:
     config.projections = 100
     kinds = "MMPS,PiGDM likelihood,DPS,DDNM+,DDRM,DiffPIR,DAPS conjugate,PnP-DM,SITCOM"
     config.reduced = ConfigDict({
-        "bipsda": {"methods": f"{kinds},DAPS,TDS 16,MCGDiff 16,MCGDiff 64"},
-        "levy": {"methods": f"{kinds},TDS 16,MCGDiff 16,MCGDiff 64", "draws": 128},
+        "bipsda": {"methods": f"{kinds},DAPS,TDS 16,MCGDiff 16"},
+        "levy": {"methods": f"{kinds},TDS 16,MCGDiff 16", "draws": 128},
         "field": {"methods": f"{kinds},DDNM,RePaint,ReGuidance(DDRM)", "draws": 64},
     })  # fmt: skip
     if mode == "smoke":

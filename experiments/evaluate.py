@@ -2,18 +2,21 @@
 
     python -m experiments.evaluate --data=PATH [--prior=PATH] [--count=1000] [--grid=FILE.png] [--card]
 
-Draws `count` samples (EDM's Heun, `steps` steps) and prints the Fréchet distance of their EfficientNet-Lite0
-features to those of as many held-out pictures: EffNetLite0-FID, which is not the published FID, beside its floor, the
-same distance between two halves of the held-out pictures. With --card both are written into the prior's card.
+Draws `count` samples and prints the Fréchet distance of their EfficientNet-Lite0 features to those of as many held-out
+pictures: EffNetLite0-FID, which is not the published FID, beside its floor, the same distance between two halves of the
+held-out pictures. A diffusion model is sampled by EDM's Heun in 18 steps, a consistency model in one and in two;
+--sampler and --steps choose otherwise. With --card the numbers are written into the prior's card.
 """
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from experiments import runtime  # isort: skip  (before jax)
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -26,11 +29,13 @@ from diffinv.metrics import distribution, features
 DATA = flags.DEFINE_string("data", None, "held-out pictures: a pack (its validation split) or a folder", required=True)
 PRIOR = flags.DEFINE_string("prior", "", "path of a checkpoint; default: the embedded prior")
 COUNT = flags.DEFINE_integer("count", 1000, "samples, and held-out pictures", lower_bound=4)
-STEPS = flags.DEFINE_integer("steps", 18, "of Heun's method", lower_bound=2)
+SAMPLER = flags.DEFINE_enum("sampler", "", ["", "heun", "consistency"], "default: as the prior's card says")
+STEPS = flags.DEFINE_list("steps", [], "of the sampler; default: 18 of heun, 1 and 2 of consistency")
 BATCH = flags.DEFINE_integer("batch", 50, "pictures at once on each device", lower_bound=1)
-GRID = flags.DEFINE_string("grid", "", "write the first 64 samples here, as a PNG")
+GRID = flags.DEFINE_string("grid", "", "a PNG of the first 64 samples; {steps} in the name is the number of steps")
 CARD = flags.DEFINE_bool("card", False, "write the numbers into the card")
 SEED = flags.DEFINE_integer("seed", 0, "of the samples")
+MIDDLE = 0.821  # the noise level between two steps where the card names none: iCT's and ECT's
 
 
 def mapped(function, rows, *fixed, note: str) -> np.ndarray:
@@ -53,35 +58,61 @@ def held_out() -> np.ndarray:
 
 
 def grid(samples: np.ndarray, path: str, side: int = 8, scale: int = 2) -> None:
-    """The first side x side samples, enlarged."""
+    """The first side x side samples, or fewer where there are fewer, enlarged."""
+    side = min(side, int(len(samples) ** 0.5))
     tiles = data.to_pixels(samples[: side**2]).reshape(side, side, *samples.shape[1:]).swapaxes(1, 2)
     image = Image.fromarray(np.asarray(tiles).reshape(side * samples.shape[1], side * samples.shape[2], 3))
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def main() -> None:
-    path = PRIOR.value or checkpoint.embedded()
-    prior = checkpoint.load_prior(path, di.process.EDM())
-    schedule = times.karras(STEPS.value)
-    draw = jax.jit(jax.vmap(lambda p, k: di.sample(k, samplers.heun(p), schedule).x, (None, 0)))
+def schedule(process: di.process.Process, steps: int, middle: float | None) -> np.ndarray:
+    """The times of Heun's method, or, where a `middle` noise level is given, of one or two consistency steps."""
+    if middle is None:
+        return times.karras(steps)
+    if steps not in (1, 2):
+        raise ValueError(f"--steps is {steps}; a consistency model is sampled in 1 or 2")
+    return jnp.asarray([1.0, *[times.from_sigma(process, jnp.float32(middle))] * (steps - 1), 0.0])
+
+
+def draw(prior: di.Prior, steps: int, middle: float | None) -> np.ndarray:
+    """COUNT samples, in [-1, 1]."""
+    method = samplers.heun if middle is None else samplers.renoise
+    grid = schedule(prior.process, steps, middle)
+    program = jax.jit(jax.vmap(lambda p, k: di.sample(k, method(p), grid).x, (None, 0)))
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(SEED.value), i))(np.arange(COUNT.value))
-    samples = np.clip(mapped(draw, keys, prior, note="samples"), -1, 1)
-    if GRID.value:
-        grid(samples, GRID.value)
-    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(lambda f, x: f.pooled(x), (None, 0)))
-    real = mapped(look, held_out(), judge, note="held-out features")
-    fake = mapped(look, samples, judge, note="sample features")
+    return np.clip(mapped(program, keys, prior, note=f"samples, {steps} steps"), -1, 1)
+
+
+def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[str, Any]:
+    """The card's note of the features of samples and of held-out pictures."""
     halves = [real[::2], real[1::2]]
-    result = {
-        "name": f"{distribution.NAME}, {COUNT.value} samples of {STEPS.value} Heun steps against {len(real)} held out",
+    many = f"{steps} {what} step{'s' * (steps > 1)}"
+    return {
+        "name": f"{distribution.NAME}, {len(fake)} samples of {many} against {len(real)} held out",
         "value": round(distribution.feature_fid(fake, real), 3),
         "half": round(distribution.feature_fid(fake[::2], halves[0]), 3),
         "floor": round(distribution.feature_fid(*halves), 3),
     }
-    print(f"{result['name']}: {result['value']}")
-    print(f"of halves ({len(halves[0])} each): {result['half']}; floor, two halves of the held-out: {result['floor']}")
+
+
+def main() -> None:
+    path = PRIOR.value or checkpoint.embedded()
+    card = checkpoint.read_card(path)
+    trained = card.get("consistency", {})
+    what = SAMPLER.value or ("consistency" if trained else "heun")
+    middle = trained.get("middle", MIDDLE) if what == "consistency" else None
+    prior = checkpoint.load_prior(path, None if trained.get("second_time") else di.process.EDM())
+    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(lambda f, x: f.pooled(x), (None, 0)))
+    real, found = mapped(look, held_out(), judge, note="held-out features"), []
+    for steps in [int(each) for each in STEPS.value] or ([18] if middle is None else [1, 2]):
+        samples = draw(prior, steps, middle)
+        if GRID.value:
+            grid(samples, GRID.value.format(steps=steps))
+        fake = mapped(look, samples, judge, note="sample features")
+        found.append(quality(fake, real, steps, "Heun" if middle is None else what))
+        print("{name}: {value}; of halves {half}; floor, two halves of the held-out {floor}".format(**found[-1]))
     if CARD.value:
-        checkpoint.amend(path, {"sample_quality": result})
+        checkpoint.amend(path, {"sample_quality": found if len(found) > 1 else found[0]})
         print(f"noted in {json.dumps(path)}'s card")
 
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from diffinv import posterior, process
 from diffinv.metrics import posterior as metrics
 from experiments import lab_methods, lab_page
-from experiments.lab_judge import floor, residuals, summary, take
+from experiments.lab_judge import floor, residuals, summary, take, within
 from experiments.lab_methods import METHODS, Method
 from experiments.lab_problems import PROBLEMS, Problem, settings
 
@@ -89,7 +89,7 @@ def tuned(program: Program, method: Method, config) -> tuple[float, list[float]]
     x, _ = program(np.minimum(row, tries - 1), np.asarray(method.values)[value])
     errors = np.full((count, tries), np.inf)
     for slot in slots[row < tries]:
-        if np.isfinite(x[slot]).all():
+        if within(x[slot]):
             errors[value[slot], row[slot]] = metrics.sliced_wasserstein(
                 x[slot], program.problem.exact[row[slot]], projections=config.projections
             )
@@ -133,9 +133,9 @@ def store(path: Path, results: dict) -> None:
 
 
 def rows_of(names: list[str], problem: Problem, rows: np.ndarray, config) -> Iterator[tuple[str, dict]]:
-    """(name, line) of each method as it is finished, one method a core at a time."""
+    """(name, line) of each method as it is finished, one method a core at a time; the last named take longest."""
     with ThreadPoolExecutor(runtime.cores()) as pool:
-        jobs = {pool.submit(row_of, name, problem, rows, config): name for name in names}
+        jobs = {pool.submit(row_of, name, problem, rows, config): name for name in reversed(names)}
         try:
             for job in as_completed(jobs):
                 yield jobs[job], job.result()

@@ -10,6 +10,7 @@ from diffinv.metrics import posterior as metrics
 from experiments.lab_problems import Problem
 
 LEVELS = (0.5, 0.9)
+FAR = 1e6  # a sample beyond has diverged: no problem of the lab reaches to 100
 
 
 def take(tree, rows):
@@ -17,10 +18,15 @@ def take(tree, rows):
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
+def within(x: np.ndarray) -> bool:
+    """All samples are finite, and none has run away."""
+    return bool((np.abs(x) < FAR).all())
+
+
 def judged(x: np.ndarray, row: int, problem: Problem, projections: int) -> dict:
-    """All errors of one row's samples (draws, d); NaN where a sample is not finite."""
+    """All errors of one row's samples (draws, d); NaN where one of them is not finite or has run away."""
     names = ["mean", "covariance", "w1", "max_w2", *(f"cover{round(100 * level)}" for level in LEVELS)]
-    if not np.isfinite(x).all():
+    if not within(x):
         return dict.fromkeys(names, float("nan"))
     exact, truth = problem.exact[row], problem.truth[row]
     values = [
@@ -34,7 +40,7 @@ def judged(x: np.ndarray, row: int, problem: Problem, projections: int) -> dict:
 
 
 def summary(samples: np.ndarray, rows: np.ndarray, problem: Problem, config) -> dict:
-    """Means with 95 % intervals over the rows, and the rank histogram."""
+    """Means with 95 % intervals over the rows that have errors, and the rank histogram."""
     each = [judged(x, row, problem, config.projections) for x, row in zip(samples, rows, strict=True)]
     ranks = [metrics.ranks(x, problem.truth[row]) for x, row in zip(samples, rows, strict=True)]
     histogram, chi = metrics.rank_histogram(np.stack(ranks), samples.shape[1])

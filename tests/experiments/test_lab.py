@@ -151,9 +151,11 @@ def test_it_tells_an_exact_method_from_a_biased_one(problems):
     assert found["wrong"]["w1"][0] > 1.5 * exact["w1"][0]
 
 
-def test_a_sample_that_is_not_finite_gives_no_number(problems):
+@pytest.mark.parametrize("value", [np.nan, 1e200])
+def test_a_sample_that_diverged_gives_no_number(problems, value):
     x = problems["gaussian8"].exact[0].copy()
-    x[3, 2] = np.nan
+    assert np.isfinite(list(lab_judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
+    x[3, 2] = value
     assert np.isnan(list(lab_judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
 
 
@@ -170,21 +172,23 @@ def test_every_method_builds_and_tells_its_cost(problems, name):
     assert shape.x.shape == (8,) and shape.info.cost.nfe.dtype == jnp.int32
 
 
-def line(method, w1, nfe):
+def line(method, w1, nfe, diverged=0.0):
     pair = (w1, 0.1)
     return {
-        "method": method, "claim": "biased" if nfe else "floor", "knob": "eta" if nfe else "",
-        "value": 0.5, "w1": pair, "tuning": {"0.5": w1, "1.0": float("inf")}, "diverged": 0.25, "nfe": nfe, "vjps": 0,
+        "method": method, "claim": "biased" if nfe else "floor", "knob": "eta" if nfe else "", "value": 0.5,
+        "w1": pair, "tuning": {"0.5": w1, "1.0": float("inf")}, "diverged": diverged, "nfe": nfe, "vjps": 0,
         "calls": 7 * nfe, "compile_s": 1.0, "run_s": 2.0, "ranks": [3, 1],
         **{name: pair for name in lab_page.COLUMNS if name != "w1"},
     }  # fmt: skip
 
 
 def test_the_page_orders_by_error_and_says_what_failed():
-    names = {"good <b>": (0.2, 100), "bad": (float("nan"), 10), "exact samples": (0.1, 0)}
+    names = {"wild": (0.15, 10, 0.25), "good <b>": (0.2, 100), "bad": (float("nan"), 10, 1.0)}
+    names |= {"exact samples": (0.1, 0)}
     lines = {name: line(name, *values) for name, values in names.items()}
     page = lab_page.page({"settings": {"rows": 3}, "problems": {"toy": lines}}, {"toy": "about <toy>"}, "cmd & more")
-    assert page.index("exact samples</th>") < page.index("good &lt;b&gt;</th>") < page.index("bad</th>")
+    places = [page.index(f"{name}</th>") for name in ("exact samples", "good &lt;b&gt;", "wild", "bad")]
+    assert places == sorted(places)
     assert (
         ">700</td>" in page
         and "not finite" in page
@@ -193,7 +197,7 @@ def test_the_page_orders_by_error_and_says_what_failed():
         and "about &lt;toy&gt;" in page
     )
     text = lab_page.text(lines).splitlines()
-    assert [each.split("  ")[0] for each in text[1:]] == ["exact samples", "good <b>", "bad"]
+    assert [each.split("  ")[0] for each in text[1:]] == ["exact samples", "good <b>", "wild", "bad"]
 
 
 @pytest.mark.slow
