@@ -18,6 +18,20 @@ jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+LONG = """
+    experiments/test_training experiments/test_training_refusals nn/test_unet experiments/test_reconstruct
+    posterior/test_battery experiments/test_super_resolve experiments/test_task_super_resolution
+    posterior/test_mixture18 test_scalespace_reverse experiments/test_tables posterior/test_battery_more
+    posterior/test_particles operators/test_battery test_scalespace test_osmosis experiments/test_scalespace_command
+    experiments/test_spectral
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest start first, so that no worker is left alone with one of them at the end."""
+    place = {f"tests/{name}.py": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(LONG)))
+
 
 @pytest.fixture
 def key():

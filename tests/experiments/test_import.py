@@ -21,8 +21,9 @@ flags.FLAGS.mark_as_parsed()
 
 def start(module, *arguments):
     """The command in a process of its own."""
-    cache = os.environ.get("DIFFINV_TEST_CACHE", "") or str(ROOT / ".pytest_cache")
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": str(Path(cache) / "xla")}
+    tests = os.environ.get("DIFFINV_TEST_CACHE", "") or str(ROOT / ".pytest_cache")
+    cache = os.environ.get("DIFFINV_CACHE", "") or os.path.join(tests, "xla")  # the continuous check's holds some
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": cache}
     env.pop("XLA_FLAGS", None)
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)

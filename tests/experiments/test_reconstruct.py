@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 def start(*arguments, **environment):
     """The command in a process of its own."""
     command = [sys.executable, "-m", "experiments.reconstruct", *map(str, arguments)]
-    cache = os.environ.get("DIFFINV_TEST_CACHE", "") or str(ROOT / ".pytest_cache")
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": str(Path(cache) / "xla"), **environment}
+    tests = os.environ.get("DIFFINV_TEST_CACHE", "") or str(ROOT / ".pytest_cache")
+    cache = os.environ.get("DIFFINV_CACHE", "") or os.path.join(tests, "xla")  # the continuous check's holds some
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": cache, **environment}
     env.pop("XLA_FLAGS", None)
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 

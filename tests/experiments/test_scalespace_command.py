@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from training_command import FLAGS
 
 from diffinv.scalespace import reverse
 from experiments import scalespace_page, scalespace_reverse
@@ -25,7 +26,7 @@ def test_the_quick_page_agrees_with_the_truth_table(tmp_path):
         "--config=configs/scalespace.py:smoke",
         f"--out={tmp_path}",
     ]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "scalespace-smoke" / "index.html").read_text()

@@ -81,15 +81,17 @@ START = train.Context(jnp.int32(0), (), ())
 @pytest.mark.slow
 def test_stage_two_goes_on_from_stage_one(source, tmp_path):
     run = training.Run(smoke(), source)
-    state, metrics = run.step(run.init(), run.put(source.take(range(8))))
+    begin = jax.jit(run._init, compiler_options=CHEAP)(run.start), run.put(source.take(range(8)))
+    state, metrics = run.step.lower(*begin).compile(CHEAP)(*begin)
     assert np.isfinite(metrics.loss) and metrics.skipped == 0
     training.export(run, state, 0, 1.0, {}, source, str(tmp_path))
     path = str(tmp_path / "ctmsr_x4")
     upscaler, card = checkpoint.load_upscaler(path), checkpoint.read_card(path)
     assert (card["scale"], card["method"], card["network"]) == (4, "ctmsr", "srnet") and upscaler.scale == 4
     key, low = jax.random.key(3), run.task.prompts(source, 1)[0]
-    made = ctmsr.super_resolve(key, upscaler, jnp.asarray(low))
-    np.testing.assert_allclose(run.task.sample(key, jax.device_get(state.ema[0]), low), made, atol=1e-5)
+    made = jax.jit(ctmsr.super_resolve, compiler_options=CHEAP)(key, upscaler, jnp.asarray(low))
+    sampled = jax.jit(run.task.sample, compiler_options=CHEAP)(key, jax.device_get(state.ema[0]), low)
+    np.testing.assert_allclose(sampled, made, atol=1e-5)
 
     params, batch = checkpoint.restore(path)[0], source.take(range(4))
     options = {"method": "dtm", "start": path, "matching": "l2", "matching_weight": 1.0}

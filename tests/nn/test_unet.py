@@ -97,7 +97,8 @@ def tiny():
 
 
 def run(net, params, x, condition, **options):
-    return jax.jit(lambda p, x, c, o: net.apply(p, x, c, **o))(params, x, jnp.float32(condition), options)
+    apply = jax.jit(lambda p, x, c, o: net.apply(p, x, c, **o), compiler_options=FAST)
+    return apply(params, x, jnp.float32(condition), options)
 
 
 def assert_close(a, b, tol):
@@ -115,8 +116,9 @@ def test_starts_at_zero(tiny):
 def test_vmapped_is_one_by_one(tiny):
     net, params, x = tiny
     conditions = jnp.asarray([0.1, -0.5, 0.9], jnp.float32)
-    together = jax.jit(jax.vmap(net.apply, (None, 0, 0)))(params, x, conditions)
-    assert_close(together, jnp.stack([run(net, params, a, c) for a, c in zip(x, conditions)]), 1e-5)
+    together = jax.jit(jax.vmap(net.apply, (None, 0, 0)), compiler_options=FAST)(params, x, conditions)
+    alone = jax.jit(net.apply, compiler_options=FAST)
+    assert_close(together, jnp.stack([alone(params, a, c) for a, c in zip(x, conditions)]), 1e-5)
 
 
 def test_condition_matters(tiny):
@@ -124,18 +126,30 @@ def test_condition_matters(tiny):
     assert np.abs(run(net, params, x[0], 0.0) - run(net, params, x[0], 1.0)).max() > 1e-2
 
 
-def gradients(net, params, x):
-    return jax.jit(jax.grad(lambda p, x: jnp.sum(net.apply(p, x, 0.2) ** 2), (0, 1)))(params, x)
+def outcome(net, params, x):
+    """The output, and the gradients of its square in the parameters and in x, by one program."""
+
+    def loss(p, x):
+        out = net.apply(p, x, 0.2)
+        return jnp.sum(out**2), out
+
+    (_, out), slopes = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True), compiler_options=FAST)(params, x)
+    return out, slopes
+
+
+@pytest.fixture(scope="module")
+def plain_outcome(tiny):
+    net, params, x = tiny
+    return outcome(net, params, x[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"remat": True}, {"plain_conv": True}])
-def test_rewrites_change_nothing(tiny, change):
+def test_rewrites_change_nothing(tiny, plain_outcome, change):
     net, params, x = tiny
-    other = net.clone(**change)
-    assert_close(run(net, params, x[0], 0.2), run(other, params, x[0], 0.2), 1e-5)
-    mine, theirs = gradients(net, params, x[0]), gradients(other, params, x[0])
-    assert_close(mine, theirs, 2e-4)
+    (mine, my_slopes), (theirs, their_slopes) = plain_outcome, outcome(net.clone(**change), params, x[0])
+    assert_close(mine, theirs, 1e-5)
+    assert_close(my_slopes, their_slopes, 2e-4)
 
 
 def test_bfloat16_inside_float32_outside(tiny):
@@ -151,9 +165,9 @@ def test_bfloat16_inside_float32_outside(tiny):
 @pytest.mark.slow
 def test_forward_mode_of_the_plain_network(tiny):
     net, params, x = tiny
-    f = jax.jit(lambda x: net.clone(plain_conv=True).apply(params, x, 0.2))
-    _, slope = jax.jit(lambda x, v: jax.jvp(f, (x,), (v,)))(x[0], x[1])
-    step = jnp.float32(1e-2)
+    f = lambda x: net.clone(plain_conv=True).apply(params, x, 0.2)
+    slope = jax.jit(lambda x, v: jax.jvp(f, (x,), (v,))[1], compiler_options=FAST)(x[0], x[1])
+    step, f = jnp.float32(1e-2), jax.jit(f, compiler_options=FAST)
     assert_close(slope, (f(x[0] + step * x[1]) - f(x[0] - step * x[1])) / (2 * step), 2e-2)
 
 
@@ -181,6 +195,7 @@ def test_labels(tiny):
 def test_dropout_acts_only_with_a_key(tiny):
     net, params, x = tiny
     wet = net.clone(dropout=0.5)
-    assert_close(run(wet, params, x[0], 0.2), run(net, params, x[0], 0.2), 0)
+    dry = run(net, params, x[0], 0.2)
+    assert_close(run(wet, params, x[0], 0.2), dry, 0)
     dropped = run(wet, params, x[0], 0.2, rngs={"dropout": jax.random.key(1)})
-    assert np.abs(dropped - run(net, params, x[0], 0.2)).max() > 1e-3
+    assert np.abs(dropped - dry).max() > 1e-3

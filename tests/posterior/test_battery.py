@@ -13,8 +13,8 @@ from oracle import random_covariance
 
 import diffinv as di
 from diffinv import charts, posterior, sharding, times
-from diffinv.operators.base import ClosedForm, Operator, dense
-from diffinv.operators.spectra import Spectrum
+from diffinv.operators.base import Operator, dense
+from posterior.counting import counted, paid, told
 from posterior.methods import ANY_PROCESS, CORE, GRIDS, METHODS, MORE, blurring, cast
 
 DIM, STEPS, SIGMA = 6, 12, 0.3
@@ -128,12 +128,11 @@ def test_is_sound_where_alpha_is_zero_and_the_cost_told_is_the_cost_paid(name, k
     """At Flow's start. Evaluations, pullbacks and calls of the operator, counted as they run, against `info.cost`."""
     make, grid = GRIDS["Flow"]
     prior, measurement = problem(make())
-    solution, tally = counted(name, prior, measurement, grid(STEPS), key)
+    solution, tally = counted(METHODS[name], prior, measurement, grid(STEPS), key)
     assert_sound(solution, prior, measurement)
-    nfe, vjps, calls = (int(count.sum()) for count in solution.info.cost)
+    nfe, vjps, calls = told(solution)
     spare = 1 if name in SPARE else 0
-    paid = nfe + spare, vjps + spare * vjps // nfe, calls + spare * calls // nfe
-    assert (tally["nfe"], tally["vjps"], tally["calls"]) == paid
+    assert paid(tally) == (nfe + spare, vjps + spare * vjps // nfe, calls + spare * calls // nfe)
 
 
 def typical_residual(prior, measurement, decode=lambda x: x):
@@ -208,95 +207,6 @@ def test_float32_stays_float32(name, process):
     for x in (None, jax.ShapeDtypeStruct(prior.shape, jnp.float32)):
         shape = jax.eval_shape(solver, jax.random.key(0), measurement, x)
         assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
-
-
-def watched(tally, x, use, pullback):
-    """`x`; while the program runs, its use and the pullback through that are counted under these names."""
-
-    def count(what, value):
-        jax.debug.callback(lambda _: tally.update([what]), value.ravel()[0])
-
-    @jax.custom_vjp
-    def watch(x):
-        count(use, x)
-        return x
-
-    def forward(x):
-        return watch(x), None
-
-    def backward(_, g):
-        count(pullback, g)
-        return (g,)
-
-    watch.defvjp(forward, backward)
-    return watch(x)
-
-
-@struct.dataclass
-class Counting:
-    """A denoiser that counts how often it is evaluated and pulled back."""
-
-    denoise: object
-    tally: collections.Counter = struct.field(pytree_node=False)
-
-    def __call__(self, x, t):
-        return self.denoise(watched(self.tally, x, "nfe", "vjps"), t)
-
-
-@struct.dataclass
-class CountingOperator(ClosedForm):
-    """An operator that counts each use of it, and each pullback of one, where it is traced inside of a step."""
-
-    operator: ClosedForm
-    tally: collections.Counter = struct.field(pytree_node=False)
-
-    @property
-    def shape(self):
-        return self.operator.shape
-
-    def _watched(self, x):
-        return watched(self.tally, x, "calls", "calls") if self.tally["inside"] else x
-
-    def __call__(self, x):
-        return self.operator(self._watched(x))
-
-    def adjoint(self, y):
-        return self.operator.adjoint(self._watched(y))
-
-    def solve(self, v, damping):
-        return self.operator.solve(self._watched(v), damping)
-
-    def pinv(self, y):
-        return self.operator.pinv(self._watched(y))
-
-    def project(self, y):
-        return self.operator.project(self._watched(y))
-
-    def spectrum(self):
-        s, *maps = self.operator.spectrum()
-        return Spectrum(s, *(lambda v, each=each: each(self._watched(v)) for each in maps))
-
-
-def counted(name, prior, measurement, grid, key):
-    """(solution, tally of what its steps did to the denoiser and to the operator)."""
-    tally = collections.Counter()
-    prior = prior.replace(denoise=Counting(prior.denoise, tally))
-    measurement = measurement.replace(operator=CountingOperator(measurement.operator, tally))
-
-    def method(measurement):
-        sampler = METHODS[name](prior, measurement)
-
-        def step(*state):
-            tally["inside"] = 1
-            found = sampler.step(*state)
-            tally["inside"] = 0
-            return found
-
-        return sampler._replace(step=step)
-
-    solution = jax.block_until_ready(jax.jit(di.as_solver(method, grid))(key, measurement))
-    jax.effects_barrier()
-    return solution, tally
 
 
 @struct.dataclass

@@ -1,5 +1,7 @@
 """Latent and blind methods: one step by NumPy through a curved decoder, and what they share with pixel methods."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from diffinv.operators.base import dense
 from diffinv.operators.pixel import Mask
 from diffinv.posterior.blind import Pair
 from diffinv.posterior.latent import CountedState
+from posterior.counting import CountingOperator, counted, counting, paid, told
 from posterior.published import DIM, MATRIX, PINV, X, Y, ancestral, assert_close, at, levels, normal, problem, step
 
 KEY, T, NEXT = jax.random.key(7), 0.5, 0.35
@@ -96,6 +99,22 @@ def test_latent_methods_come_nearer_to_the_measurement(name):
     assert np.isfinite(x[0]).all() and residual < 0.75 * before
 
 
+LATENT = {
+    "psld": (posterior.psld, {}),
+    "resample latent": (posterior.resample, {"every": 2, "iterations": 3}),
+    "resample pixel": (posterior.resample, {"every": 3, "iterations": 2, "space": "pixel"}),
+}
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_the_cost_told_is_the_cost_paid(name):
+    """Evaluations, pullbacks and calls of the operator, counted as they run; hard consistency in some steps alone."""
+    (function, options), (prior, m) = LATENT[name], problem()
+    solution, tally = counted(lambda p, m: function(CHART, p, m, **options), prior, m, times.grid(8), KEY)
+    assert paid(tally) == told(solution) and paid(tally)[:2] == (8, 8)
+    assert len(set(solution.info.cost.calls.tolist())) == (1 if name == "psld" else 2)
+
+
 KERNEL = np.array([0.4, -0.2, 0.7])
 
 
@@ -127,6 +146,19 @@ def test_blind_dps_is_the_published_update():
     assert_close(pair.kernel, mean + c * normal(kernel_key, 3) - 0.2 * gradient)
     assert_close(info.kernel, pair.kernel)
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (2, 2)
+
+
+@pytest.mark.parametrize("convention", ["norm", "likelihood"])
+def test_blind_dps_charges_both_networks_and_every_call(convention):
+    """The operator is the one that it builds of the kernel; the measurement's own is never called."""
+    tally = collections.Counter()
+    prior, _ = problem()
+    kernel_prior = counting(di.gaussian(di.process.VP(), jnp.zeros(3), 0.5 * jnp.eye(3)), tally)
+    m = di.Measurement(dense(jnp.eye(DIM)), jnp.linspace(-1.0, 1.0, DIM), di.GaussianNoise(0.1))
+    own = lambda kernel: CountingOperator(build(kernel), tally)
+    method = lambda p, m: posterior.blind_dps(p, m, kernel_prior, own, 0.1, 0.1, convention=convention)
+    solution, tally = counted(method, prior, m, times.grid(5), KEY, tally)
+    assert paid(tally) == told(solution) == (10, 10, 15)
 
 
 @pytest.mark.slow

@@ -1,0 +1,51 @@
+"""The training command: what it says of bad input and of a run that diverges; another configuration, whole."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from training_command import TINY, error, run, steps, together
+
+from diffinv import checkpoint
+
+pytest.importorskip("grain")
+pytestmark = pytest.mark.slow
+
+
+def test_two_processes_must_agree(tmp_path):
+    for done in together(tmp_path, others=["--config.batch=4"]):
+        assert "another configuration" in error(*done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_path):
+    done = run(tmp_path, *TINY, "--config.learning_rate=1e38", "--config.patience=2", "--config.steps=20")
+    line = error(done.stderr, done.returncode)
+    assert "2 times in a row, up to step" in line and "holds the pictures [" in line and "checkpoints/" in line
+    assert not (tmp_path / "prior32.safetensors").exists() and steps(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (["--config.data=nowhere/pack.jpegpack.npz"], "nowhere"),
+        (["--config.stepz=3"], "stepz"),
+        (["--config=configs/prior32.py:quick"], "quick"),
+        (["--config.batch=3"], "config.batch is 3"),
+        (["--config.classes=1"], "the data have 2 labels"),
+        (["--process=1"], "give all three"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, more, word):
+    done = run(tmp_path, *more)
+    assert word in error(done.stderr, done.returncode)
+
+
+@pytest.mark.parametrize("config", ["prior32_cond"])
+def test_other_configs_run_and_their_priors_load(tmp_path, config):
+    """With the configuration's own network."""
+    done = run(tmp_path, "--config.steps=2", config=f"configs/{config}.py:smoke")
+    assert done.returncode == 0, done.stderr
+    prior = checkpoint.load_prior(str(tmp_path / config))
+    x, t = jnp.zeros(prior.shape, jnp.float32), jnp.float32(0.5)
+    found = jax.jit(lambda x, t: prior.denoise(x, t), compiler_options={"xla_backend_optimization_level": 0})(x, t)
+    assert found.shape == prior.shape and jnp.isfinite(found).all()

@@ -1,0 +1,58 @@
+"""`experiments.train` in a process of its own, with a network that compiles fast; its compiled programs are kept."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TINY = ("--config.net.multipliers=(1,)", "--config.net.attention=()")
+"""One level without attention: what is tested is the loop around the network."""
+
+FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+"""Programs that compile in half the time."""
+
+
+def environment(**more):
+    """On the CPU; the cache is the continuous check's, else the tests' own."""
+    home = os.environ.get("DIFFINV_TEST_CACHE") or os.path.join(tempfile.gettempdir(), "diffinv-test-cache")
+    cache = os.environ.get("DIFFINV_CACHE") or os.path.join(home, "xla")
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "DIFFINV_CACHE": cache, **more}
+
+
+def command(workdir, *more, config="configs/prior32.py:smoke"):
+    start = [sys.executable, "-m", "experiments.train", f"--config={config}"]
+    return [*start, f"--workdir={workdir}", *more]
+
+
+def run(workdir, *more, config="configs/prior32.py:smoke", **variables):
+    """The command, whose process gets `variables` too, and what it left."""
+    options = {"cwd": ROOT, "env": environment(**variables), "capture_output": True, "text": True, "timeout": 600}
+    return subprocess.run(command(workdir, *more, config=config), **options)
+
+
+def together(workdir, *more, others=()):
+    """(standard error, status) of two processes with one core's device each, on one machine."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"--coordinator=localhost:{probe.getsockname()[1]}"
+    pair, pipes = [], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    for i in range(2):
+        flags = [address, "--processes=2", f"--process={i}", *more, *(others if i else ())]
+        env = environment(DIFFINV_DEVICES="1")
+        pair.append(subprocess.Popen(command(workdir, *flags), cwd=ROOT, env=env, **pipes))
+    return [(process.communicate(timeout=600)[1], process.returncode) for process in pair]
+
+
+def steps(workdir):
+    """The steps whose checkpoints are kept."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def error(said, status):
+    """The one line that a command that failed has said."""
+    lines = [line for line in said.splitlines() if line.startswith("error:")]
+    assert status != 0 and "Traceback" not in said and len(lines) == 1, said
+    return lines[0]
