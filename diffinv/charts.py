@@ -7,6 +7,7 @@ a plain one in code space; a coarse stage is a plain one in coarse pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -105,11 +106,10 @@ class LinearDecoded(LinearOperator):
 def pull_back(chart: Chart, measurement: Measurement) -> Measurement:
     """The measurement as seen from the chart's codes; a linear decode's constant moves into `y`. Original."""
     if not (chart.linear and isinstance(measurement.operator, LinearOperator)):
-        return measurement.replace(operator=Decoded(measurement.operator, chart))
+        return replace(measurement, operator=Decoded(measurement.operator, chart))
     origin = chart.decode(jnp.zeros(chart.shape, jnp.finfo(measurement.y.dtype).dtype))
-    return measurement.replace(
-        operator=LinearDecoded(measurement.operator, chart), y=measurement.y - measurement.operator(origin)
-    )
+    y = measurement.y - measurement.operator(origin)
+    return replace(measurement, operator=LinearDecoded(measurement.operator, chart), y=y)
 
 
 def within(chart: Chart, method: Callable[[Measurement], Sampler]) -> Callable[[Measurement], Sampler]:

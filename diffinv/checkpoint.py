@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from numpy.typing import ArrayLike
 
 from diffinv import consistency, prior, times
 from diffinv import process as processes
@@ -25,7 +27,7 @@ from diffinv.scalespace import spectral
 from diffinv.typing import Array
 
 ARCHITECTURES = {"unet": unet.UNet, "song": song.SongUNet, "srnet": srnet.SRNet, "ctmsr": ctmsr_unet.CTMSRUNet}
-PROCESSES = {
+PROCESSES: dict[str, Callable[..., processes.Process]] = {
     "discrete": schedule.discrete,
     "Blurring": lambda shape, **fields: processes.Blurring(processes.dct_frequencies(*shape), **fields),
     "HeatDissipation": lambda shape, **fields: processes.HeatDissipation(processes.dct_frequencies(*shape), **fields),
@@ -163,7 +165,7 @@ def build(params: Any, card: dict[str, Any], process: processes.Process | None =
         return _spectral(params, card, net.apply, trained, process)
     preconditioned = card["parametrisation"]["parametrisation"] == "edm"
     two_times = card.get("consistency", {}).get("second_time", False)
-    denoiser = prior.NetworkDenoiser(
+    denoiser: Any = prior.NetworkDenoiser(
         jax.tree.map(jnp.asarray, params),
         process if process is not None and preconditioned else trained,
         consistency.second_channel(net.apply) if two_times else net.apply,
@@ -244,7 +246,7 @@ def references(prior: prior.Prior, shape: tuple[int, ...]) -> Array:
     return jax.lax.map(at, jnp.asarray(LEVELS, jnp.float32))
 
 
-def certificate(values: Array, shape: tuple[int, ...], tolerance: float = 1e-4) -> dict[str, Any]:
+def certificate(values: ArrayLike, shape: tuple[int, ...], tolerance: float = 1e-4) -> dict[str, Any]:
     """The card's `certificate`: `references` as they are today. `tolerance` is relative to each root mean square.
 
     Original. Raises ValueError where a value is not finite.

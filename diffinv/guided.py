@@ -12,6 +12,7 @@ the way in, at `0.999 t`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -94,7 +95,7 @@ class Guided:
 
     def given(self, **condition: Any) -> Guided:
         """The same guidance of the conditional prior."""
-        return self.replace(prior=self.prior.given(**condition))
+        return replace(self, prior=self.prior.given(**condition))
 
 
 def guided(
@@ -109,4 +110,4 @@ def guided(
     """The prior whose denoiser is `rule`; `vjps` and `calls` are what an evaluation adds to its cost. Original."""
     static = tuple(sorted(options.items()))
     cost = prior.cost.plus(vjps, calls)
-    return prior.replace(denoise=Guided(prior, measurement, weights or {}, rule, static, cost))
+    return replace(prior, denoise=Guided(prior, measurement, weights or {}, rule, static, cost))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ def require_count(name: str, value: int, least: int = 1) -> None:
         raise ValueError(f"{name} is {value}; it must be a whole number, at least {least}")
 
 
-def require_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+def require_choice(name: str, value: str, known: Collection[str]) -> None:
     """ValueError where the value is not one of the known ones."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,11 @@ def norm(x: Array) -> Array:
     """The 2-norm over all coordinates, with gradient 0 at 0 (where `jnp.linalg.norm` gives NaN); NaN stays NaN."""
     square = inner(x, x)
     return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
+
+
+def added(parts: Iterable[Array]) -> Array:
+    """The sum of at least one array; `sum` of none would be a Python 0."""
+    return functools.reduce(operator.add, parts)
 
 
 def _times(a: Array, x: Array) -> Array:

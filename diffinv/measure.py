@@ -85,6 +85,8 @@ class Measurement:
         """The noise's standard deviation, for Gaussian noise; for Poisson the deviation at mid-grey."""
         if isinstance(self.noise, PoissonNoise):
             return jnp.sqrt(2.0 / self.noise.peak)
+        if not hasattr(self.noise, "sigma"):
+            raise TypeError(f"noise {type(self.noise).__name__} has no sigma; give it one, a standard deviation")
         return self.noise.sigma
 
     def residual(self, x0: Array) -> Array:

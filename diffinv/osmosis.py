@@ -15,7 +15,8 @@ Hagenburg, Breuss, Vogel 2013, EMMCVPR, LNCS 8081 (theory); Vogel, Hagenburg, We
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +194,7 @@ def residual(rates: Rates, u_next: Array, u: Array, tau: Array | float) -> Array
     return linalg.norm(u - u_next + tau * rates(u_next)) / linalg.norm(u)
 
 
-def trajectory(rates: Rates, u: Array, taus: Array, **options: float) -> Array:
+def trajectory(rates: Rates, u: Array, taus: Array, **options: Any) -> Array:
     """The images (n, H, W, C) after implicit steps of `taus` (n,); `options` as of `implicit`. Original."""
     u = _fitting(rates, u)
 
@@ -204,7 +205,7 @@ def trajectory(rates: Rates, u: Array, taus: Array, **options: float) -> Array:
     return jax.lax.scan(step, u, taus)[1]
 
 
-def steady(rates: Rates, u: Array, steps: int = 2, **options: float) -> Array:
+def steady(rates: Rates, u: Array, steps: int = 2, **options: Any) -> Array:
     r"""The steady state from `u`, by `steps` (static) implicit steps of `tau = 100 (H^2 + W^2)`.
 
     Each divides what is left of a mode of rate `lambda` by `1 + tau lambda`, 1000 for the slowest of homogeneous
@@ -265,7 +266,7 @@ class Level(NamedTuple):
 
 def hierarchy(rates: Rates, tau: Array | float) -> list[Level]:
     """The solver's grids, from the pixels down to one block; their number is static. Original."""
-    scaled = jax.tree.map(lambda rate: tau * rate, rates).replace(weight=rates.weight)
+    scaled = replace(jax.tree.map(lambda rate: tau * rate, rates), weight=rates.weight)
     levels = []
     while max(scaled.weight.shape[:2]) > 1:
         coarse = coarser(scaled)
@@ -283,7 +284,8 @@ def cycle(levels: list[Level], b: Array) -> Array:
     if not levels:
         return b
     (rates, inverse, share), *rest = levels
-    red = (sum(jnp.ogrid[: b.shape[0], : b.shape[1]]) % 2 == 0)[..., None]
+    i, j = jnp.ogrid[: b.shape[0], : b.shape[1]]
+    red = ((i + j) % 2 == 0)[..., None]
 
     def relax(u: Array, colour: Array) -> tuple[Array, None]:
         return jnp.where(colour, (b + rates.inflow(u)) * inverse, u), None

@@ -6,6 +6,7 @@ A network of any parametrisation becomes `(x, t) -> x_0` here and nowhere else; 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +56,7 @@ class Prior:
         """The conditional prior `p(x_0 | condition)`; the arguments reach the network's `apply` by name."""
         if not hasattr(self.denoise, "given"):
             raise TypeError(f"denoiser {type(self.denoise).__name__} takes no condition; use a NetworkDenoiser")
-        return self.replace(denoise=self.denoise.given(**condition))
+        return replace(self, denoise=self.denoise.given(**condition))
 
     def start(self, key: Key, t: Time = 1.0) -> Array:
         """A draw from the noisy end, in the dtype of `t`: `N(0, sigma_t^2)`, exact in the limit `alpha_t -> 0`, or
@@ -144,7 +145,7 @@ class NetworkDenoiser:
 
     def given(self, **condition: Any) -> NetworkDenoiser:
         """The same network under `condition`."""
-        return self.replace(extra={**self.extra, **condition})
+        return replace(self, extra={**self.extra, **condition})
 
     def __call__(self, x: Array, t: Time) -> Array:
         return self.predict(x, t).x0

@@ -96,7 +96,7 @@ def heun(prior: Prior) -> Sampler:
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         last = s <= 0
 
-        def stage(carry: tuple[Array, ...], time: Array) -> tuple[tuple[Array, ...], Array]:
+        def stage(carry: tuple[Array, Array, Array], time: Array) -> tuple[tuple[Array, Array, Array], Array]:
             here, x0_sum, eps_sum = carry
             x0 = prior.denoise(here, time)
             eps = prior.process.noise(here, x0, time)
@@ -217,7 +217,7 @@ def log_likelihood(
     """
     process, size = prior.process, x.size
 
-    def rate(y: Array, t: Array) -> tuple[Array, Array]:
+    def rate(y: Array, t: Array) -> Array:
         """`(x0, eps)` stacked, as functions of `y = x / n`."""
         n = process.scale(t)
         x0 = prior.denoise(n * y, t)

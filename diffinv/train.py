@@ -161,8 +161,8 @@ def trainer(
         copies = tuple(jax.tree.map(jnp.copy, params) for _ in rates)
         if frozen is None:
             frozen = jax.tree.map(jnp.copy, params) if refresh else ()
-        counts = (jnp.zeros((), jnp.int32) for _ in range(3))
-        return TrainState(params, optimizer.init(params), copies, *counts, frozen)
+        step, skipped, row = (jnp.zeros((), jnp.int32) for _ in range(3))
+        return TrainState(params, optimizer.init(params), copies, step, skipped, row, frozen)
 
     def step(key: Key, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         n, frozen = state.step - state.skipped, state.frozen
@@ -200,7 +200,7 @@ def _example(model: Model, params: Any, example: Any) -> tuple[Denoiser, Array]:
     if not isinstance(example, dict):
         return model(params), example
     given = {name: value for name, value in example.items() if name != "image"}
-    denoise = model(params)
+    denoise: Any = model(params)
     return denoise.given(**given) if given else denoise, example["image"]
 
 

@@ -22,7 +22,7 @@ Info = Any
 class Denoiser(Protocol):
     """`(x_t, t) -> E[x_0 | x_t]`; a pytree that is callable."""
 
-    def __call__(self, x: Array, t: Time) -> Array: ...
+    def __call__(self, x: Array, t: Time, /) -> Array: ...
 
 
 class Gaussian(NamedTuple):

@@ -124,3 +124,11 @@ def test_dct_is_the_orthonormal_cosine_basis():
     assert_allclose(linalg.dct(x), np.einsum("ij,kl,jlc->ikc", rows, columns, x), atol=1e-13)
     assert_allclose(linalg.idct(linalg.dct(x)), x, atol=1e-13)
     assert_allclose(linalg.inner(linalg.dct(x), y), linalg.inner(x, linalg.idct(y)), rtol=1e-12)
+
+
+def test_added_is_the_sum_of_at_least_one():
+    parts = [vector(seed, (2, 3), False) for seed in range(3)]
+    assert_array_equal(linalg.added(iter(parts)), parts[0] + parts[1] + parts[2])
+    assert linalg.added(parts[:1]) is parts[0]
+    with pytest.raises(TypeError):
+        linalg.added([])

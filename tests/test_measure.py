@@ -153,3 +153,11 @@ def test_mistakes_are_named(key):
         require_linear(nonlinear, "ddnm")
     linear = measure(key, low_rank(key), jnp.ones((2, 2)))
     assert require_linear(linear, "ddnm") is linear.operator
+
+
+def test_a_noise_without_a_deviation_says_so():
+    class Odd:
+        pass
+
+    with pytest.raises(TypeError, match="noise Odd has no sigma; give it one"):
+        _ = Measurement(dense(jnp.eye(2)), jnp.zeros(2), Odd()).sigma

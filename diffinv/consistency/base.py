@@ -121,7 +121,7 @@ def bounded(denoise: Denoiser) -> Denoiser:
 
     Raises ValueError for a network that predicts x0 itself, or a velocity that is infinite at time 0, as VP's.
     """
-    network = getattr(denoise, "denoise", denoise)
+    network: Any = getattr(denoise, "denoise", denoise)
     said = getattr(network, "parametrisation", "")
     if said == "x0" or (said == "velocity" and not isinstance(network.process, Explicit)):
         process = type(network.process).__name__
@@ -138,7 +138,7 @@ def unpack(key: Key, example: Any, dropout: bool) -> tuple[Array, dict[str, Any]
 
 def seen(model: Model, params: Any, conditions: dict[str, Any]) -> Any:
     """The denoiser of `params` under `conditions`."""
-    denoise = bounded(model(params))
+    denoise: Any = bounded(model(params))
     return denoise.given(**conditions) if conditions else denoise
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from diffinv import times
 from diffinv.consistency import base
 from diffinv.consistency.base import Loss, Model
-from diffinv.linalg import norm
+from diffinv.linalg import added, norm
 from diffinv.process import Process
 from diffinv.typing import Array, Denoiser, Key, Time
 
@@ -236,11 +236,11 @@ def shortcut(
     def loss(key: Key, params: Any, batch: Any, context: Any) -> Array:
         total = base.count(batch)
         some = max(1, round(bootstrap * total)) if bootstrap else 0
-        value, parts = 0.0, ((doubled, slice(0, some)), (matched, slice(some, total)))
+        values, parts = [], ((doubled, slice(0, some)), (matched, slice(some, total)))
         for place, (one, rows) in enumerate(parts):
             if share := (rows.stop - rows.start) / total:
                 part = jax.tree.map(lambda a, rows=rows: a[rows], batch)
-                value += share * base.per_example(one)(jax.random.fold_in(key, place), params, part, context)
-        return value
+                values.append(share * base.per_example(one)(jax.random.fold_in(key, place), params, part, context))
+        return added(values)
 
     return loss

@@ -13,6 +13,7 @@ and its code, LabShuHangGU/CTMSR.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.linalg import added
 from diffinv.nn import srnet
 from diffinv.prior import Prior
 from diffinv.process import ResidualShift
@@ -77,7 +79,7 @@ class Upscaler:
 
     def given(self, **extra: Any) -> Upscaler:
         """The same network with further arguments."""
-        return self.replace(extra={**self.extra, **extra})
+        return replace(self, extra={**self.extra, **extra})
 
     def upsample(self, low: Array) -> Array:
         """`y`, (scale h, scale w, C) from (h, w, C)."""
@@ -137,10 +139,16 @@ def shift_posterior(process: ResidualShift, x: Array, x0: Array, t: Time, s: Tim
 
 
 def shift_sampler(prior: Prior) -> Sampler:
-    """ResShift's reverse chain, `shift_posterior` at every step. Source: Yue et al. 2023, arXiv:2307.12348, eq. 8."""
+    """ResShift's reverse chain, `shift_posterior` at every step. Source: Yue et al. 2023, arXiv:2307.12348, eq. 8.
+
+    Raises TypeError for another process.
+    """
+    process = prior.process
+    if not isinstance(process, ResidualShift):
+        raise TypeError(f"process is {type(process).__name__}; shift_sampler needs process.ResidualShift")
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
-        return shift_posterior(prior.process, x, prior.denoise(x, t), t, s).sample(key), StepInfo(prior.cost.times(1))
+        return shift_posterior(process, x, prior.denoise(x, t), t, s).sample(key), StepInfo(prior.cost.times(1))
 
     return markov(prior, step)
 
@@ -177,7 +185,7 @@ def l2(x: Array, y: Array) -> Array:
 
 def weighted(*parts: tuple[float, Distance]) -> Distance:
     """The sum of weight times distance; CTMSR's is `weighted((0.5, lpips), (0.5, charbonnier()))`. Original."""
-    return lambda x, y: sum(weight * distance(x, y) for weight, distance in parts)
+    return lambda x, y: added(weight * distance(x, y) for weight, distance in parts)
 
 
 def curriculum(first: int, last: int, total: int) -> Callable[[Array], Array]:
@@ -195,7 +203,7 @@ def curriculum(first: int, last: int, total: int) -> Callable[[Array], Array]:
     return lambda step: jnp.clip(first + sign * (jnp.asarray(step, jnp.int32) // (total // stages)), low, high)
 
 
-def grid_time(i: Array, steps: Array, rho: float = 1.0) -> Array:
+def grid_time(i: Array, steps: Array | int, rho: float = 1.0) -> Array:
     """`(i / N)^rho`: point i of the grid of N steps. Source: CTMSR's code, `karras_schedule`, with rho 1."""
     return (jnp.asarray(i, float) / jnp.asarray(steps, float)) ** rho
 

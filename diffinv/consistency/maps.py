@@ -7,6 +7,7 @@ the denoiser, at `s = 0` it is the consistency map. So every such network is a `
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ class FlowMap:
 
     def given(self, **condition: Any) -> FlowMap:
         """The same network under `condition`."""
-        return self.replace(denoise=self.denoise.given(**condition))
+        return replace(self, denoise=self.denoise.given(**condition))
 
     def __call__(self, x: Array, t: Time) -> Array:
         return self.to(jnp.zeros_like(jnp.asarray(t)))(x, t)
@@ -251,13 +252,14 @@ def leap(prior: Prior, gamma: Array | float = 0.0) -> Sampler:
     """
     process = prior.process
     base.isotropic(process, "leap")
-    if not hasattr(prior.denoise, "to"):
-        raise TypeError(f"denoiser {type(prior.denoise).__name__} has no second time; use samplers.renoise")
+    denoise = prior.denoise
+    if not hasattr(denoise, "to"):
+        raise TypeError(f"denoiser {type(denoise).__name__} has no second time; use samplers.renoise")
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         quieter = jnp.sqrt(1 - jnp.asarray(gamma, x.dtype) ** 2) * jnp.exp(-0.5 * process.log_snr(s))
         middle = jnp.where(gamma == 0, s, times.from_sigma(process, quieter))
-        x = jump(process, x, prior.denoise.to(middle)(x, t), t, middle)
+        x = jump(process, x, denoise.to(middle)(x, t), t, middle)
         kept = process.alpha(s) / process.alpha(middle)
         return Gaussian(kept * x, gamma * process.sigma(s)).sample(key), StepInfo(prior.cost.times(1))
 

@@ -155,7 +155,7 @@ def hidden(
         if (head_channels, heads) != (None, None):
             _agreed("(head_channels, heads)", (head_channels, heads), (values.head_channels, values.heads), name)
         return known
-    if None in (size, schedule) or (head_channels is None) == (heads is None):
+    if size is None or schedule is None or (head_channels is None) == (heads is None):
         shown = {field: found[field] for field in ("channels", "multipliers", "blocks", "attention", "classes")}
         raise ValueError(
             f"no preset has the shapes {shown}; give --size, --schedule, and --head_channels or --heads, which "

@@ -89,7 +89,8 @@ def _renamed(state: State, layers: int) -> Iterator[tuple[str, np.ndarray]]:
 
 def _stacked(state: State) -> State:
     """q, k and v as one `qkv`, in the order (3, heads, d)."""
-    out, parts = {}, {}
+    out: State = {}
+    parts: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for name, value in state.items():
         stem, part, leaf = (["", ""] + name.rsplit(".", 2))[-3:]
         if part in QKV:
@@ -206,10 +207,12 @@ def read(folder: Path, schedule: str | None = None) -> tuple[State, dict[str, An
     state, _ = weights.read(next((name for name in names if name.is_file()), names[0]))
     places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     place = next((path for path in places if path.is_file()), None)
-    if place is None and schedule is None:
-        raise FileNotFoundError(f"no file {places[1]}; fetch it too, or give --schedule=linear where you know it")
-    names_back = {value: key for key, value in SCHEDULES.items()}
-    scheduler = weights.read_json(place) if place else {"beta_schedule": names_back.get(schedule, schedule)}
-    if place and schedule not in (None, SCHEDULES.get(scheduler.get("beta_schedule", "linear"))):
+    if place is None:
+        if schedule is None:
+            raise FileNotFoundError(f"no file {places[1]}; fetch it too, or give --schedule=linear where you know it")
+        names_back = {value: key for key, value in SCHEDULES.items()}
+        return state, config, {"beta_schedule": names_back.get(schedule, schedule)}
+    scheduler = weights.read_json(place)
+    if schedule not in (None, SCHEDULES.get(scheduler.get("beta_schedule", "linear"))):
         raise ValueError(f"schedule is {schedule}, {place} says {scheduler.get('beta_schedule')}; leave schedule out")
     return state, config, scheduler

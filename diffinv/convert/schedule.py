@@ -2,6 +2,8 @@ r"""The discrete schedules of public checkpoints, and a network trained under on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -71,7 +73,7 @@ class Rescheduled:
 
     def given(self, **condition: Array) -> Rescheduled:
         """The same network under `condition`."""
-        return self.replace(denoise=self.denoise.given(**condition))
+        return replace(self, denoise=self.denoise.given(**condition))
 
     def __call__(self, x: Array, t: Time) -> Array:
         return self.predict(x, t).x0

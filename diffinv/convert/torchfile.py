@@ -19,7 +19,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -47,11 +47,11 @@ class _Refused(ValueError):
 
 
 class _Storage(NamedTuple):
-    """`count` elements from element `start` of the storage `key`."""
+    """`length` elements from element `start` of the storage `key`."""
 
     key: str
     dtype: np.dtype
-    count: int
+    length: int
     start: int = 0
 
 
@@ -80,7 +80,7 @@ def _globals() -> dict[tuple[str, str], Any]:
 class _Unpickler(pickle.Unpickler):
     """Knows the closed list and nothing else; storages become placeholders."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="utf-8")
         self.known = _globals()
         self.dtypes: dict[str, np.dtype] = {}
@@ -108,11 +108,11 @@ class _Unpickler(pickle.Unpickler):
 def _array(tensor: _Tensor, read: Callable[[_Storage], bytes]) -> np.ndarray:
     """The view, checked to lie inside its storage; read-only."""
     storage, offset, shape, strides = tensor
-    elements = np.frombuffer(read(storage), storage.dtype)[storage.start : storage.start + storage.count]
+    elements = np.frombuffer(read(storage), storage.dtype)[storage.start : storage.start + storage.length]
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     outside = min(*shape, *strides, offset, storage.start) < 0 or (math.prod(shape) > 0 and last >= len(elements))
-    if outside or len(elements) != storage.count:
-        raise ValueError(f"a tensor of shape {shape} does not lie inside its storage of {storage.count} elements")
+    if outside or len(elements) != storage.length:
+        raise ValueError(f"a tensor of shape {shape} does not lie inside its storage of {storage.length} elements")
     in_bytes = [s * storage.dtype.itemsize for s in strides]
     return np.lib.stride_tricks.as_strided(elements[offset:], shape, in_bytes, writeable=False)
 
@@ -130,7 +130,7 @@ def _resolved(tree: Any, read: Callable[[_Storage], bytes]) -> Any:
     raise _Refused(f"holds a {type(tree).__name__.strip('_')} outside a tensor; save its state_dict() alone")
 
 
-def _zip(file: BinaryIO) -> Any:
+def _zip(file: IO[bytes]) -> Any:
     """The object of a zip checkpoint."""
     archive = zipfile.ZipFile(file)
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
@@ -146,7 +146,7 @@ def _zip(file: BinaryIO) -> Any:
     return _resolved(tree, lambda storage: member(storage.key))
 
 
-def _legacy(file: BinaryIO) -> Any:
+def _legacy(file: IO[bytes]) -> Any:
     """The object of a checkpoint of torch < 1.6."""
     magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
     if (magic, protocol) != (MAGIC, PROTOCOL):

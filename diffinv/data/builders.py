@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -83,8 +84,9 @@ def _tfds() -> Any:
 def _builder() -> type:
     """The one TFDS builder; a class made late, because TFDS is imported where it is used."""
     tfds = _tfds()
+    base: Any = tfds.core.GeneratorBasedBuilder
 
-    class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Pictures(base, skip_registration=True):  # type: ignore[call-arg]  # TFDS's own keyword
         """A catalogue's records as PNG of one size, with label and name."""
 
         VERSION = tfds.core.Version(VERSION)
@@ -225,4 +227,4 @@ def resident(source: Source, chunk: int = 1024) -> Source:
     starts = range(0, len(source), chunk)
     parts = [source.take(range(start, min(start + chunk, len(source)))) for start in starts]
     images, labels = (np.concatenate([part[key] for part in parts]) for key in ("image", "label"))
-    return source.replace(records=Resident(images, labels))
+    return replace(source, records=Resident(images, labels))

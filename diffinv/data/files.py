@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +135,7 @@ def _emoji(path: str) -> Catalogue:
     return Catalogue(classes, records)
 
 
-def _numbered(parts: list[tuple[int | None, np.ndarray, np.ndarray | None]]) -> Catalogue:
+def _numbered(parts: Sequence[tuple[int | None, np.ndarray, np.ndarray | None]]) -> Catalogue:
     """Arrays `(split, images, labels)`."""
     count = 1 + max(int(labels.max(initial=0)) if labels is not None else 0 for _, _, labels in parts)
 
@@ -184,7 +184,8 @@ def _idx_folder(folder: str) -> Catalogue:
             sorted(glob.glob(os.path.join(folder, f"{stem}-{kind}-ubyte*"))) for kind in ("images-idx3", "labels-idx1")
         ]
         if all(files):
-            parts.append((split, *(_idx(found[0]) for found in files)))
+            images, labels = (_idx(found[0]) for found in files)
+            parts.append((split, images, labels))
     return _numbered(parts)
 
 
@@ -274,7 +275,8 @@ def read(path: str, size: int | None = None, split: int | None = None, limit: in
 
     Raises FileNotFoundError where nothing is there, ValueError where nothing is readable or the sizes differ.
     """
-    pixels, names, skipped = [], [], []
+    pixels, skipped = [], []
+    names: list[str] = []
     for number, record in enumerate(catalogue(path).records()):
         if limit is not None and len(names) >= limit:
             break

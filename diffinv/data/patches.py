@@ -67,7 +67,8 @@ def patches(
     stride = size if stride is None else stride
     _check(size, stride, split, channels, limit)
     listing = files.catalogue(path)
-    kept, labels, skipped = [], [], []
+    labels, skipped = [], []
+    kept: list[np.ndarray] = []
     for number, record in enumerate(listing.records()):
         if limit is not None and len(kept) >= limit:
             break

@@ -5,6 +5,7 @@ Every draw is a NamedTuple of dynamic scalars, for one example.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from diffinv.degrade.kernels import NONE, SINC
 from diffinv.degrade.resizing import MODES
 from diffinv.degrade.settings import FAMILIES, Blur, Noise, Resize, Settings, Stage
+from diffinv.linalg import added
 from diffinv.typing import Array, Key
 
 
@@ -67,7 +69,7 @@ class Draw(NamedTuple):
 def _between(u: Array, *marks: float) -> Array:
     """Uniform between neighbouring marks, each interval as likely as the others: their quantile function at `u`."""
     steps = enumerate(zip(marks, marks[1:], strict=False))
-    return marks[0] + sum((end - start) * jnp.clip((len(marks) - 1) * u - k, 0.0, 1.0) for k, (start, end) in steps)
+    return marks[0] + added((end - start) * jnp.clip((len(marks) - 1) * u - k, 0.0, 1.0) for k, (start, end) in steps)
 
 
 def _choice(u: Array, probabilities: tuple[float, ...]) -> Array:
@@ -138,7 +140,7 @@ def draw(key: Key, settings: Settings) -> Draw:
     own. Share one draw by `vmap` of `degrade` with `in_axes=None`.
     """
     u = jax.random.uniform(key, (51,), float)
-    final = draw_blur(u[36:46], settings.second.blur.replace(sides=settings.sinc_sides))
+    final = draw_blur(u[36:46], replace(settings.second.blur, sides=settings.sinc_sides))
     return Draw(
         draw_stage(u[:18], settings.first),
         draw_stage(u[18:36], settings.second),

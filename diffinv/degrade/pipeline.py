@@ -73,7 +73,7 @@ def _scaled(size: tuple[int, ...], scale: Array, room: tuple[int, ...]) -> Array
     return jnp.clip(jnp.floor(scale * jnp.asarray(size, float)).astype(int), 1, jnp.asarray(room))
 
 
-def _canvas(size: tuple[int, int], settings: Settings, scale: int) -> tuple[int, int]:
+def _canvas(size: tuple[int, ...], settings: Settings, scale: int) -> tuple[int, ...]:
     """The largest size of any stage."""
     first, second = settings.first.resize.scale[1], settings.second.resize.scale[1]
     return tuple(max(int(n * max(first, 1.0)), int(n / scale * max(second, 1.0))) for n in size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from diffinv.linalg import added
 from diffinv.typing import Array
 
 MODES = ("area", "bilinear", "bicubic")
@@ -35,7 +36,7 @@ def _bicubic(u: Array, j: Array, n: Array) -> Array:
     """Four taps about `u`; those beyond the border fall on the border."""
     taps = [jnp.floor(u) + k for k in (-1.0, 0.0, 1.0, 2.0)]
     placed = [(jnp.clip(tap.astype(int), 0, n - 1) == j, _cubic(jnp.abs(u - tap))) for tap in taps]
-    return sum(jnp.where(here, weight, 0.0) for here, weight in placed)
+    return added(jnp.where(here, weight, 0.0) for here, weight in placed)
 
 
 def matrix(mode: Array | int, n: Array | int, m: Array | int, pitch: Array | float, size: tuple[int, int]) -> Array:
@@ -54,7 +55,7 @@ def matrix(mode: Array | int, n: Array | int, m: Array | int, pitch: Array | flo
     return jax.lax.select_n(jnp.asarray(mode, jnp.int32), _area(i, j, n, m), _bilinear(u, j, n), _bicubic(u, j, n))
 
 
-def resized(canvas: Array, size: Array, new: Array, pitch: Array, mode: Array | int, shape: tuple[int, int]) -> Array:
+def resized(canvas: Array, size: Array, new: Array, pitch: Array, mode: Array | int, shape: tuple[int, ...]) -> Array:
     """The picture of `size` (2,) on a canvas (H, W, C), resized to `new` (2,) on one of `shape` (static).
 
     `pitch` (2,) and `mode` as for `matrix`. Nothing is clipped: bicubic interpolation overshoots.
@@ -79,7 +80,7 @@ def interpolate(image: Array, size: tuple[int, int], mode: str = "bicubic") -> A
     return resized(image, old, new, old.astype(float) / new.astype(float), MODES.index(mode), tuple(size))
 
 
-def extended(canvas: Array, size: Array, shape: tuple[int, int]) -> Array:
+def extended(canvas: Array, size: Array, shape: tuple[int, ...]) -> Array:
     """The picture of `size` on a canvas of `shape` (static) that repeats its border to the right and below."""
     rows, columns = (jnp.minimum(jnp.arange(n), m - 1) for n, m in zip(shape, size, strict=True))
     return canvas[rows][:, columns]

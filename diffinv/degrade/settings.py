@@ -6,6 +6,7 @@ and deviations are in pixels, angles in radians, noise in levels of 255; the res
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from flax import struct
@@ -122,7 +123,7 @@ resshift_test = Settings(
 ends of Python ranges: the largest kernels have 11 and 5 pixels."""
 
 stock = Settings(
-    _FIRST.replace(blur=_FIRST.blur.replace(sides=(7, 21))),
-    _SECOND.replace(blur=_SECOND.blur.replace(sides=(7, 21))),
+    replace(_FIRST, blur=replace(_FIRST.blur, sides=(7, 21))),
+    replace(_SECOND, blur=replace(_SECOND.blur, sides=(7, 21))),
 )
 """Stock Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833, x4plus), without its sharpening of the target."""

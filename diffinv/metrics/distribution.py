@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
-from diffinv.typing import Array, Key
+from diffinv.typing import Key
 
 NAME = "EffNetLite0-FID"
 
 
-def _rows(features: Array, name: str) -> np.ndarray:
+def _rows(features: ArrayLike, name: str) -> np.ndarray:
     """(n, d) float64, finite, n >= 2."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or len(features) < 2:
@@ -28,7 +29,7 @@ def _rows(features: Array, name: str) -> np.ndarray:
     return features
 
 
-def _both(features_a: Array, features_b: Array) -> tuple[np.ndarray, np.ndarray]:
+def _both(features_a: ArrayLike, features_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of rows of one width."""
     a, b = _rows(features_a, "features_a"), _rows(features_b, "features_b")
     if a.shape[1] != b.shape[1]:
@@ -36,7 +37,7 @@ def _both(features_a: Array, features_b: Array) -> tuple[np.ndarray, np.ndarray]
     return a, b
 
 
-def _root(covariance: np.ndarray, name: str) -> np.ndarray:
+def _root(covariance: ArrayLike, name: str) -> np.ndarray:
     """The symmetric root of a covariance; eigenvalues below 0 by rounding are 0, by more an error."""
     covariance = np.asarray(covariance, np.float64)
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
@@ -47,7 +48,8 @@ def _root(covariance: np.ndarray, name: str) -> np.ndarray:
 
 def _factor(features: np.ndarray) -> np.ndarray:
     """R, (min(n, d), d), with R^T R the sample covariance."""
-    return np.linalg.qr((features - features.mean(0)) / np.sqrt(len(features) - 1), mode="r")
+    scaled = (features - features.mean(0)) / np.sqrt(len(features) - 1)
+    return np.linalg.qr(scaled, mode="r")  # type: ignore[return-value]  # numpy's stubs know no mode
 
 
 def _between(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:
@@ -57,7 +59,7 @@ def _between(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b:
     return float(max(shift + np.sum(root_a**2) + np.sum(root_b**2) - 2 * cross, 0.0))
 
 
-def frechet_distance(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> float:
+def frechet_distance(mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike, cov_b: ArrayLike) -> float:
     r"""Squared Frechet (2-Wasserstein) distance between two Gaussians, in squared feature units:
 
         d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}).
@@ -78,7 +80,7 @@ def frechet_distance(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -
     return _between(mean_a, _root(cov_a, "cov_a"), mean_b, _root(cov_b, "cov_b"))
 
 
-def feature_fid(features_a: Array, features_b: Array) -> float:
+def feature_fid(features_a: ArrayLike, features_b: ArrayLike) -> float:
     r"""`frechet_distance` between two samples' means and covariances (divisor n - 1). With this project's network the
     number is EffNetLite0-FID. From the pooled features at input size 224.
 
@@ -94,7 +96,7 @@ def feature_fid(features_a: Array, features_b: Array) -> float:
     return _between(a.mean(0), _factor(a), b.mean(0), _factor(b))
 
 
-def feature_fid_floor(key: Key, features: Array) -> float:
+def feature_fid_floor(key: Key, features: ArrayLike) -> float:
     r"""`feature_fid` between two disjoint halves of real data: what a perfect generator would score at n / 2 samples.
 
     A difference from the floor means something; the number itself is mostly the bias. Source: original.
@@ -108,7 +110,7 @@ def feature_fid_floor(key: Key, features: Array) -> float:
     return feature_fid(features[order[:half]], features[order[half : 2 * half]])
 
 
-def feature_mmd2(features_a: Array, features_b: Array) -> float:
+def feature_mmd2(features_a: ArrayLike, features_b: ArrayLike) -> float:
     r"""Unbiased squared maximum mean discrepancy under the kernel `k(u, v) = (u.v / d + 1)^3`; may fall below 0.
 
         MMD^2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)

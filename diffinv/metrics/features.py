@@ -33,7 +33,8 @@ class EfficientNetFeatures:
     def activations(self, x: Array) -> classifier.Activations:
         """Taps, the 1,280 pooled features and the 1,000 logits, in float32."""
         resized = jax.image.resize(x.astype("float32"), (self.size, self.size, x.shape[-1]), "bilinear")
-        return classifier.efficientnet_lite0().apply(self.variables, resized)
+        network = classifier.efficientnet_lite0()
+        return network.apply(self.variables, resized)  # type: ignore[return-value]  # no mutable collections
 
     def __call__(self, x: Array) -> tuple[Array, ...]:
         """Five features, (h, w, c) with c = 16, 24, 40, 112, 320: what `feature_distance` takes."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from diffinv.linalg import added
 from diffinv.typing import Array
 
 DataRange = tuple[float, float]
@@ -76,8 +77,8 @@ def _local_mean(x: Array) -> Array:
     """Gaussian mean where the 11 x 11 window fits: (H, W, C) to (H - 10, W - 10, C)."""
     weights = _window()
     h, w = x.shape[0] - len(weights) + 1, x.shape[1] - len(weights) + 1
-    x = sum(a * x[k : k + h] for k, a in enumerate(weights))
-    return sum(a * x[:, k : k + w] for k, a in enumerate(weights))
+    x = added(a * x[k : k + h] for k, a in enumerate(weights))
+    return added(a * x[:, k : k + w] for k, a in enumerate(weights))
 
 
 def ssim(x: Array, y: Array, data_range: DataRange) -> Array:
@@ -127,7 +128,7 @@ def y_channel(x: Array, data_range: DataRange) -> Array:
     if x.ndim != 3 or x.shape[-1] != 3:
         raise ValueError(f"x is {x.shape}; luma needs one RGB picture (H, W, 3)")
     x = _float(x, x.dtype)
-    return 16 + sum(weight * (x[..., c] - low) / span for c, weight in enumerate(LUMA))
+    return 16 + added(weight * (x[..., c] - low) / span for c, weight in enumerate(LUMA))
 
 
 def psnr_y(x: Array, y: Array, data_range: DataRange, border: int) -> Array:
@@ -176,4 +177,4 @@ def feature_distance(features: Callable[[Array], tuple[Array, ...]], x: Array, y
     """
     taps = jax.vmap(features)(jnp.stack(_pair(x, y)))
     distances = [jnp.mean(jnp.sum((_unit(a) - _unit(b)) ** 2, -1)) for a, b in taps]
-    return sum(distances) / len(distances)
+    return added(distances) / len(distances)

@@ -33,7 +33,7 @@ class LPIPS:
     """
 
     variables: Any
-    weights: tuple[Array, ...]
+    weights: tuple[Array | np.ndarray, ...]
     stages: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False, default=vgg.STAGES)
 
     def __call__(self, x: Array, y: Array) -> Array:
@@ -42,7 +42,7 @@ class LPIPS:
         return sum(parts[1:], parts[0])
 
 
-def _between(f: Array, g: Array, weight: Array) -> Array:
+def _between(f: Array, g: Array, weight: Array | np.ndarray) -> Array:
     unit = lambda a: a / (jnp.sqrt(jnp.sum(a**2, -1, keepdims=True) + 1e-20) + 1e-10)
     return jnp.mean(jnp.sum(jnp.asarray(weight)[None, None] * (unit(f) - unit(g)) ** 2, -1))
 

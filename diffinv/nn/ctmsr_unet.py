@@ -8,6 +8,7 @@ at zero where `residual` is set.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ class CTMSRUNet(nn.Module):
         size = self.resolution >> level
         return f"{size}x{size}"
 
-    def _conv(self, name: str, features: int, **options: Any) -> nn.Module:
+    def _conv(self, name: str, features: int, **options: Any) -> Callable[[Array], Array]:
         return layers.convolution(features, self.plain_conv, name=name, dtype=self.dtype, **options)
 
     def _block(self, name: str, h: Array, embedding: Array, features: int, factor: float = 1) -> Array:

@@ -146,7 +146,7 @@ class GroupNorm(nn.Module):
     smallest: int = 4
 
     @nn.compact
-    def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
+    def __call__(self, x: Array, film: Sequence[Array] | None = None) -> Array:
         channels = x.shape[-1]
         count = group_count(channels, self.groups, self.smallest)
         gamma = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)

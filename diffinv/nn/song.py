@@ -9,6 +9,7 @@ norm, and residual sums are scaled.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -163,7 +164,7 @@ class SongUNet(nn.Module):
     def _attends(self, level: int) -> bool:
         return self.resolution >> level in self.attention
 
-    def _conv(self, name: str, features: int) -> nn.Module:
+    def _conv(self, name: str, features: int) -> Callable[[Array], Array]:
         return layers.convolution(features, self.plain_conv, name=name, dtype=self.dtype)
 
     def _block(self, name: str, features: int, factor: float = 1, attention: bool = False) -> nn.Module:

@@ -196,11 +196,13 @@ class UNet(nn.Module):
         h = nn.Dense(width, name="time_embed_2", dtype=self.dtype)(h)
         if (self.classes is None) != (label is None):
             raise ValueError(f"label is {label} for a network of classes={self.classes}; give both or neither")
-        return h if label is None else h + nn.Embed(self.classes, width, name="label_emb", dtype=self.dtype)(label)
+        if self.classes is None:
+            return h
+        return h + nn.Embed(self.classes, width, name="label_emb", dtype=self.dtype)(label)
 
     def _res(self, name: str, width: int, resample: Any = None) -> nn.Module:
         block = nn.remat(ResBlock) if self.remat else ResBlock
-        options = {"smallest": self.smallest_group, "film": self.film, "name": name}
+        options: dict[str, Any] = {"smallest": self.smallest_group, "film": self.film, "name": name}
         return block(width, resample, self.groups, self.eps, self.dropout, self.plain_conv, self.dtype, **options)
 
     def _resample(self, name: str, h: Array, embedding: Array, width: int, resample: Any) -> Array:
@@ -213,7 +215,7 @@ class UNet(nn.Module):
 
     def _attention(self, name: str) -> nn.Module:
         block = nn.remat(AttentionBlock) if self.remat else AttentionBlock
-        options = {"smallest": self.smallest_group, "heads": self.heads, "name": name}
+        options: dict[str, Any] = {"smallest": self.smallest_group, "heads": self.heads, "name": name}
         return block(self.head_channels, self.legacy_attention, self.groups, self.eps, self.dtype, **options)
 
     def _block(self, name: str, h: Array, embedding: Array, width: int, factor: int) -> Array:

@@ -52,15 +52,16 @@ def from_torch(state: Mapping[str, Any], stages: tuple[tuple[int, ...], ...] = S
     """
     params, place, before = {}, 0, 3
     for index, width in enumerate(width for stage in stages for width in stage):
-        names = [f"features.{place}.{kind}" for kind in ("weight", "bias")]
-        found = [np.asarray(state[name], np.float32) if name in state else None for name in names]
-        wanted = [(width, before, 3, 3), (width,)]
-        for name, value, shape in zip(names, found, wanted, strict=True):
-            if value is None or value.shape != shape:
-                raise ValueError(
-                    f"{name} is {None if value is None else value.shape}, not {shape}; give VGG-16's weights"
-                )
-        params[f"conv{index}"] = {"kernel": found[0].transpose(2, 3, 1, 0), "bias": found[1]}
+        kernel = _weight(state, f"features.{place}.weight", (width, before, 3, 3))
+        bias = _weight(state, f"features.{place}.bias", (width,))
+        params[f"conv{index}"] = {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
         ends = np.cumsum([len(stage) for stage in stages])
         place, before = place + 2 + (index + 1 in ends), width
     return {"params": params}
+
+
+def _weight(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    value = np.asarray(state[name], np.float32) if name in state else None
+    if value is None or value.shape != shape:
+        raise ValueError(f"{name} is {None if value is None else value.shape}, not {shape}; give VGG-16's weights")
+    return value

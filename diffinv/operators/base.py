@@ -172,7 +172,8 @@ def dense(matrix: Array, shape: tuple[int, ...] | None = None) -> Dense:
     is_complex = jnp.iscomplexobj(matrix)
     if is_complex:
         matrix = jnp.stack((matrix.real, matrix.imag), 1).reshape(-1, matrix.shape[1])
-    return Dense(*jnp.linalg.svd(matrix, full_matrices=False), shape, is_complex)
+    u, s, vh = jnp.linalg.svd(matrix, full_matrices=False)
+    return Dense(u, s, vh, shape, is_complex)
 
 
 def as_complex(x: Array) -> Array:
@@ -201,7 +202,8 @@ def picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
     shape = tuple(shape)
     if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
         raise ValueError(f"shape is {shape}; one picture is (H, W, C), all positive: leave out the batch axis")
-    return tuple(int(n) for n in shape)
+    height, width, channels = map(int, shape)
+    return height, width, channels
 
 
 def _dot(a: Array, b: Array) -> Array:

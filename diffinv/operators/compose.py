@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffinv.linalg import inner
+from diffinv.linalg import added, inner
 from diffinv.operators import spectra
 from diffinv.operators.base import Composed, LinearOperator, Operator, as_complex, as_real, real_scalar
 from diffinv.typing import Array, Key
@@ -50,8 +50,9 @@ def compose(outer: Operator, inner: Operator) -> Composed | Chain:
     if given != tuple(outer.shape):
         names = f"{type(inner).__name__} gives {given}, {type(outer).__name__} takes {tuple(outer.shape)}"
         raise ValueError(f"outer, inner do not fit: {names}: swap or resize them")
-    linear = isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator)
-    return (Composed if linear else Chain)(outer, inner)
+    if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
+        return Composed(outer, inner)
+    return Chain(outer, inner)
 
 
 @struct.dataclass
@@ -115,7 +116,7 @@ def scale(operator: Operator, gain: Array | float) -> ScaledLinear | Scaled:
     gain = jnp.asarray(gain, float)
     if gain.ndim:
         raise ValueError(f"gain has shape {gain.shape}; it must be a scalar: use inpainting for a gain for each pixel")
-    return (ScaledLinear if isinstance(operator, LinearOperator) else Scaled)(operator, gain)
+    return ScaledLinear(operator, gain) if isinstance(operator, LinearOperator) else Scaled(operator, gain)
 
 
 class _Stack:
@@ -163,7 +164,7 @@ class StackedLinear(_Stack, LinearOperator):
     parts: tuple[LinearOperator, ...]
 
     def adjoint(self, y: Array) -> Array:
-        return sum(part.adjoint(piece) for part, piece in zip(self.parts, self.split(y), strict=True))
+        return added(part.adjoint(piece) for part, piece in zip(self.parts, self.split(y), strict=True))
 
 
 def stack(*operators: Operator) -> StackedLinear | Stacked:
@@ -175,8 +176,8 @@ def stack(*operators: Operator) -> StackedLinear | Stacked:
     shapes = [tuple(operator.shape) for operator in operators]
     if len(set(shapes)) != 1:
         raise ValueError(f"operators take {shapes}; give at least one, all of one input shape: resize the others")
-    linear = all(isinstance(operator, LinearOperator) for operator in operators)
-    return (StackedLinear if linear else Stacked)(tuple(operators))
+    linear = tuple(operator for operator in operators if isinstance(operator, LinearOperator))
+    return StackedLinear(linear) if len(linear) == len(operators) else Stacked(operators)
 
 
 @struct.dataclass

@@ -139,7 +139,8 @@ def _loops(rows: np.ndarray, stations: np.ndarray, sides: int) -> list[tuple[lis
     where = {tuple(stations[row]): (row, 1) for row in rows}
     where |= {(b, a): (row, -1) for (a, b), (row, _) in where.items()}
     names = sorted({name for pair in where for name in pair})
-    kept, reduced = [], []
+    kept = []
+    reduced: list[dict[int, float]] = []
     for corners in itertools.combinations(names, sides):
         for loop in _orders(corners):
             if all(pair in where for pair in loop):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffinv.operators.base import Operator, picture, real_scalar
-from diffinv.operators.fourier import ReflectBlur, blur, motion_kernel
+from diffinv.operators.base import LinearOperator, Operator, picture, real_scalar
+from diffinv.operators.fourier import blur, motion_kernel
 from diffinv.operators.mri import fft2c
 from diffinv.typing import Array, Key
 
@@ -128,7 +128,7 @@ def intensity(shape: tuple[int, ...], peak: Array | float = 1.0) -> Affine:
 class NonlinearBlur(Operator):
     r"""`y = log(k * exp(c x)) / c`: a blur of light under a logarithmic response; build it with `nonlinear_blur`."""
 
-    linear: ReflectBlur
+    linear: LinearOperator
     contrast: Array
 
     @property

@@ -37,9 +37,10 @@ def nufft(z: Array, points: Array, width: int = 6) -> Array:
     return _interpolated(z, *_neighbourhoods(z.shape[-2:], points, width))
 
 
-def waves(size: tuple[int, int], points: Array) -> tuple[Array, Array]:
+def waves(size: tuple[int, ...], points: Array) -> tuple[Array, Array]:
     """`exp(-2 pi i k (j - n//2) / n) / sqrt n` for both axes, (K, H) and (K, W): what `summed` takes. Original."""
-    return tuple(_waves(points[:, i], n) for i, n in enumerate(size))
+    rows, columns = (_waves(points[:, i], n) for i, n in enumerate(size))
+    return rows, columns
 
 
 def summed(z: Array, rows: Array, columns: Array) -> Array:
@@ -54,7 +55,7 @@ def _waves(k: Array, n: int) -> Array:
     return jax.lax.complex(jnp.cos(angle), jnp.sin(angle)) * math.sqrt(1 / n)
 
 
-def _neighbourhoods(size: tuple[int, int], points: Array, width: int) -> tuple[Array, Array, Array, Array, Array]:
+def _neighbourhoods(size: tuple[int, ...], points: Array, width: int) -> tuple[Array, Array, Array, Array, Array]:
     """The roll-off (H, W) that the kernel will cause, and for each axis the near grid points and their weights."""
     beta = math.pi * math.sqrt((width / 2 * 1.5) ** 2 - 0.8)
     fall = np.multiply.outer(*(_kernel_transform(n, width, beta) for n in size))

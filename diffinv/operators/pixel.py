@@ -325,7 +325,8 @@ def resize(shape: tuple[int, ...], size: tuple[int, int], antialias: bool = True
     rows, columns = (resize_matrix(n, m, antialias) for n, m in zip(shape[:2], size, strict=True))
     (row_basis, row_gain), (column_basis, column_gain) = _left_spectrum(rows), _left_spectrum(columns)
     parts = (rows, columns, row_basis, column_basis, row_gain, column_gain)
-    return Resize(*(jnp.asarray(part, float) for part in parts), shape)
+    R, C, U, V, r, c = (jnp.asarray(part, float) for part in parts)
+    return Resize(R, C, U, V, r, c, shape)
 
 
 def bicubic(shape: tuple[int, ...], factor: int) -> Resize:

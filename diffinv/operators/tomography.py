@@ -122,7 +122,7 @@ def fan_beam(
 
 def _rays(feet: Array, directions: Array, shape: tuple[int, int, int], step: float) -> RayTransform:
     """Long enough to cross the picture wherever they meet it."""
-    reach = np.hypot(*(n // 2 + 1 for n in shape[:2]))
+    reach = np.hypot(shape[0] // 2 + 1, shape[1] // 2 + 1)
     return RayTransform(feet, directions, shape, 2 * int(np.ceil(reach / step)) + 1, step)
 
 

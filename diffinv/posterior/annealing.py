@@ -118,7 +118,7 @@ def _metropolis(
 
 def _conjugate(key: Key, measurement: Measurement, x0: Array, r: Array, tau: Array, force: float) -> Array:
     """An exact draw of the same law for a linear operator: perturb, then optimise."""
-    A = measurement.operator
+    A = require_linear(measurement, 'chain="conjugate"')
     prior_key, noise_key = jax.random.split(key)
     variance = tau**2 / (2 * force)
     z = x0 + r * jax.random.normal(prior_key, x0.shape, x0.dtype)
@@ -191,6 +191,8 @@ def daps(
     if chain == "conjugate":
         require_linear(measurement, 'daps with chain="conjugate"')
     names = {"langevin": "Langevin", "hmc": "HMC", "metropolis": "Metropolis"}
+    hmc = partial(_hmc, momentum=momentum)
+    walks: dict[str, Callable[..., Array]] = {"langevin": _langevin, "hmc": hmc, "metropolis": _metropolis}
     process, weight = prior.process, forces[force]
     tau = measurement.sigma if tau is None else tau
     if chain != "conjugate" and isinstance(tau, float | int) and tau <= 0:
@@ -205,8 +207,7 @@ def daps(
             x0 = _conjugate(chain_key, measurement, x0, r, tau, weight)
         else:
             rate = lr * _decayed(_ratio(prior, t), decay, rho)
-            walk = {"langevin": _langevin, "hmc": partial(_hmc, momentum=momentum), "metropolis": _metropolis}[chain]
-            x0 = walk(chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
+            x0 = walks[chain](chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
         cost = prior.cost.times(ode_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
         return process.perturb(x0, s).sample(noise_key), StepInfo(cost, norm(measurement.residual(x0)))
 
@@ -247,7 +248,8 @@ def pnpdm(
     """
     require_fit(prior, measurement, "pnpdm")
     require_choice("chain", chain, ("conjugate", "langevin"))
-    require_count("reverse_steps", reverse_steps), require_count("mcmc_steps", mcmc_steps)
+    require_count("reverse_steps", reverse_steps)
+    require_count("mcmc_steps", mcmc_steps)
     if chain == "conjugate":
         require_linear(measurement, 'pnpdm with chain="conjugate"')
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -65,7 +66,7 @@ def blind_dps(
 
     def loss(pair: Pair, t: Time) -> tuple[Array, tuple[Pair, Array]]:
         clean = Pair(prior.denoise(pair.image, t), kernel_prior.denoise(pair.kernel, t))
-        seen = measurement.replace(operator=build(clean.kernel))
+        seen = replace(measurement, operator=build(clean.kernel))
         residual = norm(seen.residual(clean.image))
         return sparsity * jnp.sum(jnp.abs(clean.kernel)) - value(seen, clean.image), (clean, residual)
 

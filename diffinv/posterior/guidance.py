@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -48,7 +49,7 @@ def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, 
 
 
 def _pigdm(prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str) -> Prediction:
-    A, process = measurement.operator, prior.process
+    A, process = require_linear(measurement, "pigdm"), prior.process
     prediction, covariance = linearise(prior, x, t)
     alpha, sigma = process.alpha(t), process.sigma(t)
     spread = sigma**2 / (sigma**2 + alpha**2)
@@ -71,12 +72,13 @@ def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, f
     that does not fit.
     """
     require_fit(prior, measurement, "pigdm")
-    require_linear(measurement, "pigdm"), require_choice("form", form, ("likelihood", "adaptive"))
+    require_linear(measurement, "pigdm")
+    require_choice("form", form, ("likelihood", "adaptive"))
     return guided(prior, measurement, _pigdm, 1, 3, weights={"weight": weight}, form=form)
 
 
 def _mmps(prior: Prior, measurement: Measurement, x: Array, t: Time, iterations: int) -> Prediction:
-    A = measurement.operator
+    A = require_linear(measurement, "mmps")
     prediction, covariance = linearise(prior, x, t)
     r = measurement.residual(prediction.x0)
     damping = jnp.asarray(measurement.sigma**2, r.dtype)
@@ -96,7 +98,8 @@ def mmps(prior: Prior, measurement: Measurement, iterations: int = 8) -> Prior:
     iterations under 1 or a y that does not fit.
     """
     require_fit(prior, measurement, "mmps")
-    require_linear(measurement, "mmps"), require_count("iterations", iterations)
+    require_linear(measurement, "mmps")
+    require_count("iterations", iterations)
     return guided(prior, measurement, _mmps, iterations + 1, 2 * iterations + 2, iterations=iterations)
 
 
@@ -111,7 +114,7 @@ def _complexify(u: Array, like: Array) -> Array:
 
 
 def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, form: str) -> Prediction:
-    A, variance = measurement.operator, measurement.sigma**2
+    A, variance = require_linear(measurement, "tmpd"), measurement.sigma**2
     prediction, covariance = linearise(prior, x, t)
     y = measurement.residual(prediction.x0)
     r = _realise(y)
@@ -143,7 +146,8 @@ def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
     TypeError for an operator that is not linear, ValueError for another form or a y that does not fit.
     """
     require_fit(prior, measurement, "tmpd")
-    require_linear(measurement, "tmpd"), require_choice("form", form, ("exact", "entries", "diagonal"))
+    require_linear(measurement, "tmpd")
+    require_choice("form", form, ("exact", "entries", "diagonal"))
     parts = 2 if jnp.iscomplexobj(measurement.y) else 1
     probes = 1 if form == "diagonal" else parts * measurement.y.size
     return guided(prior, measurement, _tmpd, 1 + probes, 2 + 2 * probes, form=form)
@@ -172,7 +176,7 @@ class Extrapolated:
 
     def given(self, **condition: Any) -> Extrapolated:
         """The same guidance of both conditional priors."""
-        return self.replace(strong=self.strong.given(**condition), weak=self.weak.given(**condition))
+        return replace(self, strong=self.strong.given(**condition), weak=self.weak.given(**condition))
 
 
 def autoguidance(prior: Prior, weak: Prior, weight: Array | float = 2.0) -> Prior:
@@ -183,7 +187,7 @@ def autoguidance(prior: Prior, weak: Prior, weight: Array | float = 2.0) -> Prio
     Source: Karras et al. 2024, arXiv:2406.02507, eq. 3. `weight` (dimensionless): 1 is the prior, 0 the weak one. The
     result is a prior: any measurement's guidance and any sampler may follow.
     """
-    return prior.replace(denoise=Extrapolated(prior, weak, weight))
+    return replace(prior, denoise=Extrapolated(prior, weak, weight))
 
 
 def cfg(conditional: Prior, unconditional: Prior, weight: Array | float = 2.0) -> Prior:

@@ -100,7 +100,8 @@ def resample(
     Raises ValueError for another space or a count under 1.
     """
     require_choice("space", space, ("latent", "pixel"))
-    require_count("every", every), require_count("iterations", iterations)
+    require_count("every", every)
+    require_count("iterations", iterations)
     process, optimizer = prior.process, adam(lr)
 
     def misfit(v: Array) -> Array:

@@ -329,7 +329,8 @@ def ddsmc(
     """
     require_fit(prior, measurement, "ddsmc")
     require_noise(measurement, "ddsmc", "mcgdiff")
-    require_count("particles", particles), require_count("ode_steps", ode_steps)
+    require_count("particles", particles)
+    require_count("ode_steps", ode_steps)
     process, (basis, seen, singular, _, _) = prior.process, _observed(measurement, "ddsmc")
     noise, flow = jnp.asarray(measurement.sigma) ** 2, euler(prior).step
 

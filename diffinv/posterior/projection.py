@@ -18,9 +18,8 @@ from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
 def _ddnm(prior: Prior, measurement: Measurement, x: Array, t: Time) -> Prediction:
-    prediction = prior.predict(x, t)
-    x0 = prediction.x0 + measurement.operator.pinv(measurement.residual(prediction.x0))
-    return prediction._replace(x0=x0)
+    A, prediction = require_linear(measurement, "ddnm"), prior.predict(x, t)
+    return prediction._replace(x0=prediction.x0 + A.pinv(measurement.residual(prediction.x0)))
 
 
 def ddnm(prior: Prior, measurement: Measurement) -> Prior:
@@ -42,7 +41,8 @@ def travel(times: Array, length: int = 10, repeat: int = 10) -> Array:
     appendix B (jump length 10, 10 resamplings); Wang et al. 2023, arXiv:2212.00490, algorithm 2 (1, 1: none). Differs:
     their upward steps are one here, of the same law. Both numbers are static. Raises ValueError where one is below 1.
     """
-    require_count("length", length), require_count("repeat", repeat)
+    require_count("length", length)
+    require_count("repeat", repeat)
     last = len(times) - 1
     jumps = {level: repeat - 1 for level in range(1, last - length + 1, length)}
     levels, level = [last], last
@@ -155,8 +155,9 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
         gamma = jnp.sqrt(jnp.maximum(sigma**2 - (a * noise) ** 2, 0.0))
         return a * (x0 + share * A.pinv(measurement.residual(x0))) + gamma * mix(z, eps)
 
-    spectrum = require_spectrum(measurement, "ddnm_plus with form='svd'") if form == "svd" else None
-    seen = spectrum.observe(measurement.y) if form == "svd" else measurement.y
+    if form == "svd":
+        spectrum = require_spectrum(measurement, "ddnm_plus with form='svd'")
+        seen = spectrum.observe(measurement.y)
 
     def svd(x0: Array, eps: Array, z: Array, a: Array, sigma: Array) -> Array:
         s = spectrum.s.astype(seen.dtype)

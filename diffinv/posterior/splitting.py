@@ -50,12 +50,14 @@ def diffpir(
     require_fit(prior, measurement, "diffpir")
     require_choice("prox", prox, ("closed", "gradient"))
     process, variance = prior.process, jnp.asarray(measurement.sigma) ** 2
-    A = require_linear(measurement, "diffpir") if prox == "closed" else measurement.operator
+    if prox == "closed":
+        require_linear(measurement, "diffpir")
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x0 = prior.denoise(x, t)
         rho = lam * variance * (process.alpha(t) / process.sigma(t)) ** 2
         if prox == "closed":
+            A = require_linear(measurement, "diffpir")
             x0 = x0 + A.adjoint(A.solve(measurement.residual(x0), rho))
         else:
             x0 = x0 - jax.grad(_misfit, 1)(measurement, x0) / (2 + 2 * rho)
@@ -150,7 +152,8 @@ def dcdp(
     Raises ValueError for a count under 1 or a y that does not fit.
     """
     require_fit(prior, measurement, "dcdp")
-    require_count("iterations", iterations), require_count("purify_steps", purify_steps)
+    require_count("iterations", iterations)
+    require_count("purify_steps", purify_steps)
     flow = euler(prior).step
 
     def consistent(x: Array) -> Array:

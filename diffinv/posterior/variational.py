@@ -63,7 +63,8 @@ def reddiff(
     Raises ValueError for another weight or form, or a y that does not fit.
     """
     require_fit(prior, measurement, "reddiff")
-    require_choice("weight", weight, tuple(WEIGHTS)), require_choice("form", form, ("mean", "sum"))
+    require_choice("weight", weight, WEIGHTS)
+    require_choice("form", form, ("mean", "sum"))
     process, optimizer, A = prior.process, adam(lr, b2=0.99), measurement.operator
     size = 1 if form == "sum" else measurement.y.size
 

@@ -122,8 +122,8 @@ def restarts(solver: Solver, refine: Solver, prior: Prior, t: Array | float, rou
             solution = refine(refine_key, measurement, prior.process.perturb(x, t).sample(noise_key))
             return solution.x, solution.info
 
-        x, infos = jax.lax.scan(again, first.x, jax.random.split(rounds_key, rounds))
-        return Solution(x, (first.info, infos))
+        last, infos = jax.lax.scan(again, first.x, jax.random.split(rounds_key, rounds))
+        return Solution(last, (first.info, infos))
 
     return restarted
 

@@ -13,8 +13,9 @@ A record is a plain dictionary, one picture under one task. Images are uint8, (H
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from diffinv.report import gallery, ledger
 from diffinv.report.ledger import load
@@ -40,7 +41,8 @@ def append(folder: str | Path, record: Record, title: str = "", command: str = "
     strip(folder, record)
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Report:
     """Where the parts of a report are."""
 
     index: Path

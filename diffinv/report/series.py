@@ -60,7 +60,7 @@ class Series:
         if (step, *sorted(["step", *values])) in self.known:
             return
         self.file.write(json.dumps({"step": step, **values}) + "\n")
-        flat = {name: value for name, value in values.items() if np.isscalar(value)}
+        flat: dict[str, Any] = {name: value for name, value in values.items() if np.isscalar(value)}
         for name, value in values.items():
             if isinstance(value, dict | list):
                 items = value.items() if isinstance(value, dict) else enumerate(value)

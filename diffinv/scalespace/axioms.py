@@ -12,7 +12,8 @@ derived from the process, stated per functional, and what depends on the data is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -57,7 +58,8 @@ class Property(NamedTuple):
         return self.expected in ("", self.verdict) or self.verdict == UNDECIDED
 
 
-class PropertyReport(NamedTuple):
+@dataclass(frozen=True)
+class PropertyReport:
     """The properties of one process on one law; `report["information"]` is one of them."""
 
     process: str
@@ -91,7 +93,7 @@ class Setting(NamedTuple):
         return np.array([t for t in self.times if float(jnp.min(self.process.sigma(t))) > 0])
 
 
-def check_snr(process: Process, times: Sequence[float]) -> None:
+def check_snr(process: Process, times: Sequence[float] | np.ndarray) -> None:
     """Raises ValueError with the time from which the SNR rises: no kernel of added noise does that. Original."""
     levels = [np.asarray(process.log_snr(t), np.float64) for t in times]
     for s, t, before, after in zip(times, times[1:], levels, levels[1:]):
@@ -142,12 +144,12 @@ def commutator(matrix: np.ndarray, order: np.ndarray) -> float:
     return float(np.linalg.norm(matrix[np.ix_(order, order)] - matrix))
 
 
-def _floats(values: Sequence[Array | float]) -> list[float]:
+def _floats(values: Iterable[Array | float]) -> list[float]:
     return [float(value) for value in values]
 
 
 def _exact(
-    name: str, formula: str, times: Sequence[float], values: Sequence[float], tolerance: float, note: str = ""
+    name: str, formula: str, times: Iterable[float], values: Sequence[float], tolerance: float, note: str = ""
 ) -> Property:
     """A property whose values are deviations from the claim, without sampling."""
     worst = max(values)

@@ -2,6 +2,8 @@ r"""Relay diffusion's blur: heat that stays inside square blocks, under noise th
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import struct
 
@@ -40,7 +42,7 @@ class Relay(Process):
         return self.noise_process.log_sigma(t)
 
 
-def relay(height: int, width: int, block: int = 4, **fields: float) -> Relay:
+def relay(height: int, width: int, block: int = 4, **fields: Any) -> Relay:
     """The relay process on (height, width), all static. Original. Raises ValueError where blocks do not fit."""
     _fits(height, width, block)
     frequencies = jnp.tile(dct_frequencies(block, block), (height // block, width // block, 1))

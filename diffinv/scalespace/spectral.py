@@ -15,6 +15,7 @@ where v = sigma_data^2 and m = 0 throughout.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -85,7 +86,7 @@ class SpectralDenoiser:
 
     def given(self, **condition: Any) -> SpectralDenoiser:
         """The same network under `condition`."""
-        return self.replace(extra={**self.extra, **condition})
+        return replace(self, extra={**self.extra, **condition})
 
     def __call__(self, z: Array, t: Time) -> Array:
         process, m, v = self.law.process, self.law.mean, self.law.variance

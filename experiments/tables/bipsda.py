@@ -8,8 +8,9 @@ them; the exact score, 200 levels of noise from 10 to 0.01. Kernel distance (MMD
 discrepancy (CMD, five moments), with their constants. Each method's hyperparameter is chosen on a trial of its own.
 Differs: operators and the third component's rotation are other draws of the same laws (theirs are torch's); 10 trials
 of 1,000 samples where they have 100 of 10,000; the rows are this library's solvers, not theirs (DAPS is theirs of
-Langevin with the ODE); every chain starts at a noised draw of the prior. The nonlinear problems have no exact samples:
-their references are prior draws resampled by likelihood, whose effective number is printed, and moved by Metropolis.
+Langevin with the ODE); all start at noised draws of the prior, but DDRM at its own start, and MCGDiff, which starts at
+a Gaussian and gets VP noise for that. The nonlinear problems have no exact samples: their references are prior draws
+resampled by likelihood, whose effective number is printed, and moved by Metropolis.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
+from diffinv.process import EDM, VP, Process
 from diffinv.typing import Array
 from experiments.lab_problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
 from experiments.lab_problems import posterior as bayes
@@ -100,19 +102,20 @@ class Row(NamedTuple):
     build: Callable
     values: tuple[float, ...]
     linear: bool = False
+    forward: Process = EDM(sigma_max=HIGH)
 
 
-WIDE = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0, 10.0, 30.0)
-NEAR = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
+WIDE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+NEAR = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 ROWS = {
-    "DAPS": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, 100, v, tau), WIDE),
+    "DAPS": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, 100, v, tau), WIDE[:6]),
     "DPS": Row(lambda prior, m, v, tau: posterior.dps(prior, m, v), WIDE),
-    "DiffPIR": Row(lambda prior, m, v, tau: posterior.diffpir(prior, m, v, 1.0), WIDE, True),
+    "DiffPIR": Row(lambda prior, m, v, tau: posterior.diffpir(prior, m, v, 1.0), (*WIDE[3:], 30.0, 100.0), True),
     "DAPS exact": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chain="conjugate", spread=v), NEAR, True),
     "TMPD": Row(lambda prior, m, v, tau: samplers.ddim(posterior.tmpd(prior, _assuming(m, v)), 1.0), NEAR, True),
     "DDRM": Row(lambda prior, m, v, tau: posterior.ddrm(prior, m, v), (0.2, 0.5, 0.7, 0.85, 0.95, 1.0), True),
-    "TDS": Row(lambda prior, m, v, tau: posterior.tds(prior, m, 16, spread=v), (0.5, 1.0, 3.0, 10.0, 30.0, 100.0)),
-    "MCGDiff": Row(lambda prior, m, v, tau: posterior.mcgdiff(prior, m, 32, eta=v), (0.6, 0.85, 1.0), True),
+    "TDS": Row(lambda prior, m, v, tau: posterior.tds(prior, m, 16, spread=v), (0.3, 1.0, 10.0, 100.0)),
+    "MCGDiff": Row(lambda prior, m, v, tau: posterior.mcgdiff(prior, m, 32, eta=v), (0.85, 1.0), True, VP()),
 }
 OPTIONS = {
     "problems": Option(list(TASKS), None, f"of {', '.join(TASKS)}"),
@@ -205,19 +208,15 @@ def trial(rng: np.random.Generator, law: Law, task: Task, options: SimpleNamespa
     return Trial(measurement, tau, x[:count], x[count:], size)
 
 
-def program(row: Row, prior: di.Prior, options: SimpleNamespace) -> Callable:
+def program(row: Row, law: Law, options: SimpleNamespace) -> Callable:
     """`(key, value, measurement, tau) -> samples`, compiled."""
-    grid = times.karras(options.steps, 0.01, HIGH)
+    grid = times.karras(options.steps, 0.01, HIGH) if isinstance(row.forward, EDM) else times.grid(options.steps)
+    prior = mixture_prior(row.forward, law)
+    prior = prior.replace(law=prior.denoise)  # its noisy end is drawn exactly: at 10 the modes still show
 
     def run(key: Array, value: Array, measurement: di.Measurement, tau: Array) -> Array:
-        solver = di.as_solver(lambda m: row.build(prior, m, value, tau), grid)
-
-        def one(key: Array) -> Array:
-            start, noise, chain = jax.random.split(key, 3)
-            x = prior.denoise.sample(start) + HIGH * jax.random.normal(noise, prior.shape)
-            return solver(chain, measurement, x).x
-
-        return jax.vmap(one)(jax.random.split(key, options.samples))
+        sampler = row.build(prior, measurement, value, tau)
+        return jax.vmap(lambda k: di.sample(k, sampler, grid).x)(jax.random.split(key, options.samples))
 
     return jax.jit(run)
 
@@ -230,10 +229,10 @@ def scores(task: Task, x: np.ndarray, each: Trial) -> tuple[float, float]:
     return mmd(kept, each.exact, task.width), cmd(kept, each.exact, task.scale)
 
 
-def errors(name: str, task: Task, prior: di.Prior, trials: list[Trial], options: SimpleNamespace) -> tuple:
+def errors(name: str, task: Task, law: Law, trials: list[Trial], options: SimpleNamespace) -> tuple:
     """(the value chosen on the first trial, (MMD, CMD) on each of the others)."""
     row = ROWS[name]
-    run = program(row, prior, options)
+    run = program(row, law, options)
 
     def score(value: float, i: int) -> tuple[float, float]:
         each = trials[i]
@@ -254,7 +253,6 @@ def main(options: SimpleNamespace) -> str:
         for which in problems:
             task, rng = TASKS[which], np.random.default_rng([0, list(TASKS).index(which)])
             law = bipsda_law(rng)
-            prior = mixture_prior(di.process.EDM(sigma_max=HIGH), law)
             trials = [trial(rng, law, task, options) for _ in range(options.trials + 1)]
             floor = zip(*(scores(task, each.other, each) for each in trials[1:]), strict=True)
             lines.append((which, "exact samples", "", *(published.cell(list(part), 3) for part in floor), "none"))
@@ -262,7 +260,7 @@ def main(options: SimpleNamespace) -> str:
                 notes.append(f"{which}: {min(each.size for each in trials):.0f} effective reference draws at least")
             for name in names:
                 if task.linear or not ROWS[name].linear:
-                    value, found = errors(name, task, prior, trials, options)
+                    value, found = errors(name, task, law, trials, options)
                     cells = [published.cell(list(part), 3) for part in zip(*found, strict=True)]
                     lines.append((which, name, f"{value:g}", *cells, published.told(None)))
                 bar.update()

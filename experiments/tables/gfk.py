@@ -110,13 +110,13 @@ def auxiliary(prior: di.Prior, measurement: di.Measurement, particles: int) -> S
 
 ROWS = {
     "aux": (OU, auxiliary),
-    "TDS, p(y | x0)": (OU, lambda prior, m, n: posterior.tds(prior, m, n, THRESHOLD, 0.0)),
+    "TDS p(y | x0)": (OU, lambda prior, m, n: posterior.tds(prior, m, n, THRESHOLD, 0.0)),
     "TDS widened": (OU, lambda prior, m, n: posterior.tds(prior, m, n, THRESHOLD)),
     "DPS": (OU, lambda prior, m, n: samplers.ancestral(posterior.dps_score(prior, m, 1.0, "likelihood"))),
     "MCGDiff": (VP, lambda prior, m, n: posterior.mcgdiff(prior, m, n, 1e-2)),
 }
 LONE = ("DPS",)
-THEIRS = {"aux": "aux", "TDS, p(y | x0)": "wu-tweedie", "DPS": "dps-tweedie"}
+THEIRS = {"aux": "aux", "TDS p(y | x0)": "wu-tweedie", "DPS": "dps-tweedie"}
 OPTIONS = {
     "dim": Option(32, 8, "dimension of x"),
     "particles": Option(4096, 256, "and samples of the posterior"),

@@ -5,6 +5,7 @@ A table is `main(options) -> text`; importing it defines no flag, so that severa
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> N
         print(text)
         if out.value:
             page = sys.modules["__main__"]
-            command = " ".join(["python -m", page.__spec__.name, *_kept(sys.argv[1:])])
+            command = shlex.join(["python", "-m", page.__spec__.name, *_kept(sys.argv[1:])])
             Path(out.value).write_text(f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n")
 
     runtime.run(shown)

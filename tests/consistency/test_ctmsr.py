@@ -274,6 +274,11 @@ def test_residual_shifting_keeps_the_marginal():
     np.testing.assert_allclose([step.mean, jnp.hypot(slope * std, step.std)], forward.perturb(x0, s), rtol=1e-12)
 
 
+def test_residual_shiftings_chain_refuses_another_process():
+    with pytest.raises(TypeError, match="process is VP; shift_sampler needs process.ResidualShift"):
+        ctmsr.shift_sampler(prior.Prior(process.VP(), lambda x, t: x, (2,)))
+
+
 def test_the_multistep_loss_of_the_exact_denoiser_is_the_posterior_variance(pictures):
     _, low, _ = pictures
     y, times = srnet.upsample(low, 4), jnp.asarray([0.7, 0.0])

@@ -1,10 +1,13 @@
 """BIPSDA's table: its discrepancies in closed form, its references against exact posteriors, and a small run."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
 
+from diffinv import samplers
+from diffinv.process import EDM, VP
 from experiments import lab_problems
 from experiments.tables import bipsda, published
 
@@ -59,6 +62,17 @@ def test_photons_are_counted_on_the_scale_of_the_noise():
 def test_a_misspelt_problem_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'x-ray'"):
         bipsda.main(published.values(bipsda.OPTIONS, True, problems=["x-rai"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forward", [EDM(sigma_max=bipsda.HIGH), VP()], ids=["EDM", "VP"])
+def test_chains_that_heed_no_measurement_sample_the_prior(forward):
+    """The noisy end is not white at 10: a Gaussian start would lose some of the prior's variance."""
+    law = lab_problems.bipsda_law(np.random.default_rng(3))
+    row = bipsda.Row(lambda prior, m, v, tau: samplers.ddim(prior, 1.0), (1.0,), forward=forward)
+    run = bipsda.program(row, law, published.values(bipsda.OPTIONS, samples=4000))
+    x = np.asarray(run(jax.random.key(0), None, None, None))
+    assert max(oracle.moment_errors(x, oracle.Law(*law.moments()))) < 6
 
 
 @pytest.mark.slow

@@ -62,24 +62,21 @@ def _misfit(operator, x):
     return jnp.sum(jnp.sin(ops.as_real(operator(x))))
 
 
-TRACES = []
-
-
-def _use(operator, x):
-    TRACES.append(type(operator))
-    return operator(x), jax.grad(_misfit, 1)(operator, x)
-
-
-_jitted = jax.jit(_use)
 _many = jax.jit(jax.vmap(lambda operator, x: operator(x)))
 
 
 @functools.cache
 def _evidence(name):
-    """What each of the two operators gives for its own picture, and how often that was traced."""
-    TRACES.clear()
-    seen = [_jitted(operator, _input(operator, seed)) for seed, operator in enumerate(_pair(name))]
-    return seen, len(TRACES)
+    """What each of the two operators gives for its own picture, how often that was traced, and the program."""
+    traces = []
+
+    def use(operator, x):
+        traces.append(type(operator))
+        return operator(x), jax.grad(_misfit, 1)(operator, x)
+
+    jitted = jax.jit(use)
+    seen = [jitted(operator, _input(operator, seed)) for seed, operator in enumerate(_pair(name))]
+    return seen, len(traces), jitted
 
 
 @every_operator
@@ -99,29 +96,29 @@ def test_keeps_precision(name, dtype):
 
 @every_operator
 def test_gradients_are_finite_and_alive(name):
-    seen, _ = _evidence(name)
+    seen, _, jitted = _evidence(name)
     for y, gradient in seen:
         assert np.isfinite(y).all() and np.isfinite(gradient).all() and np.any(gradient)
     operator = _pair(name)[0]
-    for part in _jitted(operator, jnp.zeros(operator.shape)):
+    for part in jitted(operator, jnp.zeros(operator.shape)):
         assert np.isfinite(part).all()
 
 
 @every_operator
 def test_one_trace_and_parameters_count(name):
     """Other parameters are the same program, and give another measurement (a phase retrieval has none)."""
-    seen, traces = _evidence(name)
+    seen, traces, jitted = _evidence(name)
     assert traces == 1
     first, second = _pair(name)
     if jax.tree.leaves(first):
         x = _input(first, 1)
-        assert np.abs(np.asarray(_jitted(first, x)[0]) - np.asarray(seen[1][0])).max() > 1e-3
+        assert np.abs(np.asarray(jitted(first, x)[0]) - np.asarray(seen[1][0])).max() > 1e-3
 
 
 @pytest.mark.slow
 @every_operator
 def test_parameters_vmap(name):
-    seen, _ = _evidence(name)
+    seen, _, _ = _evidence(name)
     pair = _pair(name)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
     x = jnp.stack([_input(operator, seed) for seed, operator in enumerate(pair)])
@@ -137,4 +134,5 @@ def test_pytree_round_trip(name):
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
     again = jax.tree.unflatten(structure, leaves)
     assert type(again) is type(operator) and again.shape == operator.shape
-    np.testing.assert_allclose(_jitted(again, _input(again, 0))[0], _evidence(name)[0][0][0], atol=1e-12)
+    seen, _, jitted = _evidence(name)
+    np.testing.assert_allclose(jitted(again, _input(again, 0))[0], seen[0][0], atol=1e-12)
