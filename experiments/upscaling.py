@@ -75,7 +75,8 @@ class Groups:
 
 def noise_rows(seed: int, first: int, last: int, width: int) -> np.ndarray:
     """Rows `first` to `last` of a field of standard normal noise, (last - first, width, 3), drawn in blocks of rows."""
-    draw = lambda block: np.random.default_rng([seed, block]).standard_normal((BLOCK, width, 3), np.float32)
+    generator = lambda block: np.random.Generator(np.random.SFC64([seed, block]))  # a quarter faster than the default
+    draw = lambda block: generator(block).standard_normal((BLOCK, width, 3), np.float32)
     blocks = range(first // BLOCK, -(-last // BLOCK))
     return np.concatenate([draw(block) for block in blocks])[first - BLOCK * blocks.start : last - BLOCK * blocks.start]
 
