@@ -11,6 +11,7 @@ held-out pictures. A diffusion model is sampled by EDM's Heun in 18 steps, a con
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from experiments import runtime  # isort: skip  (before jax)
@@ -65,7 +66,7 @@ def grid(samples: np.ndarray, path: str, side: int = 8, scale: int = 2) -> None:
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def schedule(process: di.process.Process, steps: int, middle: float | None) -> np.ndarray:
+def schedule(process: di.process.Process, steps: int, middle: float | None) -> jax.Array:
     """The times of Heun's method, or, where a `middle` noise level is given, of one or two consistency steps."""
     if middle is None:
         return times.karras(steps)
@@ -74,13 +75,11 @@ def schedule(process: di.process.Process, steps: int, middle: float | None) -> n
     return jnp.asarray([1.0, *[times.from_sigma(process, jnp.float32(middle))] * (steps - 1), 0.0])
 
 
-def draw(prior: di.Prior, steps: int, middle: float | None) -> np.ndarray:
+def draw(prior: di.Prior, grid: jax.Array, method: Callable[[di.Prior], di.Sampler]) -> np.ndarray:
     """COUNT samples, in [-1, 1]."""
-    method = samplers.heun if middle is None else samplers.renoise
-    grid = schedule(prior.process, steps, middle)
     program = jax.jit(jax.vmap(lambda p, k: di.sample(k, method(p), grid).x, (None, 0)))
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(SEED.value), i))(np.arange(COUNT.value))
-    return np.clip(mapped(program, keys, prior, note=f"samples, {steps} steps"), -1, 1)
+    return np.clip(mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps"), -1, 1)
 
 
 def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[str, Any]:
@@ -103,9 +102,11 @@ def main() -> None:
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None
     prior = checkpoint.load_prior(path, None if trained.get("second_time") else di.process.EDM())
     judge, look = features.efficientnet_features(), jax.jit(jax.vmap(lambda f, x: f.pooled(x), (None, 0)))
+    many = [int(each) for each in STEPS.value] or ([18] if middle is None else [1, 2])
+    schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
     real, found = mapped(look, held_out(), judge, note="held-out features"), []
-    for steps in [int(each) for each in STEPS.value] or ([18] if middle is None else [1, 2]):
-        samples = draw(prior, steps, middle)
+    for steps, grid_of in schedules.items():
+        samples = draw(prior, grid_of, samplers.heun if middle is None else samplers.renoise)
         if GRID.value:
             grid(samples, GRID.value.format(steps=steps))
         fake = mapped(look, samples, judge, note="sample features")

@@ -1,10 +1,13 @@
 """Global strictness: float64 available, no silent promotion of ranks or types, eight virtual devices."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if not {"-m", "PYTEST_XDIST_WORKER"} & {*sys.argv, *os.environ}:  # the default run: most of its time is compilation
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # which workers inherit
 
 import jax
 import pytest

@@ -58,6 +58,7 @@ def test_explicit_steps_are_stochastic_just_below_an_eighth(rng):
         osmosis.explicit(osmosis.osmosis(positive(rng, 4, 4, 1)), positive(rng, 4, 4, 1), 0.125)
 
 
+@pytest.mark.slow
 def test_explicit_scheme_reaches_the_rescaled_guide_and_every_divergence_falls(rng):
     v, u = positive(rng, 8, 8, 1), positive(rng, 8, 8, 1)
     rates = osmosis.osmosis(v)

@@ -160,6 +160,7 @@ def test_spectral_prior_is_the_full_covariance_of_the_field(rng):
     assert_allclose(field.denoise.log_prob(x), dense.denoise.log_prob(x), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_spectral_prior_covers_every_channel(rng):
     x = jnp.asarray(rng.standard_normal((4, 4, 3)))
     field = gaussian_field(process.VP(), jnp.zeros((4, 4, 3)), jnp.asarray(rng.uniform(0.1, 2.0, (4, 4, 1))))

@@ -124,6 +124,7 @@ def test_record_keeps_every_state(prior, key):
     assert solution.info.info.cost.nfe.shape == (6,)
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_and_nothing_else(prior, key):
     def loss(scale, wrap):
         scaled = prior.replace(denoise=prior.denoise.replace(variance=scale * prior.denoise.variance))

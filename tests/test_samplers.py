@@ -273,6 +273,7 @@ def test_inversion_and_sampling_give_the_picture_back(method, order):
     assert abs(oracle.slope(steps, errors) - order) < 0.15, errors
 
 
+@pytest.mark.slow
 def test_divergence_is_the_trace_of_the_jacobian():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3)))
     f = lambda x: jnp.sin(x @ x.T) @ x

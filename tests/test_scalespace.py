@@ -139,6 +139,7 @@ def test_relative_entropy_may_rise_where_the_normal_is_not_invariant():
     assert truth.counterexample(*(float(f(t)) for t in (0.3, 0.5) for f in (vp.alpha, vp.sigma)))[1] < 1e-12
 
 
+@pytest.mark.slow
 def test_commutators_of_the_blur():
     """The blur of tau = 1 on 8 x 8: symmetric under the square's group, doubly stochastic, not under shifts."""
     chart = scalespace.basis(process.Blurring(FREQUENCIES), (8, 8, 1))

@@ -131,6 +131,7 @@ def test_the_loss_of_a_network_of_nothing_is_one_on_the_field(the_process):
     assert abs(jnp.mean(jax.jit(error)(keys, pictures)) - jnp.mean(gain)) < 5 * np.sqrt(2 / 16 / 4000)
 
 
+@pytest.mark.slow
 def test_strong_blur_in_single_precision_and_conditions():
     """Finite values and gradients at every time; labels reach the network."""
     with jax.enable_x64(False):

@@ -76,6 +76,7 @@ def test_pmap_gives_the_same_bits(method, key, prior, measurements):
     assert_same(result, share(expected))
 
 
+@pytest.mark.slow
 def test_fsdp_parameters_give_the_same_sample(key):
     """Parameters split over `fsdp` are summed in another order: equal to rounding, 1e-12."""
     params = {"w": jax.random.normal(key, (9, 16)) / 4, "v": jax.random.normal(key, (16, 9)) / 4, "b": jnp.ones(9)}

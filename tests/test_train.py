@@ -166,6 +166,7 @@ def losses():
     return train.denoising_loss(lambda p: prior.NetworkDenoiser(p, forward, net.apply), forward), params
 
 
+@pytest.mark.slow
 def test_conditions_in_the_batch_reach_the_network(key):
     loss, params = losses()
     images, loss = gaussian_data(key, 8, (4, 4, 1)), jax.jit(loss)
@@ -198,7 +199,7 @@ def test_resumed_run_is_bitwise_the_same(key, network, tmp_path, promoting):
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(straight.params), jax.tree.leaves(half.params)))
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
+@pytest.mark.parametrize("fsdp", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_sharded_step_is_the_step(key, network, promoting, fsdp):
     """SGD would show a gradient that is wrong by the device count, and so does the norm; sums differ in order: 1e-4."""
     state, step = network

@@ -211,6 +211,7 @@ def first_stage(pictures):
     return value, batch
 
 
+@pytest.mark.slow
 def test_one_index_for_the_batch_or_one_each(first_stage):
     value, _ = first_stage
     mean_time = lambda x, y: jnp.mean(x)
@@ -222,6 +223,7 @@ def test_one_index_for_the_batch_or_one_each(first_stage):
         value("each", mean_time, 0)
 
 
+@pytest.mark.slow
 def test_targets_are_the_picture_at_the_first_index_and_where_anchored(first_stage):
     value, batch = first_stage
     of_target = lambda x, y: jnp.mean(jnp.where(jnp.abs(y - jnp.mean(y)) < 1e-9, 0.0, 1.0))

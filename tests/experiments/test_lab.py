@@ -139,6 +139,7 @@ def samples(problem, name, value):
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), ROWS), problem.measurements))
 
 
+@pytest.mark.slow
 def test_it_tells_an_exact_method_from_a_biased_one(problems):
     problem, config = problems["gaussian8"], {"projections": 50}
     config = type("Config", (), config)

@@ -177,7 +177,7 @@ def test_bad_input_is_one_line(arguments, word):
     assert done.returncode == 1 and len(lines) == 1 and word in lines[0], done.stderr
 
 
-@pytest.mark.parametrize("name", ["dps", "reguidance"])
+@pytest.mark.parametrize("name", [pytest.param("dps", marks=pytest.mark.slow), "reguidance"])
 def test_the_prior_enlarges_what_it_was_given(name, monkeypatch):
     """Under a smooth Gaussian prior of 16 x 16, tiles of 4 x 4: of the right size, and coarsely what was given."""
     with jax.enable_x64(False):  # as in an experiment

@@ -99,7 +99,10 @@ def test_grouped_and_channels_first_fall_back(key):
     assert_close(first.transpose(0, 2, 3, 1), layers.conv(x, kernel, dimension_numbers=layers.NHWC, **options))
 
 
-@pytest.mark.parametrize("channels, groups", [(8, 2), (12, 3), (128, 32)])
+@pytest.mark.parametrize(
+    "channels, groups",
+    [pytest.param(8, 2, marks=pytest.mark.slow), (12, 3), pytest.param(128, 32, marks=pytest.mark.slow)],
+)
 def test_group_norm_is_flax_group_norm(key, channels, groups):
     x = 3 + 2 * jax.random.normal(key, (4, 6, channels), jnp.float32)
     affine = {"scale": jnp.linspace(0.5, 2, channels), "bias": jnp.linspace(-1, 1, channels)}

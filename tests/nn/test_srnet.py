@@ -37,6 +37,7 @@ def test_phases_keep_constants_and_lines():
     )
 
 
+@pytest.mark.slow
 def test_an_untrained_network_is_the_interpolation_bit_by_bit():
     x = jax.random.normal(jax.random.key(1), (20, 24, 3), jnp.float32)
     net = srnet.SRNet(8, 1)

@@ -84,7 +84,11 @@ COMPLEX = {jnp.float32: jnp.complex64, jnp.float64: jnp.complex128}
 TOLERANCE = {jnp.float32: 3e-5, jnp.float64: 1e-10}
 
 SLOW = {"rays", "non_cartesian_mri", "visibilities", "scattering"}  # to compile; their own tests have the dot test
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OPERATORS]
+TWINS = {  # of another operator here, by their code
+    "weights", "random_box_inpainting", "random_inpainting", "resize_up_and_down", "circular_blur_even",
+    "gaussian_blur", "dense_wide", "dense_deficient", "mri",
+}  # fmt: skip
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW | TWINS else name for name in OPERATORS]
 
 every_operator = pytest.mark.parametrize("name", NAMES)
 

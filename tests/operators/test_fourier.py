@@ -88,7 +88,7 @@ def test_strong_blur_solves_in_single_precision(key):
     assert np.isfinite(A.pinv(v)).all() and np.isfinite(A.solve(v, 0.0)).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_strong_reflect_blur_solves_by_cg(key, dtype):
     A = ops.gaussian_blur((24, 20, 2), std=2.0, boundary="reflect")
     v = jax.random.normal(key, A.shape, dtype)

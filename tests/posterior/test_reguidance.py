@@ -254,6 +254,7 @@ def test_it_wraps_every_solver_of_the_registry(name):
 RUN = [pytest.param(n, marks=() if n == "dps norm" else pytest.mark.slow) for n in CORE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_its_stages_are_the_solvers_own(name):
     """Candidate, latent and result are what each stage gives alone; under vmap over measurements and rho, as alone."""

@@ -66,6 +66,7 @@ def test_best_of_passes_over_draws_that_are_not_finite(where, value, key):
     np.testing.assert_array_equal(best.x, sound[np.argmin(np.abs(sound[:, 0]))])
 
 
+@pytest.mark.slow
 def test_best_of_is_no_worse_than_its_draws_and_vmaps(key):
     prior, m, solver = gaussian_problem()
     best = posterior.best_of(solver, 4)
