@@ -3,7 +3,7 @@
 Command:  python -m experiments.train --config=configs/ict32.py --config.data=PATH --workdir=DIR
           --config.method=scm (ct, meanflow, shortcut, ctm, imm) for another loss, --config.options.METHOD.x for its own
 Modes:    ""       full length, for several accelerators; not trained yet
-          "small"  2,000 steps of 64 and iCT's first stages: two CPU cores, about 40 minutes
+          "small"  2,000 steps of 64 and iCT's first stages, for two CPU cores; not run to its end
           "smoke"  a few seconds, on generated pictures
 Data:     a folder, glob or .npz of images, or a TFDS name, as for configs/prior32.py
 Method:   lognormal levels, pseudo-Huber, 10 to 1,280 steps in eight doublings; batch 1024, RAdam, as published
