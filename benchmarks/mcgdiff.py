@@ -25,40 +25,17 @@ from collections.abc import Callable
 
 from experiments import runtime  # isort: skip  (before jax)
 
-import jax
 import numpy as np
 
-import diffinv as di
 from benchmarks.sampling import cpu, has
-from diffinv import posterior, sharding
 from diffinv.metrics.posterior import max_sliced_wasserstein
-from experiments.tables import mixture18
+from experiments.tables import benchopt_gmm, mixture18
 from experiments.tables.mixture18 import METHODS, REFERENCE, SAMPLES, STEPS
 
 PARTICLES, KAPPA, ETA = 128, 1e-6, 0.6
 PUBLISHED, GOAL = 28.0, 10.0
 LOW, HIGH = METHODS["mcgdiff 128"][1:3]
 Program = Callable[[int], np.ndarray]  # seed -> samples (SAMPLES, 8)
-
-
-def jax_program() -> Program:
-    """Compiled at its first call."""
-    prior, measurement, grid = mixture18.instance()
-    mesh = sharding.mesh()
-    place = sharding.replicated(mesh) if SAMPLES % jax.device_count() else sharding.split(mesh)
-    prior, measurement = jax.device_put((prior, measurement), sharding.replicated(mesh))
-
-    def one(key, prior, measurement):
-        method = lambda m: posterior.mcgdiff(prior, m, PARTICLES, KAPPA, ETA, "multinomial")
-        return di.as_solver(method, grid)(key, measurement).x
-
-    run = jax.jit(jax.vmap(one, (0, None, None)))
-
-    def program(seed):
-        keys = jax.device_put(jax.random.split(jax.random.key(seed), SAMPLES), place)
-        return np.asarray(run(keys, prior, measurement), float)
-
-    return program
 
 
 def torch_programs(chunk: int) -> tuple[Program, Callable[[int], None]]:
@@ -124,12 +101,14 @@ def row(name: str, seconds: float, ratio: float, remark: str = "") -> None:
 def main() -> int:
     """Prints the table; exit status 1 where the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="at least 2, for the scores' standard errors")
+    parser.add_argument("--rounds", type=int, default=7, help="at least 5, for the scores' standard errors")
     parser.add_argument("--chunk", type=int, default=SAMPLES, help="samples in one tensor of PyTorch's")
     parser.add_argument("--few", type=int, default=10, help="samples that PyTorch is timed on one by one")
     options = parser.parse_args()
+    if options.rounds < 5:
+        parser.error(f"--rounds is {options.rounds}; give at least 5, or the scores' standard errors mean nothing")
     runtime.start()
-    programs, one_by_one = {"JAX": jax_program()}, None
+    programs, one_by_one = {"JAX": benchopt_gmm.program(benchopt_gmm.ROWS["mcgdiff 128"], SAMPLES)}, None
     if has("torch"):
         programs["PyTorch"], one_by_one = torch_programs(options.chunk)
     else:

@@ -105,8 +105,8 @@ def main() -> None:
     many = [int(each) for each in STEPS.value] or ([18] if middle is None else [1, 2])
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
     real, found = mapped(look, held_out(), judge, note="held-out features"), []
-    for steps, grid_of in schedules.items():
-        samples = draw(prior, grid_of, samplers.heun if middle is None else samplers.renoise)
+    for steps, levels in schedules.items():
+        samples = draw(prior, levels, samplers.heun if middle is None else samplers.renoise)
         if GRID.value:
             grid(samples, GRID.value.format(steps=steps))
         fake = mapped(look, samples, judge, note="sample features")

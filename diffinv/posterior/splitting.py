@@ -51,16 +51,14 @@ def diffpir(
     require_choice("prox", prox, ("closed", "gradient"))
     process, variance = prior.process, jnp.asarray(measurement.sigma) ** 2
     if prox == "closed":
-        require_linear(measurement, "diffpir")
+        A = require_linear(measurement, "diffpir")
+        proximal = lambda x0, rho: x0 + A.adjoint(A.solve(measurement.residual(x0), rho))
+    else:
+        proximal = lambda x0, rho: x0 - jax.grad(_misfit, 1)(measurement, x0) / (2 + 2 * rho)
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
-        x0 = prior.denoise(x, t)
         rho = lam * variance * (process.alpha(t) / process.sigma(t)) ** 2
-        if prox == "closed":
-            A = require_linear(measurement, "diffpir")
-            x0 = x0 + A.adjoint(A.solve(measurement.residual(x0), rho))
-        else:
-            x0 = x0 - jax.grad(_misfit, 1)(measurement, x0) / (2 + 2 * rho)
+        x0 = proximal(prior.denoise(x, t), rho)
         z = jax.random.normal(key, x.shape, x.dtype)
         noise = jnp.sqrt(1 - zeta) * process.noise(x, x0, t) + jnp.sqrt(zeta) * z
         x_s = process.alpha(s) * x0 + process.sigma(s) * noise

@@ -53,17 +53,23 @@ OPTIONS = {
 }
 
 
-def scores(method: Callable, options: SimpleNamespace, reference: np.ndarray) -> tuple[list[float], float]:
-    """(max-sliced W2 of every seed, seconds of the last run); samples are spread over the devices where they divide."""
+def program(method: Callable, samples: int) -> Callable[[int], np.ndarray]:
+    """`seed -> (samples, 8)`, compiled at its first call; spread over the devices where the samples divide."""
     prior, measurement, grid = mixture18.instance()
     mesh = sharding.mesh()
-    place = sharding.replicated(mesh) if options.samples % jax.device_count() else sharding.split(mesh)
+    place = sharding.replicated(mesh) if samples % jax.device_count() else sharding.split(mesh)
     solver = lambda key, prior, m: di.as_solver(lambda m: method(prior, m), grid)(key, m).x
-    run, found = jax.jit(jax.vmap(solver, (0, None, None))), []
+    run = jax.jit(jax.vmap(solver, (0, None, None)))
+    keys = lambda seed: jax.device_put(jax.random.split(jax.random.key(seed), samples), place)
+    return lambda seed: np.asarray(run(keys(seed), prior, measurement), float)
+
+
+def scores(method: Callable, options: SimpleNamespace, reference: np.ndarray) -> tuple[list[float], float]:
+    """(max-sliced W2 of every seed, seconds of the last run)."""
+    run, found = program(method, options.samples), []
     for seed in range(options.seeds):
-        keys = jax.device_put(jax.random.split(jax.random.key(seed), options.samples), place)
         start = time.perf_counter()
-        x = np.asarray(run(keys, prior, measurement), float)
+        x = run(seed)
         seconds = time.perf_counter() - start
         found.append(max_sliced_wasserstein(x, reference, seed=seed) if np.isfinite(x).all() else float("nan"))
     return found, seconds
