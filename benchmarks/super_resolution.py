@@ -63,7 +63,7 @@ def drawn() -> np.ndarray:
 
 
 def restored(network: ctmsr.Upscaler, low: jax.Array, noise: jax.Array) -> jax.Array:
-    return upscaling.from_noise(network, low, noise, 0)
+    return upscaling.from_noise(network, low, noise, jax.random.key(0))
 
 
 def alone(network: ctmsr.Upscaler, low: jax.Array, noise: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from diffinv.guided import Guided, guided
 from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
 from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, gaussian_mixture, mixture
 from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
+from diffinv.seeds import seed_key
 from diffinv.train import trainer
 from diffinv.typing import Cost, Gaussian, Sampler, Solution, Solver, StepInfo
 
@@ -61,6 +62,7 @@ __all__ = [
     "sample",
     "samplers",
     "scalespace",
+    "seed_key",
     "sharding",
     "sweep",
     "tiles",

@@ -78,7 +78,8 @@ def schedule(process: di.process.Process, steps: int, middle: float | None) -> j
 def draw(prior: di.Prior, grid: jax.Array, method: Callable[[di.Prior], di.Sampler]) -> np.ndarray:
     """COUNT samples, in [-1, 1]."""
     program = jax.jit(jax.vmap(lambda p, k: di.sample(k, method(p), grid).x, (None, 0)))
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(SEED.value), i))(np.arange(COUNT.value))
+    base = di.seed_key(SEED.value)
+    keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(np.arange(COUNT.value))
     return np.clip(mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps"), -1, 1)
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from diffinv import posterior, process
+from diffinv import posterior, process, seed_key
 from diffinv.metrics import posterior as metrics
 from experiments import lab_methods, lab_page
 from experiments.lab_judge import floor, residuals, summary, take, within
@@ -58,7 +58,7 @@ class Program:
 
     def __init__(self, method: Method, problem: Problem, config):
         self.problem, self.draws = problem, config.draws
-        self.key = jax.random.key(config.seed)
+        self.key = seed_key(config.seed)
 
         def one(prior, key, measurement, value):
             solver = posterior.account(lab_methods.solver(method, prior, value))

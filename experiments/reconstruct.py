@@ -33,7 +33,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from diffinv import checkpoint, linalg, measure, process, report, sharding
+from diffinv import checkpoint, linalg, measure, process, report, seed_key, sharding
 from diffinv.measure import Measurement
 from diffinv.metrics import features, image
 from diffinv.prior import Prior
@@ -111,7 +111,7 @@ class Bench:
         self.config, self.prior, self.task = config, prior, task
         self.mesh = sharding.mesh()
         self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)
-        self.key = jax.random.key(config.seed)
+        self.key = seed_key(config.seed)
         operator = solvers.TASKS[task](config, jax.random.fold_in(self.key, 1), prior.shape)
         self.group = -(-min(config.group, len(truth)) // jax.device_count()) * jax.device_count()
         items = jnp.arange(len(truth))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from diffinv import osmosis, process, scalespace
+from diffinv import osmosis, process, scalespace, seed_key
 from diffinv.metrics import distribution, features
 from diffinv.process import Process
 from diffinv.report import ledger
@@ -185,7 +185,7 @@ class Judge:
 
 def trajectories(config, images: Array, times: np.ndarray) -> tuple[dict[str, list[Array]], dict[str, list[float]]]:
     """(pictures per time, information per time) of all six."""
-    key = jax.random.key(config.seed + 1)
+    key = seed_key(config.seed + 1)
     paths, told = {}, {}
     for name, the_process in curves_of(config, images.shape[1]).items():
         chart = scalespace.basis(the_process, images.shape[1:])
@@ -232,7 +232,7 @@ def section(config, data: Data, reports: dict[str, scalespace.PropertyReport]) -
 
 def measured(config, data: Data) -> dict[str, scalespace.PropertyReport]:
     """The reports of all columns, osmosis among them."""
-    key, times = jax.random.key(config.seed), np.linspace(0, 1, config.times)
+    key, times = seed_key(config.seed), np.linspace(0, 1, config.times)
     chosen = table_of(config, data.images.shape[1])
     found = {n: scalespace.properties(p, data.images, key, times, draws=config.draws) for n, p in chosen.items()}
     guide = jax.random.normal(key, data.images.shape[1:], data.images.dtype) + config.offset

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import checkpoint, data, prior, process, sample, samplers, times
+from diffinv import checkpoint, data, prior, process, sample, samplers, seed_key, times
 from diffinv.sample import record
 from diffinv.scalespace import reverse
 from diffinv.typing import Array
@@ -78,7 +78,7 @@ def digits(config) -> list[Finding]:
     """Finite-data denoisers, known exactly: each identity to its tolerance."""
     from sklearn.datasets import load_digits
 
-    loaded, key = load_digits(), jax.random.key(config.seed)
+    loaded, key = load_digits(), seed_key(config.seed)
     images, labels = jnp.asarray(loaded.images[..., None] / 16.0), jnp.asarray(loaded.target)
     levels = jnp.asarray(np.geomspace(1e-3, 1e3, config.levels))
     mmse = jax.jit(lambda labels: reverse.finite_mmse(key, images, levels, labels))
@@ -139,7 +139,7 @@ ELEMENTS = {"mirror": lambda x: x[:, ::-1], "transpose": lambda x: x.swapaxes(0,
 
 def network(config) -> list[Finding]:
     """The embedded prior on pictures that it has not seen and, where `config.pictures` says, on those it has."""
-    edm, key = process.EDM(EMBEDDED), jax.random.key(config.seed)
+    edm, key = process.EDM(EMBEDDED), seed_key(config.seed)
     trained = checkpoint.load_prior(checkpoint.embedded(), edm)
     held_out = known(config, "validation") if config.pictures else photographs(config)
     what = "held-out pictures of its data" if config.pictures else "photographs, not of its data"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import checkpoint, data, degrade
+from diffinv import checkpoint, data, degrade, seed_key
 from diffinv.consistency import ctmsr
 from diffinv.metrics import features, image, lpips
 from experiments import runtime
@@ -83,7 +83,7 @@ class SuperResolution:
 
     def frozen(self, params):
         """Stage 2's reference: the weights it starts from, or the published trap, a random network until refreshed."""
-        return None if self.config.reference == "start" else self.init(jax.random.key(self.config.seed + 1))
+        return None if self.config.reference == "start" else self.init(seed_key(self.config.seed + 1))
 
     def low(self, key, image):
         if self.degradation == "bicubic":
@@ -117,7 +117,7 @@ class SuperResolution:
     def prompts(self, source: data.Source, count: int):
         """Low-resolution pictures of the held-out ones."""
         images = np.stack([source.take([i % len(source)])["image"][0] for i in range(count)])
-        pairs = self.pairs(jax.random.key(self.config.seed), data.to_unit(jnp.asarray(images)))
+        pairs = self.pairs(seed_key(self.config.seed), data.to_unit(jnp.asarray(images)))
         return np.asarray(pairs["low"])
 
     def sample(self, key, params, prompt):

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from diffinv import checkpoint, data, sharding, train
+from diffinv import checkpoint, data, seed_key, sharding, train
 from experiments import runtime
 
 TASKS = {
@@ -75,7 +75,7 @@ class Run:
     """The functions of one configuration, compiled, with the devices that they run on."""
 
     def __init__(self, config, source: data.Source):
-        self.config, self.count, self.key = config, len(source), jax.random.key(config.seed)
+        self.config, self.count, self.key = config, len(source), seed_key(config.seed)
         self.mesh = sharding.mesh(fsdp=config.fsdp)
         self.rows, self.whole = sharding.rows(self.mesh), sharding.replicated(self.mesh)
         if config.batch % (self.mesh.size * config.accumulate):

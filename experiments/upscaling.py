@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import reconstruct
-from diffinv import GaussianNoise, Measurement, checkpoint, operators, process, sharding, tiles
+from diffinv import GaussianNoise, Measurement, checkpoint, operators, process, seed_key, sharding, tiles
 from diffinv.consistency import ctmsr
 from diffinv.consistency.ctmsr import Upscaler
 from diffinv.data import to_pixels
@@ -96,9 +96,9 @@ def blended(strip: np.ndarray, weights: np.ndarray, starts: tuple[int, ...], len
     return line
 
 
-def from_noise(upscaler: Upscaler, low: Any, noise: Any, seed: Any) -> Any:
-    """A picture of `low`, started from standard normal `noise`; `seed` is of what several steps draw besides."""
-    return ctmsr.super_resolve(jax.random.key(seed), upscaler, low, noise=noise)
+def from_noise(upscaler: Upscaler, low: Any, noise: Any, key: Any) -> Any:
+    """A picture of `low`, started from standard normal `noise`; `key` is of what several steps draw besides."""
+    return ctmsr.super_resolve(key, upscaler, low, noise=noise)
 
 
 class Enlarger:
@@ -127,8 +127,8 @@ class Enlarger:
             noise = noise_rows(seed, s * top, s * (top + t), s * width)
             here = np.stack([low[top : top + t, left : left + t] for left in columns])
             begin = np.stack([noise[:, s * left : s * (left + t)] for left in columns])
-            seeds = np.asarray([seed + 65537 * top + left for left in columns], np.uint32)
-            strip = self.restore(here, begin, seeds, tick=tick)
+            keys = jnp.stack([seed_key(seed + 65537 * top + left) for left in columns])
+            strip = self.restore(here, begin, keys, tick=tick)
             yield blended(strip, weights, tuple(s * left for left in columns), s * width)
 
     def __call__(self, seed: int, low: np.ndarray, tick: Tick = silent) -> np.ndarray:
@@ -181,7 +181,7 @@ class Solver:
         if self.guides:
             candidate = jnp.asarray(padded(candidate, s * self.tile))
             stacks.append(tiles.cut(candidate, s * self.tile, s * self.overlap))
-        keys = jax.random.split(jax.random.key(seed), len(stacks[0]))
+        keys = jax.random.split(seed_key(seed), len(stacks[0]))
         found = jnp.clip(self.restore(keys, *stacks, tick=tick), -1, 1)
         shape = (s * low.shape[0], s * low.shape[1], 3)
         return to_pixels(tiles.join(found, shape, s * self.overlap)[: s * height, : s * width])

@@ -16,7 +16,7 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing"],
-    ["process", "times", "linalg", "sharding", "resample", "descent", "tiles", "schema"],
+    ["process", "times", "linalg", "sharding", "resample", "descent", "tiles", "schema", "seeds"],
     ["prior", "operators", "nn", "degrade"],
     ["sample", "charts", "measure", "inputs"],
     ["samplers", "guided"],

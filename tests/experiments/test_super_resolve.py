@@ -53,7 +53,7 @@ def test_tiles_are_the_whole_picture(enlarger):
     low, ticks = data.to_unit(noise(27, 21)), []
     parts = enlarger(1, low, ticks.append)
     start = upscaling.noise_rows(1, 0, 108, 84)
-    whole = jax.jit(upscaling.from_noise)(enlarger.restore.fixed, low, start, 0)
+    whole = jax.jit(upscaling.from_noise)(enlarger.restore.fixed, low, start, jax.random.key(0))
     assert parts.shape == (108, 84, 3) and sum(ticks) == enlarger.count(27, 21) == 4 * 3
     assert np.abs(parts.astype(int) - data.to_pixels(whole)).max() <= 1
     np.testing.assert_array_equal(enlarger(1, low), parts)
