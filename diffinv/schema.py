@@ -25,6 +25,8 @@ class Field:
       meaning: one line that says what the field does.
       unit: of the value, "" where it has none.
       known: the names among which it is a choice.
+      kind: what a text of the command line is read as, see `parsed`; of a list, its members' kind.
+      listed: whether it is a list.
     """
 
     accepts: Callable[[Any], bool]
@@ -32,6 +34,8 @@ class Field:
     meaning: str = ""
     unit: str = ""
     known: tuple[str, ...] = ()
+    kind: type = str
+    listed: bool = False
 
 
 Schema = Mapping[str, "Field | Schema"]
@@ -71,7 +75,7 @@ def number(
     def accepts(value: Any) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool) and _finite(value) and inside(value)
 
-    return Field(accepts, f"a number{words}", meaning, unit)
+    return Field(accepts, f"a number{words}", meaning, unit, kind=float)
 
 
 def whole(meaning: str = "", low: int | None = None, high: int | None = None, unit: str = "") -> Field:
@@ -81,12 +85,12 @@ def whole(meaning: str = "", low: int | None = None, high: int | None = None, un
     def accepts(value: Any) -> bool:
         return isinstance(value, Integral) and not isinstance(value, bool) and inside(value)
 
-    return Field(accepts, f"a whole number{words}", meaning, unit)
+    return Field(accepts, f"a whole number{words}", meaning, unit, kind=int)
 
 
 def switch(meaning: str = "") -> Field:
     """True or False. Original."""
-    return Field(lambda value: isinstance(value, bool), "True or False", meaning)
+    return Field(lambda value: isinstance(value, bool), "True or False", meaning, kind=bool)
 
 
 def text(meaning: str = "", most: int = 4096) -> Field:
@@ -110,7 +114,8 @@ def choice(known: Sequence[Any], meaning: str = "") -> Field:
     """One of the known values. Original."""
     names = tuple(map(str, known))
     accepts = lambda value: any(type(value) is type(k) and value == k for k in known)
-    return Field(accepts, f"one of {', '.join(names)}", meaning, known=names)
+    wanted = f"one of {', '.join(name or repr(name) for name in names)}"
+    return Field(accepts, wanted, meaning, known=names, kind=type(known[0]))
 
 
 def choices(known: Sequence[str], meaning: str = "") -> Field:
@@ -131,7 +136,7 @@ def several(field: Field, least: int = 0, most: int | None = None) -> Field:
         return isinstance(value, (list, tuple)) and least <= len(value) <= top and all(map(field.accepts, value))
 
     count = f"{least}" if least == most else f"{least} to {most}" if most is not None else f"{least} or more"
-    return replace(field, accepts=accepts, wanted=f"a list of {count} values, each {field.wanted}")
+    return replace(field, accepts=accepts, wanted=f"a list of {count} values, each {field.wanted}", listed=True)
 
 
 def either(*fields: Field, meaning: str = "") -> Field:
@@ -140,13 +145,33 @@ def either(*fields: Field, meaning: str = "") -> Field:
     unit = next((field.unit for field in fields if field.unit), "")
     accepts = lambda value: any(field.accepts(value) for field in fields)
     known = tuple(name for field in fields for name in field.known)
-    return Field(accepts, wanted, meaning or fields[0].meaning, unit, known)
+    meaning = meaning or next((field.meaning for field in fields if field.meaning), "")
+    return Field(accepts, wanted, meaning, unit, known, fields[-1].kind, any(field.listed for field in fields))
 
 
 def exactly(value: Any, words: str = "") -> Field:
     """This one value, as `either(exactly(0, "0 for the paper's"), ...)`. Original."""
     same = lambda given: type(given) is type(value) and given == value
-    return Field(same, words or f"{value!r}")
+    return Field(same, words or f"{value!r}", kind=type(value))
+
+
+def parsed(field: Field, written: str) -> Any:
+    """A text of the command line as the field's kind; the text itself where it is none, for `refusal` to name.
+
+    Original. A list has commas between its members; "" is the empty list.
+    """
+    if field.listed:
+        return [parsed(replace(field, listed=False), part.strip()) for part in written.split(",") if written.strip()]
+    words = {"true": True, "1": True, "false": False, "0": False}
+    try:
+        return words.get(written.lower(), written) if field.kind is bool else field.kind(written)
+    except ValueError:
+        return written
+
+
+def refusal(field: Field, value: Any, name: str) -> str:
+    """The line that refuses a value, "" for one that is accepted. Original."""
+    return "" if field.accepts(value) else f"{name} is {shown(value)}; {_hint(field, value)}give {field.wanted}"
 
 
 def shown(value: Any, most: int = 60) -> str:
@@ -185,9 +210,8 @@ def refusals(schema: Schema, values: Any, name: str, partial: bool = False) -> I
                 yield f"{name}.{key} is missing; give {field.wanted if isinstance(field, Field) else 'a section'}"
         elif not isinstance(field, Field):
             yield from refusals(field, values[key], f"{name}.{key}", partial)
-        elif not field.accepts(values[key]):
-            hint = _hint(field, values[key])
-            yield f"{name}.{key} is {shown(values[key])}; {hint}give {field.wanted}"
+        elif line := refusal(field, values[key], f"{name}.{key}"):
+            yield line
 
 
 def require(schema: Schema, values: Any, name: str = "config", partial: bool = False) -> None:

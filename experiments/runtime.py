@@ -7,25 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
+XLA_GIVEN = os.environ.get("XLA_FLAGS")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_prefer_vector_width=512")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+
+from diffinv import schema  # noqa: E402
+from experiments import commandline  # noqa: E402
+from experiments.commandline import config_flag, flag  # noqa: E402
+
+__all__ = ["config_flag", "flag"]
 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; every process gets the same")
-PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are", lower_bound=1)
-PROCESS = flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0)
+PROCESSES = flag("processes", None, schema.whole("how many processes there are", low=1))
+PROCESS = flag("process", None, schema.whole("which of them this is, from 0", low=0))
+flags.disclaim_key_flags()  # what follows belongs to the command that asks for it
 
-WRONG = (flags.Error, KeyError, AttributeError, ValueError, TypeError, OSError)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,12 +44,45 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def devices() -> int:
+    """The virtual devices of a CPU. Raises ValueError where DIFFINV_DEVICES is no number of them."""
+    field = schema.whole("virtual devices of the CPU", low=1, high=1024)
+    count = schema.parsed(field, os.environ.get("DIFFINV_DEVICES") or str(cores()))
+    if line := schema.refusal(field, count, "DIFFINV_DEVICES"):
+        raise ValueError(line)
+    return count
+
+
+def known_to_xla() -> None:
+    """Raises ValueError for XLA_FLAGS of the user's that XLA does not take, for which it would abort the process."""
+    if XLA_GIVEN is None:
+        return
+    tried = [sys.executable, "-c", "import jax; jax.config.update('jax_platforms', 'cpu'); jax.devices()"]
+    done = subprocess.run(tried, capture_output=True, text=True, errors="replace", check=False)
+    said = [line for line in done.stderr.splitlines() if "flag" in line.lower()]
+    if done.returncode and said:
+        raise ValueError(f"XLA_FLAGS is {XLA_GIVEN!r}; XLA says: {said[0].split('] ')[-1]}; mend the flag or unset it")
+
+
 def start() -> None:
     """Virtual devices (DIFFINV_DEVICES, else one a core) and the compilation cache; DIFFINV_CACHE names its folder."""
-    jax.config.update("jax_num_cpu_devices", int(os.environ.get("DIFFINV_DEVICES", cores())))
+    jax.config.update("jax_num_cpu_devices", devices())
+    known_to_xla()
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def coordinator(address: str) -> str:
+    """The address if it is host:port of a host that is known; else ValueError."""
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host) or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator is {address!r}; give host:port, as 10.0.0.1:8476")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--coordinator is {address!r}, whose host is not known ({error}); give host:port") from None
+    return address
 
 
 def distribute() -> None:
@@ -48,9 +91,23 @@ def distribute() -> None:
     if any(value is not None for value in given):
         if None in given:
             raise ValueError("--coordinator, --processes and --process belong together; give all three or none")
-        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value, initialization_timeout=120)
+        if PROCESS.value >= PROCESSES.value:
+            raise ValueError(f"--process is {PROCESS.value}; give a whole number below --processes={PROCESSES.value}")
+        address = coordinator(COORDINATOR.value)
+        jax.distributed.initialize(address, PROCESSES.value, PROCESS.value, initialization_timeout=120)
     elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
+
+
+def writable(folder: Path | str, name: str = "--out") -> Path:
+    """The folder, made and tried, before anything is computed for it. Raises OSError where nothing can be written."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return Path(folder)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise OSError(f"{name} is {str(folder)!r}, where no file can be written ({why}); give another folder") from None
 
 
 def first() -> bool:
@@ -105,51 +162,24 @@ def choose(name: str, value: str, known: list[str]) -> str:
     raise ValueError(f"{name} is {value!r}; {hint}known are {', '.join(known)}")
 
 
-def fail(error: BaseException) -> None:
-    """One line on standard error, and exit status 1."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if "Traceback (most recent call last)" in text:  # a config file's own error, wrapped by ml_collections
-        text = text.strip().splitlines()[-1]
-    text = " ".join(text.split()) or type(error).__name__
-    sys.exit(f"error: {text}")
-
-
-def config_flag(default: str | None, text: str) -> flags.FlagHolder:
-    """The flag --config; an unknown key or a bad file is one line here already, where a default file is read."""
-    try:
-        return config_flags.DEFINE_config_file("config", default, text)
-    except WRONG as error:
-        fail(error)
-
-
 def run(main: Callable[..., None], positional: bool = False) -> None:
     """Parses the flags and runs `main`, with the arguments that are no flags where `positional`; what a user can mend
     ends in one line, a bug in its traceback."""
     logging.set_verbosity(logging.ERROR)
     call = (lambda rest: main(rest[1:])) if positional else (lambda _: main())
+    parse = lambda found: commandline.parse(found, positional)
     try:
-        app.run(lambda rest: _guarded(lambda: call(rest)), flags_parser=lambda found: _parse(found, positional))
+        app.run(lambda rest: _guarded(lambda: call(rest)), flags_parser=parse)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
 
 
-def _parse(arguments: list[str], positional: bool) -> list[str]:
-    """Flags, with an unknown config key as one line."""
-    try:
-        rest = flags.FLAGS(arguments)
-    except WRONG as error:
-        fail(error)
-    if len(rest) > 1 and not positional:
-        fail(ValueError(f"unexpected argument {rest[1]!r}; options start with --, see --help"))
-    return rest
-
-
 def _guarded(main: Callable[[], None]) -> None:
-    start()
     try:
+        start()
         distribute()
         main()
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("DIFFINV_TRACEBACK"):
             raise
-        fail(error)
+        commandline.fail(str(error) or type(error).__name__)

@@ -1,0 +1,140 @@
+"""Configurations and flags by declaration: what is refused before anything starts, and in which line."""
+
+import math
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict
+
+from diffinv import schema
+from experiments import commandline, runtime
+
+FIELDS = {"zeta": schema.number("step", above=0), "daps": {"steps": schema.whole("levels", low=1)}}
+
+
+def configuration(tmp_path, text):
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:", "not Python (invalid syntax, line 1)"),
+        ("[1, 2", "not Python ('[' was never closed, line 1)"),
+        ("\0", "not Python"),
+        ("(" * 5000, "not Python"),
+        ("config = 3", "defines no get_config"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_before_it_runs(tmp_path, text, words):
+    path = configuration(tmp_path, text)
+    with pytest.raises(ValueError) as error:
+        commandline._look_at(path)
+    assert words in str(error.value) and path in str(error.value) and "give a Python file" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["def get_config(mode=''): pass", "from a import get_config", "get_config = dict"])
+def test_a_file_that_defines_it_in_any_way_is_looked_at(tmp_path, text):
+    commandline._look_at(configuration(tmp_path, text) + ":smoke")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for path in (str(tmp_path / "none.py"), str(tmp_path)):
+        with pytest.raises(ValueError, match="there is no such file"):
+            commandline._look_at(path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--config.zeta=nan", "config.zeta is nan; give a number above 0"),
+        ("--config.zeta=much", "config.zeta is 'much'; give a number above 0"),
+        ("--config.zita=1", "config has no field 'zita'; did you mean 'zeta'? known are zeta, daps"),
+        ("--config.daps.step=1", "config.daps has no field 'step'; did you mean 'steps'? known are steps"),
+        ("--config.daps.steps=1.5", "config.daps.steps is '1.5'; give a whole number at least 1"),
+        ("--config.zeta.x=1", "config.zeta has no fields, and so no 'x'; see --help"),
+    ],
+)
+def test_fields_on_the_command_line(argument, line):
+    with pytest.raises(ValueError) as error:
+        commandline._look_over(["command", argument], FIELDS)
+    assert str(error.value) == line
+    commandline._look_over(
+        ["command", "--config.zeta=1", "--config.daps.steps=3", "--config=x.py", "--zeta=nan"], FIELDS
+    )
+
+
+class Parsed:
+    """A flag as absl leaves it."""
+
+    def __init__(self, value):
+        self.value, self.present = value, 1
+
+
+def lines(monkeypatch, config=None, fields=FIELDS, check=None, **given):
+    """What is refused of a configuration and of flags."""
+    found = {name: Parsed(value) for name, (_, value) in given.items()} | {"config": Parsed(config)}
+    monkeypatch.setattr(commandline.flags, "FLAGS", found)
+    monkeypatch.setattr(commandline, "FIELDS", {name: field for name, (field, _) in given.items()})
+    monkeypatch.setattr(commandline, "CONFIGS", {"config": (fields, check)})
+    return list(commandline.refusals())
+
+
+def test_a_configuration_is_checked_whole(monkeypatch):
+    good = ConfigDict({"zeta": 1.0, "daps": ConfigDict({"steps": 3})})
+    assert lines(monkeypatch, good) == lines(monkeypatch, good, None) == []
+    assert lines(monkeypatch, good, lambda config: {"zeta": FIELDS["zeta"]})[0].startswith("config has no field 'daps'")
+    good.zeta = math.nan
+    assert lines(monkeypatch, good) == ["config.zeta is nan; give a number above 0"]
+    for other in ({"zeta": 1}, None, 3):
+        assert lines(monkeypatch, other)[0].endswith(f"returns a {type(other).__name__}; return a ConfigDict")
+
+
+def test_fields_that_are_wrong_together(monkeypatch):
+    def check(config):
+        raise ValueError("config.zeta and config.daps do not fit")
+
+    with pytest.raises(ValueError, match="do not fit"):
+        lines(monkeypatch, ConfigDict({"zeta": 1.0, "daps": ConfigDict({"steps": 3})}), check=check)
+
+
+def test_flags_are_parsed_and_checked_by_their_field(monkeypatch):
+    steps = schema.whole("steps", low=2)
+    sizes = schema.several(schema.whole(low=1), least=1)
+    good, bad = ConfigDict(), [("1", "1"), ("two", "'two'"), ("2.0", "'2.0'"), ("", "''")]
+    for written, said in bad:
+        value = commandline._Parser(steps).parse(written)
+        assert lines(monkeypatch, good, None, steps=(steps, value)) == [f"--steps is {said}; give {steps.wanted}"]
+    assert commandline._Parser(sizes).parse("1, 2") == [1, 2] and commandline._Parser(sizes).parse("") == []
+    assert not lines(monkeypatch, good, None, sizes=(sizes, [1, 2])) and lines(
+        monkeypatch, good, None, sizes=(sizes, [])
+    )
+
+
+def test_help_of_a_flag_comes_from_its_field():
+    values = flags.FLAGS
+    assert values["processes"].help == "how many processes there are; a whole number at least 1"
+
+
+@pytest.mark.parametrize("devices", ["abc", "0", "-1", "1.5", "5000"])
+def test_a_wrong_number_of_devices_is_named(monkeypatch, devices):
+    monkeypatch.setenv("DIFFINV_DEVICES", devices)
+    with pytest.raises(ValueError, match="^DIFFINV_DEVICES is '?" + devices + "'?; give a whole number at least 1"):
+        runtime.devices()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", ":80", "host:0", "host:70000", "a b:80", "http://host:80"])
+def test_a_garbage_coordinator_is_refused_at_once(address):
+    with pytest.raises(ValueError, match="^--coordinator is .*; give host:port"):
+        runtime.coordinator(address)
+    assert runtime.coordinator("127.0.0.1:8476") == "127.0.0.1:8476"
+
+
+def test_a_folder_that_takes_no_files_is_noticed_before_the_work(tmp_path):
+    assert runtime.writable(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "in it", "with\0zero", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError, match="^--out is .*no file can be written"):
+            runtime.writable(place)
