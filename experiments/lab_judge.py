@@ -5,11 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffinv.metrics import posterior as metrics
 from experiments.lab_problems import Problem
 
 LEVELS = (0.5, 0.9)
+FLOOR = "exact samples"  # the name of the row of other draws of the posterior
 FAR = 1e6  # a sample beyond has diverged: no problem of the lab reaches to 100
 
 
@@ -21,6 +23,19 @@ def take(tree, rows):
 def within(x: np.ndarray) -> bool:
     """All samples are finite, and none has run away."""
     return bool((np.abs(x) < FAR).all())
+
+
+def least(errors: ArrayLike) -> int:
+    """Which line of (values, tries) has the smallest mean error, of those with the fewest tries that diverged.
+
+    Raises ValueError where there is nothing to choose by.
+    """
+    errors = np.asarray(errors, float)
+    if errors.ndim != 2 or not errors.size:
+        raise ValueError(f"errors is {errors.shape}; give at least one value and one try")
+    finite = np.isfinite(errors)
+    total, count = np.sum(np.where(finite, errors, 0.0), 1), finite.sum(1)
+    return int(np.lexsort((total / np.maximum(count, 1), -count))[0])
 
 
 def judged(x: np.ndarray, row: int, problem: Problem, projections: int) -> dict:
@@ -51,7 +66,7 @@ def summary(samples: np.ndarray, rows: np.ndarray, problem: Problem, config) -> 
 def floor(problem: Problem, rows: np.ndarray, config) -> dict:
     """What exact samples score."""
     return {
-        "method": "exact samples", "claim": "floor", "knob": "", "value": None, "diverged": 0.0, "nfe": 0, "vjps": 0,
+        "method": FLOOR, "claim": "floor", "knob": "", "value": None, "diverged": 0.0, "nfe": 0, "vjps": 0,
         "calls": 0, "compile_s": 0.0, "run_s": 0.0, "tuning": [],
         "residual": residuals(problem, problem.other[rows], rows),
         **summary(problem.other[rows], rows, problem, config),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffinv.report.page import STYLE
+from experiments.lab_judge import FLOOR
 
 COLUMNS = {
     "w1": "sliced W1", "max_w2": "max-sliced W2", "mean": "mean error", "covariance": "covariance error",
@@ -85,7 +86,7 @@ def table(lines: Mapping[str, Any]) -> str:
         tried = html.escape(", ".join(f"{v}: {'inf' if not math.isfinite(e) else f'{e:.3g}'}" for v, e in tuning))
         cells = [
             f"<th>{dot}{html.escape(row['method'])}</th>",
-            f'<td title="sliced W1 when tuning: {tried}">{_setting(row)}</td>',
+            f'<td title="sliced W1 when tuning: {tried}">{html.escape(_setting(row))}</td>',
             *(f'<td class="n">{_value(row[name])}</td>' for name in COLUMNS), f"<td>{histogram(row['ranks'])}</td>",
             *(f'<td class="n">{row[what]}</td>' for what in ("nfe", "vjps", "calls")),
             f'<td class="n{" flagged" if row["diverged"] else ""}">{100 * row["diverged"]:.1f} %</td>',
@@ -109,7 +110,7 @@ def pareto(lines: Mapping[str, Any]) -> str:
     cost = {row["method"]: math.log10(row["nfe"] + 2 * row["vjps"]) for row in rows}
     error = {row["method"]: math.log10(max(row["w1"][0], 1e-9)) for row in rows}
     width, height, left, right, top, bottom = 980, 560, 60, 130, 30, 40
-    least = math.log10(lines["exact samples"]["w1"][0])
+    least = math.log10(lines[FLOOR]["w1"][0])
     x0, x1 = min(cost.values()) - 0.1, max(cost.values()) + 0.1
     y0, y1 = min(least, *error.values()) - 0.1, max(error.values()) + 0.1
     x = lambda v: left + (v - x0) / (x1 - x0) * (width - left - right)

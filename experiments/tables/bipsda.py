@@ -33,6 +33,7 @@ import diffinv as di
 from diffinv import operators, posterior, samplers, times
 from diffinv.process import EDM, VP, Process
 from diffinv.typing import Array
+from experiments.lab_judge import least
 from experiments.lab_problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
 from experiments.lab_problems import posterior as bayes
 from experiments.tables import published
@@ -239,8 +240,7 @@ def errors(name: str, task: Task, law: Law, trials: list[Trial], options: Simple
         x = run(jax.random.key(i), jnp.asarray(value), each.measurement, jnp.asarray(each.tau))
         return scores(task, np.asarray(x), each)
 
-    tried = np.asarray([score(value, 0)[0] for value in row.values])
-    value = row.values[int(np.argmin(np.where(np.isfinite(tried), tried, np.inf)))]
+    value = row.values[least([score(value, 0)[:1] for value in row.values])]
     return value, [score(value, i) for i in range(1, len(trials))]
 
 

@@ -15,6 +15,7 @@ from diffinv.operators.base import Operator
 from diffinv.sample import failed_step
 from diffinv.typing import Array, Key
 from experiments import lab_methods
+from experiments.lab_judge import least
 from experiments.lab_methods import Method
 
 
@@ -35,7 +36,8 @@ def outcome(
     score: Callable[[np.ndarray, int], float],
     bar: tqdm,
 ) -> Outcome:
-    """Chooses the value with the lowest mean `score(x, i)` on `y[:held]`, then samples for `y[held:]`.
+    """Chooses the value with the lowest mean `score(x, i)` on `y[:held]`, of those that diverged least there, then
+    samples for `y[held:]`.
 
     Both are calls of one compiled program, of as many samples at once as there are values.
     """
@@ -54,8 +56,7 @@ def outcome(
         return np.asarray(program(prior, operator, noise, values, keys, y[picks]))
 
     scores = [[score(x, i) for x in samples(values, np.full(width, i))] for i in range(held)]
-    mean = np.mean(scores, 0)
-    value = values[int(np.argmin(np.where(np.isfinite(mean), mean, np.inf)))]
+    value = values[least(np.transpose(scores))]
     picks = np.arange(held, len(y))
     padded = np.pad(picks, (0, -len(picks) % width), mode="edge").reshape(-1, width)
     found = np.concatenate([samples(jnp.full(width, value), each) for each in padded])
