@@ -21,6 +21,11 @@ def _real(t: Time) -> Array:
     return jnp.asarray(t) * 1.0
 
 
+def _still(t: Time, s: Time, change: Array) -> Array:
+    """The change of a logarithm from `t` to `s`: 0 for a step that stands still, where it may be inf - inf."""
+    return jnp.where(jnp.asarray(t) == s, 0.0, change)
+
+
 @struct.dataclass
 class Process(abc.ABC):
     """A linear-Gaussian Markov process; times in [0, 1], `sigma(0) = 0` unless the docstring says otherwise."""
@@ -55,7 +60,8 @@ class Process(abc.ABC):
 
     def forward(self, x: Array, t: Time, s: Time) -> Gaussian:
         """`p(x_s | x_t)`, `s > t`: mean `a x` and variance `sigma_s^2 - a^2 sigma_t^2`, for `a = alpha_s / alpha_t`."""
-        return Gaussian(jnp.exp(self.log_alpha(s) - self.log_alpha(t)) * x, self.kernel_std(s, t))
+        ratio = jnp.exp(_still(t, s, self.log_alpha(s) - self.log_alpha(t)))
+        return Gaussian(ratio * x, self.kernel_std(s, t))
 
     def kernel_std(self, t: Time, s: Time) -> Array:
         """`sigma_{t|s}`, the standard deviation of `p(x_t | x_s)` for `s < t`."""
@@ -64,7 +70,7 @@ class Process(abc.ABC):
     def _drop(self, t: Time, s: Time) -> Array:
         """`log(snr_t / snr_s)`, at most 0; `sigma_{t|s}^2 / sigma_t^2 = 1 - exp` of it, finite where a ratio is 0/0."""
         alpha_drop, sigma_drop = self.log_alpha(t) - self.log_alpha(s), self.log_sigma(t) - self.log_sigma(s)
-        return jnp.minimum(2 * (alpha_drop - sigma_drop), 0.0)
+        return jnp.minimum(_still(t, s, 2 * (alpha_drop - sigma_drop)), 0.0)
 
     def transition(self, x: Array, x0: Array, t: Time, s: Time, eta: Array | float = 1.0) -> Gaussian:
         r"""The one reverse step, `q(x_s | x_t, x_0)`:
@@ -74,7 +80,8 @@ class Process(abc.ABC):
 
         `eta = 1` is the exact ancestral posterior (Ho et al. 2020, eq. 6), `eta = 0` is DDIM, the first-order step of
         the probability-flow ODE (Song et al. 2021, eq. 12); a constant sigma with `eta = 0` is Cold Diffusion's
-        Algorithm 2 (Bansal et al. 2022). Differs: stated per coordinate, so that blurring needs no second formula.
+        Algorithm 2 (Bansal et al. 2022). Differs: stated per coordinate, so that blurring needs no second formula. A
+        step from t to t is the identity, also where sigma or alpha is 0.
 
         Args:
           x: the state at time `t > 0`; x0: the clean estimate, of the same shape.
@@ -83,9 +90,10 @@ class Process(abc.ABC):
         """
         drop = self._drop(t, s)
         kept = (1 - eta**2) + eta**2 * jnp.exp(drop)  # 1 - (c / sigma_s)^2 without cancellation
-        keep = jnp.sqrt(kept) * jnp.exp(self.log_sigma(s) - self.log_sigma(t))
+        keep = jnp.sqrt(kept) * jnp.exp(_still(t, s, self.log_sigma(s) - self.log_sigma(t)))
         c = eta * jnp.sqrt(-jnp.expm1(drop)) * self.sigma(s)
-        return Gaussian(self.alpha(s) * x0 + keep * (x - self.alpha(t) * x0), c)
+        mean = self.alpha(s) * x0 + keep * (x - self.alpha(t) * x0)
+        return Gaussian(jnp.where(jnp.asarray(s) == t, x, mean), c)
 
     def noise(self, x: Array, x0: Array, t: Time) -> Array:
         """`eps = (x_t - alpha_t x_0) / sigma_t`."""

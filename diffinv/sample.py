@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.times import settled
 from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver, State, Time
 
 
@@ -19,9 +20,13 @@ def sample(key: Key, sampler: Sampler, times: Array, x: Array | None = None) -> 
     Args:
       key: of this one sample.
       sampler: init, step and final.
-      times: decreasing for sampling, increasing for inversion; its length is static.
+      times: decreasing for sampling, increasing for inversion; its length is static. A grid that ends a rounding error
+        beside 0 or 1 ends there; traced times outside [0, 1] give NaN: see `times.settled`.
       x: a start at time `times[0]`; None draws one from the noisy end.
+
+    Raises ValueError for times known beforehand that are outside [0, 1], or 0 before the end.
     """
+    times = settled(times)
     state = sampler.init(jax.random.fold_in(key, 0), times[0], x)
 
     def body(state: State, now: tuple[Array, Array, Array]) -> tuple[State, Info]:

@@ -28,7 +28,7 @@ def _flow(prior: Prior, x: Array, x0: Array, eps: Array, t: Time, s: Time) -> Ar
     n_t, n_s = process.scale(t), process.scale(s)
     p = process.alpha(s) / n_s - process.alpha(t) / n_t
     q = process.sigma(s) / n_s - process.sigma(t) / n_t
-    return n_s * (x / n_t + p * x0 + q * eps)
+    return jnp.where(jnp.asarray(s) == t, x, n_s * (x / n_t + p * x0 + q * eps))
 
 
 def ddim(prior: Prior, eta: Array | float = 0.0) -> Sampler:
@@ -124,8 +124,8 @@ def dpmpp_2m(prior: Prior) -> Sampler:
 
         D = x0_t + (x0_t - x0_last) / (2 r),  r = (lambda_t - lambda_last) / (lambda_s - lambda_t),
 
-    for `lambda = log snr / 2`, then the frozen step with D. First and last steps are first order. For isotropic
-    processes with `alpha > 0`.
+    for `lambda = log snr / 2`, then the frozen step with D. First and last steps are first order, and a step from t to
+    t leaves the state and its history as they are. For isotropic processes.
 
     Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2.
     """
@@ -138,12 +138,15 @@ def dpmpp_2m(prior: Prior) -> Sampler:
     def step(key: Key, state: MultistepState, t: Time, s: Time) -> tuple[MultistepState, StepInfo]:
         x, x0_last, t_last = state
         x0 = prior.denoise(x, t)
-        first_order = (t_last >= 2) | (s <= 0)
+        moves = jnp.asarray(s) != t
+        first_order = (t_last >= 2) | (s <= 0) | ~moves
         now, last = process.log_snr(t), process.log_snr(jnp.where(first_order, t, t_last))
         ahead = process.log_snr(jnp.where(first_order, t, s))
         slope = jnp.where(first_order, 0.0, (ahead - now) / jnp.where(first_order, 1.0, 2 * (now - last)))
         x_s = process.transition(x, x0 + slope * (x0 - x0_last), t, s, eta=0.0).mean
-        return MultistepState(x_s, x0, jnp.asarray(t, x.dtype)), StepInfo(prior.cost.times(1))
+        after = MultistepState(x_s, x0, jnp.asarray(t, x.dtype))
+        after = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, state)
+        return after, StepInfo(prior.cost.times(1))
 
     return Sampler(init, step, lambda key, state: state.x)
 

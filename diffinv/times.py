@@ -1,30 +1,75 @@
 """Time grids: arrays that run from noise to data and end at an exact 0.
 
 All functions take a static number of `steps` and return `steps + 1` decreasing times; reverse one (`grid[::-1]`) to
-go from data to noise, after replacing its 0 (see `ascending`).
+go from data to noise, after replacing its 0 (see `ascending`). A grid of numbers known beforehand is computed while the
+program is built, in float64, so that no compiler rounds its ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffinv.process import Process
 from diffinv.typing import Array
 
 
-def _checked(steps: int) -> int:
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; a time grid needs at least 1 step")
-    return steps
+def _known(*values: Any) -> bool:
+    """True where all values are known while the program is built, not only when it runs."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def _steps(steps: int) -> int:
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer | float) or steps % 1 != 0:
+        raise ValueError(f"steps is {steps!r}; a time grid needs a whole number of steps")
+    if not 1 <= steps <= 2**24:
+        raise ValueError(f"steps is {steps}; a time grid needs at least 1 step, at most 2^24")
+    return int(steps)
+
+
+def _number(name: str, value: Any, most: float = np.inf, least: float = 0.0) -> Any:
+    """The value where it is above `least`, finite and at most `most`; else ValueError, or NaN where it is traced."""
+    if not _known(value):
+        return jnp.where((value > least) & (value <= most) & jnp.isfinite(value), value, jnp.nan)
+    number = np.asarray(value, np.float64)
+    if number.ndim or not (least < number <= most and np.isfinite(number)):
+        limit = "" if most == np.inf else f", at most {most:g}"
+        raise ValueError(f"{name} is {value}; give a number above {least:g}{limit}")
+    return number
+
+
+def _ended(positive: Any, message: str) -> Array:
+    """The positive times and a last one, an exact 0; ValueError (or NaN) where they do not fall in their precision."""
+    if _known(positive):
+        with jax.ensure_compile_time_eval():
+            times = jnp.asarray(np.append(positive, 0.0), jnp.result_type(float))
+            if not np.all(np.diff(times) < 0):
+                raise ValueError(f"{message}: the times do not fall in {times.dtype}; give fewer steps or other levels")
+            return times
+    times = jnp.append(positive, jnp.zeros(1, positive.dtype))
+    return jnp.where(jnp.all(jnp.diff(times) < 0), times, jnp.nan)
+
+
+def _like(ramp: np.ndarray, *values: Any) -> Any:
+    """The ramp as NumPy holds it, or in the precision of the first traced value."""
+    traced = [value for value in values if not _known(value)]
+    return jnp.asarray(ramp, traced[0].dtype) if traced else ramp
 
 
 def grid(steps: int, start: float = 1.0, power: float = 1.0) -> Array:
     """`t_i = start (1 - i/steps)^power`, the last exactly 0. `power = 2` puts more times near the data.
 
-    Original. Dimensionless. Raises ValueError for fewer than 1 step.
+    Original. Dimensionless, `0 < start <= 1`, `power > 0`. Raises ValueError for steps that are no whole number above
+    0, a start or a power out of range, and times that repeat in their precision; a traced one out of range gives NaN.
     """
-    return start * (1 - jnp.arange(_checked(steps) + 1) / steps) ** power
+    steps = _steps(steps)
+    start, power = _number("start", start, 1.0), _number("power", power)
+    ramp = _like(np.arange(steps, 0, -1) / steps, start, power)
+    return _ended(start * ramp**power, f"steps is {steps} with power {power}")
 
 
 def karras(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Array:
@@ -32,19 +77,42 @@ def karras(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: f
 
         sigma_i = (sigma_max^{1/rho} + i/(steps-1) (sigma_min^{1/rho} - sigma_max^{1/rho}))^rho,  sigma_steps = 0.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, eq. 5. Raises ValueError for fewer than 1 step.
+    Source: Karras et al. 2022, arXiv:2206.00364, eq. 5. Raises ValueError for steps that are no whole number above 0
+    and levels that are not `0 < sigma_min < sigma_max`.
     """
-    ramp = jnp.arange(_checked(steps)) / max(steps - 1, 1)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return jnp.append((high + ramp * (low - high)) ** rho / sigma_max, 0.0)
+    steps = _steps(steps)
+    sigma_min, sigma_max, rho = _levels(sigma_min, sigma_max, rho)
+    ramp = _like(np.arange(steps) / max(steps - 1, 1), sigma_min, sigma_max, rho)
+    low = (sigma_min / sigma_max) ** (1 / rho)
+    return _ended((1 + ramp * (low - 1)) ** rho, f"steps is {steps} from {sigma_max} to {sigma_min}")
+
+
+def _levels(sigma_min: Any, sigma_max: Any, rho: Any = 1.0) -> tuple[Any, Any, Any]:
+    low, high, rho = _number("sigma_min", sigma_min), _number("sigma_max", sigma_max), _number("rho", rho)
+    if _known(low, high) and low >= high:
+        raise ValueError(f"sigma_min is {sigma_min}, sigma_max {sigma_max}; give a sigma_min below sigma_max")
+    return low, high, rho
+
+
+def _ratio(process: Process, t: Any, caller: str) -> Array:
+    """Noise-to-signal `sigma_t / alpha_t`, or ValueError where the process has one for every frequency."""
+    shape = jax.eval_shape(process.log_snr, 0.5).shape
+    if shape:
+        raise ValueError(f"{type(process).__name__} has noise levels of shape {shape}; {caller} needs an isotropic one")
+    return jnp.exp(-0.5 * process.log_snr(t))
 
 
 def from_sigma(process: Process, sigma: Array) -> Array:
     """The times at which an isotropic process has noise-to-signal `sigma_t / alpha_t = sigma`, by 60 bisections.
 
-    Original. `sigma` of any shape; 0 gives time 0, and a level beyond the process's last gives 1.
+    Original. `sigma` of any shape; 0 gives time 0, and the process's last level and those beyond it 1. Raises
+    ValueError for a process that is not isotropic and for a sigma that is negative or NaN (NaN where it is traced).
     """
-    target = -2 * jnp.log(jnp.asarray(sigma))
+    sigma = jnp.asarray(sigma)
+    if _known(sigma) and not np.all(np.asarray(sigma) >= 0):
+        raise ValueError(f"sigma is {sigma}; give noise levels of at least 0")
+    last = _ratio(process, jnp.ones((), sigma.dtype), "from_sigma").astype(sigma.dtype)
+    target = -2 * jnp.log(sigma)
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = 0.5 * (ends[0] + ends[1])
@@ -52,22 +120,64 @@ def from_sigma(process: Process, sigma: Array) -> Array:
         return jnp.where(noisy, ends[0], middle), jnp.where(noisy, middle, ends[1])
 
     low, high = jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(target), jnp.ones_like(target)))
-    return jnp.where(jnp.isposinf(target), 0.0, 0.5 * (low + high))
+    inner = jnp.where(sigma >= last, 1.0, jnp.where(sigma == 0, 0.0, 0.5 * (low + high)))
+    return jnp.where(sigma >= 0, inner, jnp.nan)
 
 
 def log_snr(process: Process, steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Array:
     """Times equally spaced in the log-SNR of an isotropic process, between two noise-to-signal ratios, then 0.
 
-    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 (uniform lambda). Raises ValueError for fewer than 1 step.
+    A `sigma_max` beyond the process's last level is that level. Source: Lu et al. 2022, arXiv:2206.00927, section 3.4
+    (uniform lambda). Raises ValueError for steps that are no whole number above 0, levels that are not
+    `0 < sigma_min < sigma_max`, a process that ends below sigma_min or is not isotropic.
     """
-    ramp = jnp.linspace(0.0, 1.0, _checked(steps))
-    return jnp.append(from_sigma(process, sigma_max ** (1 - ramp) * sigma_min**ramp), 0.0)
+    steps = _steps(steps)
+    sigma_min, sigma_max, _ = _levels(sigma_min, sigma_max)
+    with jax.ensure_compile_time_eval() if _known(process, sigma_min, sigma_max) else contextlib.nullcontext():
+        last = _ratio(process, jnp.ones(()), "log_snr")
+        low, high = jnp.log(jnp.asarray(sigma_min, last.dtype)), jnp.log(jnp.minimum(sigma_max, last))
+        ramp = jnp.asarray(np.linspace(0.0, 1.0, steps), last.dtype)
+        positive = from_sigma(process, jnp.exp(high + ramp * (low - high)))
+    name = type(process).__name__
+    return _ended(positive, f"steps is {steps} from noise-to-signal {sigma_max} to {sigma_min} of {name}")
 
 
 def ascending(times: Array, first: float = 1e-3) -> Array:
     """The grid of an inversion, data to noise: `times` reversed, its 0 replaced by the small positive `first`.
 
-    Original. `first` is a time (dimensionless); the first step's error is set by it, so it is an argument.
+    Original. `first` is a time (dimensionless); the first step's error is set by it, so it is an argument. Raises
+    ValueError for fewer than two times and a first that is not in (0, 1].
     """
-    times = times[::-1]
-    return times.at[0].set(jnp.minimum(first, 0.5 * times[1]))
+    if len(times) < 2:
+        raise ValueError(f"times has shape {times.shape}; an inversion needs at least two")
+    first, times = _number("first", first, 1.0), times[::-1]
+    return times.at[0].set(jnp.minimum(jnp.asarray(first, times.dtype), 0.5 * times[1]))
+
+
+def settled(times: Array) -> Array:
+    """The grid as `sample` runs it: a last time within four roundings of 0 is 0, one as near to 1 at most 1.
+
+    Original. Times outside [0, 1] become NaN, so that a sample over them is no number; where they are known beforehand
+    they are refused. The state at time 0 is the data, from which no step leads on: a 0 stands at the end alone.
+
+    Raises ValueError for times that are not one axis of at least one number in [0, 1], or 0 before the end.
+    """
+    times = jnp.asarray(times)
+    if times.ndim != 1 or not len(times):
+        raise ValueError(f"times has shape {times.shape}; give one axis of times, (steps + 1,)")
+    times = times if jnp.issubdtype(times.dtype, jnp.floating) else times.astype(jnp.result_type(float))
+    slack = 4 * jnp.finfo(times.dtype).eps
+    if _known(times):
+        _refuse(np.asarray(times, np.float64), float(slack))
+    inside = (times >= -slack) & (times <= 1 + slack)
+    times = jnp.where(inside, jnp.clip(times, 0, 1), jnp.nan)
+    return times.at[-1].set(jnp.where(times[-1] <= slack, 0.0, times[-1]))
+
+
+def _refuse(times: np.ndarray, slack: float) -> None:
+    bad = np.flatnonzero(~((times >= -slack) & (times <= 1 + slack)))
+    if len(bad):
+        raise ValueError(f"times[{bad[0]}] is {times[bad[0]]:g}; times run from 1 (noise) to 0 (data): scale the grid")
+    early = np.flatnonzero(times[:-1] <= 0)
+    if len(early):
+        raise ValueError(f"times[{early[0]}] is 0, before the end; start an inversion with times.ascending(times)")

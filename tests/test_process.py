@@ -40,6 +40,16 @@ def test_transition_after_perturb_gives_perturb(name, eta, pictures):
 
 
 @every_process
+def test_a_step_from_t_to_t_is_the_identity(name, pictures):
+    """Also at the ends, where `log sigma` or `log alpha` is minus infinity."""
+    process, (x0, _, x) = PROCESSES[name], pictures
+    for t in (1.0, 0.5, 0.0):
+        for step in (process.transition(x, x0, t, t), process.transition(x, x0, t, t, 0.4), process.forward(x, t, t)):
+            assert_array_equal(step.mean, x)
+            assert_array_equal(step.std, jnp.zeros_like(step.std))
+
+
+@every_process
 def test_ancestral_step_is_bayes_of_the_forward_kernels(name):
     """`Cov(x_s, x_t)` of the reverse step is that of the forward chain, `(alpha_t / alpha_s) sigma_s^2`."""
     process = PROCESSES[name]

@@ -199,6 +199,24 @@ def test_every_sampler_is_finite_on_every_process(sampler, name, dtype):
     assert_finite(sampler, name, dtype)
 
 
+REPEATED = jnp.asarray([1.0, 1.0, 1.0, 0.7, 0.7, 0.4, 0.4, 0.4, 0.1, 0.0])
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "dpmpp_2m"])
+def test_a_repeated_time_changes_nothing(sampler):
+    """As where a bfloat16 grid ties, or a level lies beyond the process's last."""
+    method = SAMPLERS[sampler](diagonal(process.VE()))
+    x = march(method, REPEATED, jnp.ones(3))
+    assert_allclose(x, march(method, jnp.unique(REPEATED)[::-1], jnp.ones(3)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("forward", [process.VE(), process.EDM(10.0), process.Flow()])
+def test_dpmpp_2m_is_finite_over_its_own_grid_of_any_process(forward):
+    """Karras's 80 is beyond the last level of the first two."""
+    x = march(samplers.dpmpp_2m(diagonal(forward)), times.log_snr(forward, 40), None)
+    assert np.isfinite(x).all()
+
+
 def test_learned_variance_lies_between_the_posterior_and_the_kernel():
     """Nichol & Dhariwal 2021, eq. 15, on the published table: `exp(v log beta + (1 - v) log beta~)`."""
     ddpm, k, v = process.ddpm(), 400, jnp.array([0.0, 0.3, 1.0])

@@ -20,6 +20,7 @@ from diffinv.operators.spectra import Spectrum
 from diffinv.prior import Prior
 from diffinv.resample import SCHEMES, effective_size, normalised, resampled
 from diffinv.samplers import euler
+from diffinv.times import grid
 from diffinv.typing import Array, Cost, Key, Sampler, Time
 
 
@@ -335,7 +336,7 @@ def ddsmc(
     noise, flow = jnp.asarray(measurement.sigma) ** 2, euler(prior).step
 
     def reconstruct(x: Array, t: Time) -> Array:
-        levels = jnp.asarray(t) * (1 - jnp.arange(ode_steps + 1, dtype=x.dtype) / ode_steps)
+        levels = jnp.asarray(t) * grid(ode_steps).astype(x.dtype)
         down = lambda x, now: (flow(jax.random.key(0), x, *now)[0], None)
         return jax.lax.scan(down, x, (levels[:-1], levels[1:]))[0]
 

@@ -14,6 +14,7 @@ from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prior
 from diffinv.sample import markov
 from diffinv.samplers import euler
+from diffinv.times import grid
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
@@ -164,7 +165,7 @@ def dcdp(
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x = prior.process.perturb(consistent(x), t).sample(key)
-        levels = jnp.asarray(t) * (1 - jnp.arange(purify_steps + 1, dtype=x.dtype) / purify_steps)
+        levels = jnp.asarray(t) * grid(purify_steps).astype(x.dtype)
         down = lambda x, now: (flow(key, x, *now)[0], None)
         x = jax.lax.scan(down, x, (levels[:-1], levels[1:]))[0]
         cost = prior.cost.times(purify_steps).plus(calls=2 * iterations + 1)
