@@ -15,16 +15,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiments import runtime  # isort: skip  (before jax)
 
 import jax
-from absl import flags
 from tqdm import tqdm
 
+from diffinv import schema
 from diffinv.report import ledger
-from experiments import lab_page
+from experiments import lab_fields, lab_page
 from experiments.lab_bench import Bench
 from experiments.lab_judge import FLOOR
 from experiments.lab_methods import METHODS
@@ -32,26 +33,29 @@ from experiments.lab_problems import PROBLEMS, settings
 from experiments.lab_rows import Rows
 
 CONFIG = runtime.config_flag(
-    str(runtime.ROOT / "configs" / "exact_lab.py"), "a configuration; FILE:smoke for a quick run"
+    str(runtime.ROOT / "configs" / "exact_lab.py"),
+    "a configuration; FILE:smoke for a quick run",
+    lab_fields.fields,
+    lab_fields.check,
 )
-OUT = flags.DEFINE_string("out", "runs", "the folder of all runs")
-FRESH = flags.DEFINE_bool("fresh", False, "run everything again, whatever the folder holds")
+OUT = runtime.flag("out", "runs", schema.text("the folder of all runs"))
+FRESH = runtime.flag("fresh", False, schema.switch("run everything again, whatever the folder holds"))
 
 
-def chosen(text: str, known: list[str], name: str) -> list[str]:
-    """A comma-separated list of known names; all of them where it is empty."""
-    return [runtime.choose(name, item.strip(), known) for item in text.split(",")] if text else known
+def chosen(text: str, known: Iterable[str]) -> list[str]:
+    """The names in a list with commas, all of the known ones where it is empty."""
+    return [name.strip() for name in text.split(",")] if text else list(known)
 
 
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     config = CONFIG.value
-    problems = chosen(config.problems, list(PROBLEMS), "config.problems")
+    problems = chosen(config.problems, PROBLEMS)
     own = {which: settings(config, which) for which in problems}
-    methods = {which: chosen(each.methods, list(METHODS), "config.methods") for which, each in own.items()}
-    folder = Path(OUT.value) / config.name
+    methods = {which: chosen(each.methods, METHODS) for which, each in own.items()}
+    folder = runtime.writable(Path(OUT.value) / config.name)
     stamp = {name: config[name] for name in ("seed", "rows", "tuning_rows", "draws", "projections")}
-    stamp |= {f"draws of {which}": each.draws for which, each in config.reduced.items() if "draws" in each}
+    stamp |= {f"{k} of {which}": v for which, each in config.reduced.items() for k, v in each.items() if k in stamp}
     found = {}
     with tqdm(total=sum(map(len, methods.values())), unit="row") as bar:
         for which in problems:
