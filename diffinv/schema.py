@@ -188,7 +188,8 @@ def nearest(name: Any, known: Sequence[str]) -> str:
 
 def _hint(field: Field, value: Any) -> str:
     """Where a known name was mistyped, its nearest."""
-    wrong = [name.strip() for name in value.split(",")] if isinstance(value, str) and field.known else []
+    given = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
+    wrong = [name.strip() for name in given if isinstance(name, str)] if field.known else []
     near = [close for name in wrong if name not in field.known for close in get_close_matches(name, field.known, 1)]
     return f"did you mean {near[0]!r}? " if near else ""
 

@@ -25,7 +25,7 @@ import diffinv as di
 from diffinv import posterior, samplers, sharding
 from diffinv.metrics.posterior import max_sliced_wasserstein
 from experiments.tables import mixture18, published
-from experiments.tables.published import Option, Told
+from experiments.tables.published import Option, Told, counted, named
 
 OURS = {
     "dps mended zeta 0.1": lambda prior, m: posterior.dps(prior, m, 0.2, eta=0.6),
@@ -46,10 +46,10 @@ PUBLISHED = {
 }
 """Mean, smallest and largest of 7, 5, 5 and 4 repetitions."""
 OPTIONS = {
-    "seeds": Option(4, 2, "runs of each row"),
-    "samples": Option(mixture18.SAMPLES, 100, "of each method"),
-    "reference": Option(mixture18.REFERENCE, 1000, "samples of the posterior"),
-    "methods": Option(list(ROWS), ["ddrm", "mmps"], f"of {', '.join(ROWS)}"),
+    "seeds": Option(4, 2, counted("runs of each row", 10_000)),
+    "samples": Option(mixture18.SAMPLES, 100, counted("of each method", 100_000)),
+    "reference": Option(mixture18.REFERENCE, 1000, counted("samples of the posterior", 1_000_000)),
+    "methods": Option(list(ROWS), ["ddrm", "mmps"], named(ROWS)),
 }
 
 

@@ -37,7 +37,7 @@ from experiments.lab_judge import least
 from experiments.lab_problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
 from experiments.lab_problems import posterior as bayes
 from experiments.tables import published
-from experiments.tables.published import Option
+from experiments.tables.published import Option, counted, named
 
 HIGH, PHOTONS = 10.0, 1000.0
 
@@ -119,12 +119,12 @@ ROWS = {
     "MCGDiff": Row(lambda prior, m, v, tau: posterior.mcgdiff(prior, m, 32, eta=v), (0.85, 1.0), True, VP()),
 }
 OPTIONS = {
-    "problems": Option(list(TASKS), None, f"of {', '.join(TASKS)}"),
-    "methods": Option(list(ROWS), ["DPS", "DDRM"], f"of {', '.join(ROWS)}"),
-    "trials": Option(10, 2, "that are reported"),
-    "samples": Option(1000, 100, "of each method and of the posterior"),
-    "steps": Option(200, 20, "of the sampler"),
-    "draws": Option(1_000_000, 20_000, "of the prior, for the references of the nonlinear problems"),
+    "problems": Option(list(TASKS), None, named(TASKS, "inverse problems")),
+    "methods": Option(list(ROWS), ["DPS", "DDRM"], named(ROWS)),
+    "trials": Option(10, 2, counted("that are reported", 10_000)),
+    "samples": Option(1000, 100, counted("of each method and of the posterior", 10_000)),
+    "steps": Option(200, 20, counted("of the sampler", 100_000)),
+    "draws": Option(1_000_000, 20_000, counted("of the prior, for the references of the nonlinear problems", 10**7)),
 }
 
 

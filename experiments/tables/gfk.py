@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import operators, posterior, process, samplers, times
+from diffinv import operators, posterior, process, samplers, schema, times
 from diffinv.linalg import inner, norm
 from diffinv.posterior.particles import ParticleInfo, Particles
 from diffinv.prior import gaussian_mixture
@@ -34,7 +34,7 @@ from diffinv.typing import Array, Key, Sampler, Time
 from experiments.lab_problems import Law
 from experiments.lab_problems import posterior as bayes
 from experiments.tables import published
-from experiments.tables.published import Option
+from experiments.tables.published import Option, counted, named, numbers
 
 STEPS, THRESHOLD, COMPONENTS = 100, 0.7, 10
 OU, VP = process.VP(4.0, 4.0), process.VP()
@@ -118,12 +118,12 @@ ROWS = {
 LONE = ("DPS",)
 THEIRS = {"aux": "aux", "TDS p(y | x0)": "wu-tweedie", "DPS": "dps-tweedie"}
 OPTIONS = {
-    "dim": Option(32, 8, "dimension of x"),
-    "particles": Option(4096, 256, "and samples of the posterior"),
-    "offsets": Option(["0", "5", "10"], ["0", "10"], "of y from the prior's mean"),
-    "seeds": Option(20, 2, "instances"),
-    "directions": Option(1000, 100, "of the sliced distance"),
-    "methods": Option(list(ROWS), None, f"of {', '.join(ROWS)}"),
+    "dim": Option(32, 8, counted("dimension of x", 1000)),
+    "particles": Option(4096, 256, counted("and samples of the posterior", 100_000)),
+    "offsets": Option([0.0, 5.0, 10.0], [0.0, 10.0], numbers(schema.number("of y from the prior's mean"))),
+    "seeds": Option(20, 2, counted("instances", 10_000)),
+    "directions": Option(1000, 100, counted("of the sliced distance", 100_000, low=1)),
+    "methods": Option(list(ROWS), None, named(ROWS)),
 }
 
 
@@ -184,7 +184,7 @@ def main(options: SimpleNamespace) -> str:
     with tqdm(total=len(options.offsets) * options.seeds * len(names), unit="run") as bar:
         for offset in options.offsets:
             found = errors(options, float(offset), programs, bar)
-            lines.append((offset, *(published.cell(each) for each in found.values())))
+            lines.append((f"{float(offset):g}", *(published.cell(each) for each in found.values())))
     lines.append(("published", "", *(published.told(None) if name in THEIRS else "none" for name in names)))
     what = f"sliced W1, {options.dim} dimensions, {options.particles} particles, mean ± 1.96 s / sqrt({options.seeds})"
     calls = ", ".join(f"{ours} is {theirs}" for ours, theirs in THEIRS.items())

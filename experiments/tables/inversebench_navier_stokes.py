@@ -27,12 +27,12 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import operators, posterior, process
+from diffinv import operators, posterior, process, schema
 from diffinv.operators import spectra
 from diffinv.prior import GaussianDenoiser
 from experiments.lab_methods import Method
 from experiments.tables import published, tuned
-from experiments.tables.published import Option
+from experiments.tables.published import Option, counted, named, numbers
 
 ROWS = {
     "DPS": Method(lambda p, m, v: posterior.dps(p, m, v), "zeta", (0.03, 0.1, 0.3, 1.0), "biased"),
@@ -51,12 +51,12 @@ ROWS = {
     "SITCOM": Method(lambda p, m, v: posterior.sitcom(p, m, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
 }
 OPTIONS = {
-    "side": Option(32, 16, "of the field, in pixels: 128 there"),
-    "factors": Option(["2", "4"], ["2"], "of the sampling: 2, 4, 8"),
-    "noises": Option(["1", "2"], ["1"], "deviation of the noise, in units of vorticity: 0, 1, 2 there"),
-    "seeds": Option(8, 4, "fields that are reported"),
-    "held": Option(1, None, "other fields, on which hyperparameters are chosen"),
-    "methods": Option(list(ROWS), ["DPS", "SITCOM"], f"of {', '.join(ROWS)}"),
+    "side": Option(32, 16, schema.whole("of the field: 128 there", 4, 256, "pixels")),
+    "factors": Option([2, 4], [2], numbers(counted("of the sampling: 2, 4, 8", 256, low=1))),
+    "noises": Option([1.0, 2.0], [1.0], numbers(schema.number("deviation of the noise: 0, 1, 2 there", above=0))),
+    "seeds": Option(8, 4, counted("fields that are reported", 10_000)),
+    "held": Option(1, None, counted("other fields, on which hyperparameters are chosen", 1000, low=1)),
+    "methods": Option(list(ROWS), ["DPS", "SITCOM"], named(ROWS)),
 }
 GAIN, DEVIATION, STEPS = 10.0, 5.0, 40
 

@@ -25,10 +25,10 @@ import numpy as np
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import linalg, operators, process
+from diffinv import linalg, operators, process, schema
 from experiments import lab_methods
 from experiments.tables import published, tuned
-from experiments.tables.published import Option, Told
+from experiments.tables.published import Option, Told, counted, named, numbers
 
 REMEMBERED = {
     "FISTA-TV": 32.13, "DDRM": 32.60, "DDNM": 36.38, "PiGDM": 27.93, "DPS": 32.06, "LGD": 27.90, "DiffPIR": 34.24,
@@ -41,11 +41,11 @@ ROWS = {
     "DDNM+": "DDNM+", "MMPS": "MMPS",
 }  # fmt: skip
 OPTIONS = {
-    "side": Option(32, 16, "of the field, in pixels: 128 there"),
-    "receivers": Option(["360"], None, "360, 180, 60, of a side of 128"),
-    "seeds": Option(16, 4, "fields that are reported"),
-    "held": Option(2, 1, "other fields, on which hyperparameters are chosen"),
-    "methods": Option(list(ROWS), ["DDRM", "DDNM", "RED-diff"], f"of {', '.join(ROWS)}"),
+    "side": Option(32, 16, schema.whole("of the field: 128 there", 4, 64, "pixels")),
+    "receivers": Option([360], None, numbers(counted("360, 180, 60, of a side of 128", 10_000, low=1))),
+    "seeds": Option(16, 4, counted("fields that are reported", 10_000)),
+    "held": Option(2, 1, counted("other fields, on which hyperparameters are chosen", 1000, low=1)),
+    "methods": Option(list(ROWS), ["DDRM", "DDNM", "RED-diff"], named(ROWS)),
 }
 SIDE, TRANSMITTERS, NOISE, CUT, CONTRAST = 128, 20, 1e-4, 10, 0.5
 """Of theirs: pixels, complex noise, singular values that count over it, and contrast of a picture on [-1, 1]."""

@@ -28,7 +28,7 @@ from diffinv import operators, posterior, samplers, times
 from diffinv.process import Process
 from diffinv.typing import Array, Key
 from experiments.tables import mixture18, published
-from experiments.tables.published import Option, Told
+from experiments.tables.published import Option, Told, counted, named, numbers
 
 ETA, CELLS = 0.85, [(dim, dim_y) for dim in (8, 80, 800) for dim_y in (1, 2, 4)]
 ROWS = {
@@ -56,13 +56,13 @@ REMEMBERED = {
 }
 """Of arXiv:2308.07983's table, in the order of `CELLS`."""
 OPTIONS = {
-    "dims": Option(["8"], None, "dimensions: 8, 80, 800"),
-    "measured": Option(["1", "2", "4"], ["1"], "dimensions of y"),
-    "seeds": Option(20, 2, "instances"),
-    "samples": Option(1000, 100, "of each method and of the posterior, and particles"),
-    "steps": Option(100, 20, "of the sampler"),
-    "directions": Option(100, None, "of the sliced distance"),
-    "methods": Option(["DDRM", "DPS", "MCGDiff"], None, f"of {', '.join(ROWS)}"),
+    "dims": Option([8], None, numbers(counted("dimensions: 8, 80, 800", 2000))),
+    "measured": Option([1, 2, 4], [1], numbers(counted("dimensions of y", 2000, low=1))),
+    "seeds": Option(20, 2, counted("instances", 10_000)),
+    "samples": Option(1000, 100, counted("of each method and of the posterior, and particles", 100_000)),
+    "steps": Option(100, 20, counted("of the sampler", 100_000)),
+    "directions": Option(100, None, counted("of the sliced distance", 100_000, low=1)),
+    "methods": Option(["DDRM", "DPS", "MCGDiff"], None, named(ROWS)),
 }
 
 
@@ -136,9 +136,7 @@ def remembered(name: str, cell: tuple[int, int]) -> str:
 def main(options: SimpleNamespace) -> str:
     jax.config.update("jax_enable_x64", True)
     options.methods = published.rows("methods", options.methods, list(ROWS))
-    cells = [(int(dim), int(dim_y)) for dim in options.dims for dim_y in options.measured]
-    if any(dim < 2 or dim % 2 for dim, _ in cells):
-        raise ValueError(f"dims is {options.dims}; the components lie in pairs of coordinates: give even numbers")
+    cells = published.cells(options.dims, options.measured)
     with tqdm(total=len(cells) * options.seeds * len(options.methods), unit="run") as bar:
         found = [errors(options, *cell, bar) for cell in cells]
     lines = [("(dim, dim_y)", *map(str, cells))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -16,18 +16,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
+from diffinv import schema
 from diffinv.metrics import posterior as metrics
+from diffinv.report import ledger
 from experiments import runtime
-
-DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, list: flags.DEFINE_list}
 
 
 class Option(NamedTuple):
-    """A flag's default, its value under --quick (None: the default too), and what --help says of it."""
+    """A flag's default, its value under --quick (None: the default too), and what it may be and means."""
 
     default: Any
     quick: Any
-    text: str
+    field: schema.Field
+
+
+def named(known: Iterable[str], meaning: str = "rows of the table") -> schema.Field:
+    """One or several of the known names."""
+    return schema.several(schema.choice(list(known), meaning), least=1)
+
+
+def counted(meaning: str, high: int, low: int = 2) -> schema.Field:
+    """A whole number; two at least where an interval is to be told."""
+    return schema.whole(meaning, low, high)
+
+
+def numbers(field: schema.Field) -> schema.Field:
+    """One or several such values."""
+    return schema.several(field, least=1, most=100)
 
 
 class Told(NamedTuple):
@@ -72,17 +87,31 @@ def values(options: dict[str, Option], quick: bool = False, **given: Any) -> Sim
 
 
 def rows(name: str, chosen: list[str], known: list[str]) -> list[str]:
-    """The chosen rows, each of them known; ValueError names the nearest."""
-    return [runtime.choose(name, each.strip(), known) for each in chosen]
+    """The chosen rows, each of them known and once; ValueError names the nearest."""
+    return list(dict.fromkeys(runtime.choose(name, each.strip(), known) for each in chosen))
+
+
+def cells(dims: list[int], measured: list[int]) -> list[tuple[int, int]]:
+    """All (dim, dim_y) of mixtures whose components lie in pairs of coordinates; ValueError where one cannot be."""
+    found = [(int(dim), int(dim_y)) for dim in dims for dim_y in measured]
+    if any(dim < 2 or dim % 2 for dim, _ in found):
+        raise ValueError(f"dims is {dims}; the components lie in pairs of coordinates: give even numbers")
+    if any(dim_y > dim for dim, dim_y in found):
+        raise ValueError(f"measured is {measured} and dims {dims}; give at most as many measured as there are")
+    return found
 
 
 def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> None:
     """Defines the flags, --quick and --out, runs `main` and prints its text; --out names a page that keeps it."""
-    quick = flags.DEFINE_bool("quick", False, "a few small runs, to see that it works")
-    out = flags.DEFINE_string("out", "", "write the text here, too, as Markdown")
-    found = {name: DEFINE[type(each.default)](name, each.default, each.text) for name, each in options.items()}
+    quick = runtime.flag("quick", False, schema.switch("a few small runs, to see that it works"))
+    out = runtime.flag("out", "", schema.text("the file that gets the text, too, as Markdown; '' for none"))
+    found = {name: runtime.flag(name, each.default, each.field) for name, each in options.items()}
 
     def shown() -> None:
+        if out.value:
+            runtime.writable(Path(out.value).parent)
+            if Path(out.value).is_dir():
+                raise ValueError(f"--out is {out.value!r}, a folder; give the name of a file, as table.md")
         given = {name: flag.value for name, flag in found.items() if flags.FLAGS[name].present}
         start = time.time()
         text = main(values(options, quick.value, **given))
@@ -91,7 +120,8 @@ def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> N
         if out.value:
             page = sys.modules["__main__"]
             command = shlex.join(["python", "-m", page.__spec__.name, *_kept(sys.argv[1:])])
-            Path(out.value).write_text(f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n")
+            whole = f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n"
+            ledger.put(Path(out.value), whole.encode())
 
     runtime.run(shown)
 

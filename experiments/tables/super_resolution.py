@@ -23,27 +23,28 @@ from experiments import runtime  # isort: skip  (before jax)
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
-from diffinv import degrade, operators, report
+from diffinv import degrade, operators, report, schema
 from diffinv.data import to_pixels, to_unit
 from diffinv.metrics import features, image
 from experiments import baselines_sr, photos, pictures, upscaling
 
-DATA = flags.DEFINE_string("data", None, "the folder of the sets", required=True)
-SETS = flags.DEFINE_list("sets", ["Set5", "Set14"], "folders under --data")
-WEIGHTS = flags.DEFINE_string("weights", "", "folder with vdsr_y.npz and esrgan_slim_x4.npz")
-DISTORTION = flags.DEFINE_string("distortion", "", "the one-step network trained for PSNR")
-CTMSR = flags.DEFINE_string("ctmsr", "", "CTMSR after stage 1")
-DTM = flags.DEFINE_string("dtm", "", "CTMSR after stage 2; 'embedded' is the one that ships")
-MULTISTEP = flags.DEFINE_string("multistep", "", "the ResShift-style network of 15 steps")
-PRIOR = flags.DEFINE_string("prior", "", "the small prior of DPS and ReGuidance; default: the embedded one")
-PRIOR_CROP = flags.DEFINE_integer("prior_crop", 64, "side of the crops where it competes; 0: leave it out")
-PRIOR_STEPS = flags.DEFINE_integer("prior_steps", 100, "of DPS and of ReGuidance")
-COUNT = flags.DEFINE_integer("count", 0, "pictures of each set; 0: all")
-OUT = flags.DEFINE_string("out", "runs/super_resolution", "the folder of the result")
-SCALE, SHOWN, SIDE = 4, 160, 256
+DATA = runtime.flag("data", None, schema.text("the folder of the sets"), required=True)
+SETS = runtime.flag("sets", ["Set5", "Set14"], schema.several(schema.text("folders under --data"), least=1))
+WEIGHTS = runtime.flag("weights", "", schema.text("folder with vdsr_y.npz and esrgan_slim_x4.npz"))
+DISTORTION = runtime.flag("distortion", "", schema.text("the one-step network trained for PSNR"))
+CTMSR = runtime.flag("ctmsr", "", schema.text("CTMSR after stage 1"))
+DTM = runtime.flag("dtm", "", schema.text("CTMSR after stage 2; 'embedded' is the one that ships"))
+MULTISTEP = runtime.flag("multistep", "", schema.text("the ResShift-style network of 15 steps"))
+PRIOR = runtime.flag("prior", "", schema.text("the small prior of DPS and ReGuidance; '' for the embedded one"))
+CROP = schema.whole("side of the crops where the small prior competes", 24, 4096, "pixels, a multiple of 4")
+NO_CROP = schema.exactly(0, "0 to leave it out")
+PRIOR_CROP = runtime.flag("prior_crop", 64, schema.either(NO_CROP, CROP))
+PRIOR_STEPS = runtime.flag("prior_steps", 100, schema.whole("of DPS and of ReGuidance", 2, 100_000))
+COUNT = runtime.flag("count", 0, schema.whole("pictures of each set; 0: all", low=0))
+OUT = runtime.flag("out", "runs/super_resolution", schema.text("the folder of the result"))
+SCALE, SHOWN, SIDE, LEAST = 4, 160, 256, 24
 
 PUBLISHED = {  # from the table of EDSR (arXiv:1707.02921); the bicubic ones were confirmed by computing them again
     "Set5": "bicubic 28.42 dB and 0.8104, VDSR 31.35 dB, EDSR 32.46 dB",
@@ -110,6 +111,8 @@ def cases(folder: Path, name: str, count: int) -> list[Case]:
     for path in paths[: count or None]:
         photo = photos.read(path)
         height, width = (side - side % SCALE for side in photo.rgb.shape[:2])
+        if min(height, width) < LEAST:
+            raise ValueError(f"{path} is {width} x {height}, too small to be judged; give at least {LEAST} x {LEAST}")
         high = photo.rgb[:height, :width]
         found.append(Case(Path(path).stem, high, shrunk(high), photo.grey))
     return found
@@ -248,6 +251,9 @@ def crops(found: list[Case], side: int) -> list[Case]:
 
 
 def main() -> None:
+    if PRIOR_CROP.value % SCALE:
+        raise ValueError(f"--prior_crop is {PRIOR_CROP.value}; give a multiple of {SCALE}")
+    runtime.writable(OUT.value)
     sets = {name: cases(Path(DATA.value), name, COUNT.value) for name in SETS.value}
     rows, judge = methods(), Judge()
     jobs = [(f"{name} x{SCALE}", found, rows) for name, found in sets.items()]

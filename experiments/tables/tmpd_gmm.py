@@ -21,11 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import operators, posterior, process, samplers, times
+from diffinv import operators, posterior, process, samplers, schema, times
 from experiments.lab_problems import Law
 from experiments.lab_problems import posterior as bayes
 from experiments.tables import published
-from experiments.tables.published import Option
+from experiments.tables.published import Option, counted, named, numbers
 
 ROWS = {
     "TMPD": lambda prior, m: samplers.ancestral(posterior.tmpd(prior, m)),
@@ -39,14 +39,14 @@ ROWS = {
 }
 THEIRS = {"TMPD": "KPDDPM", "TMPD diag": "KPDDPMdiag", "PiGDM": "PiGDMVP", "DPS clipped": "DPSDDPM"}
 OPTIONS = {
-    "dims": Option(["8"], None, "dimensions: 8, 80, 800"),
-    "measured": Option(["1", "2", "4"], ["1"], "dimensions of y"),
-    "sigma": Option(1.0, None, "the noise's deviation: 1.0, 0.1 and 0.01 there"),
-    "seeds": Option(20, 2, "instances"),
-    "samples": Option(1000, 100, "of each method and of the posterior"),
-    "steps": Option(1000, 100, "of the sampler"),
-    "directions": Option(1000, 100, "of the sliced distance"),
-    "methods": Option(["TMPD", "TMPD diag", "PiGDM", "DPS", "DPS clipped"], None, f"of {', '.join(ROWS)}"),
+    "dims": Option([8], None, numbers(counted("dimensions: 8, 80, 800", 2000))),
+    "measured": Option([1, 2, 4], [1], numbers(counted("dimensions of y", 2000, low=1))),
+    "sigma": Option(1.0, None, schema.number("the noise's deviation: 1.0, 0.1 and 0.01 there", above=0)),
+    "seeds": Option(20, 2, counted("instances", 10_000)),
+    "samples": Option(1000, 100, counted("of each method and of the posterior", 100_000)),
+    "steps": Option(1000, 100, counted("of the sampler", 100_000)),
+    "directions": Option(1000, 100, counted("of the sliced distance", 100_000, low=1)),
+    "methods": Option(["TMPD", "TMPD diag", "PiGDM", "DPS", "DPS clipped"], None, named(ROWS)),
 }
 
 
@@ -88,9 +88,7 @@ def errors(options: SimpleNamespace, dim: int, dim_y: int, bar: tqdm) -> dict[st
 
 def main(options: SimpleNamespace) -> str:
     options.methods = published.rows("methods", options.methods, list(ROWS))
-    cells = [(int(dim), int(dim_y)) for dim in options.dims for dim_y in options.measured]
-    if any(dim < 2 or dim % 2 for dim, _ in cells):
-        raise ValueError(f"dims is {options.dims}; the components lie in pairs of coordinates: give even numbers")
+    cells = published.cells(options.dims, options.measured)
     lines = [("(dim, dim_y)", "exact (floor)", *options.methods)]
     with tqdm(total=len(cells) * options.seeds * len(options.methods), unit="run") as bar:
         for cell in cells:

@@ -9,9 +9,10 @@ import oracle
 import pytest
 
 import diffinv as di
-from diffinv import linalg, operators, process, times
+from diffinv import linalg, operators, process, schema, times
 from experiments.tables import (
     benchopt_gmm,
+    bipsda,
     gfk,
     inversebench_navier_stokes,
     inversebench_scattering,
@@ -42,7 +43,9 @@ def test_an_unverified_number_never_stands_without_its_mark():
 
 
 def test_what_is_given_beats_quick_and_quick_beats_the_default():
-    options = {"a": published.Option(1, 2, ""), "b": published.Option(3, None, ""), "c": published.Option(5, 6, "")}
+    field = published.counted("", 9)
+    options = {"a": (1, 2), "b": (3, None), "c": (5, 6)}
+    options = {name: published.Option(*pair, field) for name, pair in options.items()}
     assert vars(published.values(options, True, c=7)) == {"a": 2, "b": 3, "c": 7}
     assert vars(published.values(options)) == {"a": 1, "b": 3, "c": 5}
 
@@ -57,10 +60,33 @@ def test_a_misspelt_row_names_the_nearest(table):
 def test_the_tables_refuse_what_has_no_meaning():
     for table in (tmpd_gmm, mcgdiff_gmm):
         with pytest.raises(ValueError, match="even"):
-            table.main(published.values(table.OPTIONS, True, dims=["3"]))
+            table.main(published.values(table.OPTIONS, True, dims=[3]))
+        with pytest.raises(ValueError, match="at most as many"):
+            table.main(published.values(table.OPTIONS, True, dims=[2], measured=[3]))
     table = inversebench_navier_stokes
     with pytest.raises(ValueError, match="likelihood"):
-        table.main(published.values(table.OPTIONS, True, noises=["0"]))
+        table.main(published.values(table.OPTIONS, True, noises=[0.0]))
+
+
+def written(value):
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@pytest.mark.parametrize("table", [*ALL, bipsda], ids=lambda table: table.__name__.split(".")[-1])
+def test_every_option_takes_its_defaults_and_no_nonsense(table):
+    """As the command line writes them: nothing, nan, zero (but an offset), a negative count, a huge one, a word."""
+    for name, option in table.OPTIONS.items():
+        assert option.field.meaning and "give" not in option.field.wanted
+        for value in (option.default, option.quick):
+            assert value is None or option.field.accepts(schema.parsed(option.field, written(value))), name
+        free = name == "offsets"
+        for text in ["", "nan", "inf", "zzz", "1,,2", *([] if free else ["0", "-1", "1" + 12 * "0"])]:
+            huge = name in ("sigma", "noises") and text.startswith("1000")
+            assert huge or not option.field.accepts(schema.parsed(option.field, text)), (name, text)
+
+
+def test_a_row_named_twice_is_one_row():
+    assert published.rows("methods", ["b", " a", "b"], ["a", "b"]) == ["b", "a"]
 
 
 def test_tmpds_law_is_the_oracles():
@@ -254,10 +280,10 @@ def test_a_sample_that_diverged_is_not_finite():
 
 
 SMALL = {
-    tmpd_gmm: {"dims": ["2"], "samples": 40, "steps": 40, "methods": ["TMPD"]},
+    tmpd_gmm: {"dims": [2], "samples": 40, "steps": 40, "methods": ["TMPD"]},
     mcgdiff_gmm: {"samples": 40, "methods": ["DDRM", "DAPS", "DDSMC"]},
     benchopt_gmm: {"samples": 40, "methods": ["ddrm"]},
-    gfk: {"dim": 2, "particles": 64, "offsets": ["0"], "methods": ["aux"]},
+    gfk: {"dim": 2, "particles": 64, "offsets": [0.0], "methods": ["aux"]},
     inversebench_scattering: {"side": 8, "seeds": 2, "methods": ["DDRM"]},
     inversebench_navier_stokes: {"side": 8, "seeds": 2, "methods": ["DPS"]},
 }
