@@ -21,6 +21,8 @@ from diffinv.metrics import posterior as metrics
 from diffinv.report import ledger
 from experiments import runtime
 
+flags.disclaim_key_flags()  # a table's flags are of the table
+
 
 class Option(NamedTuple):
     """A flag's default, its value under --quick (None: the default too), and what it may be and means."""

@@ -106,7 +106,10 @@ def rounded(x: np.ndarray) -> np.ndarray:
 def cases(folder: Path, name: str, count: int) -> list[Case]:
     """The pictures of a set."""
     place = folder / name / "HR" if (folder / name / "HR").is_dir() else folder / name
-    paths = pictures.files(str(place))
+    try:
+        paths = pictures.files(str(place))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--data and --sets name {place}, which holds no picture; give a folder") from None
     found = []
     for path in paths[: count or None]:
         photo = photos.read(path)
