@@ -9,38 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax import nnx, traverse_util
 from numpy.typing import ArrayLike
 
-from diffinv import consistency, prior, times
+from diffinv import cards, consistency, limits, prior, schema, times
 from diffinv import process as processes
+from diffinv.cards import ARCHITECTURES, LEVELS, PROCESSES, build_process
 from diffinv.consistency import ctmsr
+from diffinv.convert import safetensors as tensors
 from diffinv.convert import schedule
-from diffinv.nn import ctmsr_unet, song, srnet, unet
 from diffinv.scalespace import spectral
 from diffinv.typing import Array
 
-ARCHITECTURES = {"unet": unet.UNet, "song": song.SongUNet, "srnet": srnet.SRNet, "ctmsr": ctmsr_unet.CTMSRUNet}
-PROCESSES: dict[str, Callable[..., processes.Process]] = {
-    "discrete": schedule.discrete,
-    "Blurring": lambda shape, **fields: processes.Blurring(processes.dct_frequencies(*shape), **fields),
-    "HeatDissipation": lambda shape, **fields: processes.HeatDissipation(processes.dct_frequencies(*shape), **fields),
-}
-LEVELS = (0.1, 1.0, 10.0)  # noise-to-signal ratios of the certificate
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("weights are stored as safetensors; pip install safetensors") from error
-    return safetensors.numpy
+__all__ = ["ARCHITECTURES", "LEVELS", "PROCESSES", "build_process"]
+TOLERANCE = 1e-4  # of the reference outputs, relative to their root mean square; ours, and no file's
 
 
 def _paths(path: str) -> tuple[str, str]:
@@ -48,10 +36,32 @@ def _paths(path: str) -> tuple[str, str]:
     return f"{stem}.safetensors", f"{stem}.json"
 
 
+def _plain(params: Any) -> dict[str, Any]:
+    """Nested dicts of a tree of parameters, an `nnx.State` among them."""
+    if isinstance(params, nnx.Module):
+        raise ValueError(f"params is {type(params).__name__}, a module; give its state: nnx.state(model, nnx.Param)")
+    params = nnx.to_pure_dict(params) if isinstance(params, nnx.State) else params
+    if not isinstance(params, Mapping):
+        raise ValueError(f"params is a {type(params).__name__}; give nested dicts of arrays, or an nnx.State")
+    if wrong := [key for key in params if not isinstance(key, (str, int)) or not str(key) or "/" in str(key)]:
+        raise ValueError(f"params has the key {schema.shown(wrong[0])}; names are texts without '/'")
+    nested = lambda value: isinstance(value, (Mapping, nnx.State))
+    return {str(key): _plain(value) if nested(value) else _array(key, value) for key, value in params.items()}
+
+
+def _array(key: Any, value: Any) -> np.ndarray:
+    if not hasattr(value, "dtype") or jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        raise ValueError(f"params[{key!r}] is {schema.shown(value)}; give arrays of numbers alone")
+    return np.ascontiguousarray(jax.device_get(value))
+
+
 def flatten(params: Any) -> dict[str, np.ndarray]:
-    """Nested dicts to `{"a/b/c": array}`, in contiguous host memory."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    return {name: np.ascontiguousarray(jax.device_get(leaf)) for name, leaf in flat.items()}
+    """Nested dicts, or an `nnx.State`, to `{"a/b/c": array}`, in contiguous host memory.
+
+    The whole-number keys of an `nnx.State` become text; `flax.nnx.restore_int_paths` takes them back. Raises ValueError
+    for what holds anything else than arrays.
+    """
+    return traverse_util.flatten_dict(_plain(params), sep="/")
 
 
 def unflatten(flat: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -60,49 +70,85 @@ def unflatten(flat: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _replace(path: str, content: bytes) -> None:
-    """Write through a temporary file, so that a reader never sees half of it."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write through a temporary file, so that a reader never sees half of it, and nothing is left where it fails."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return limits.read(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {path}; give the path that `save` wrote, with its card beside it") from None
 
 
 def save(path: str, params: Any, card: dict[str, Any]) -> dict[str, Any]:
-    """Writes `path`.safetensors and `path`.json, and returns the card with `sha256` and `parameters` filled in.
+    """Writes `path`.safetensors and `path`.json; returns the card with version, `sha256` and `parameters` filled in.
 
-    Original. `params`: nested dicts of arrays; `card`: JSON values, see `load_prior` for those that rebuild a prior.
+    Original. `params`: nested dicts of arrays, or an `nnx.State`; `card`: JSON values, see `load_prior` for those that
+    rebuild a prior. Raises ValueError, and writes nothing, where a weight is not a finite floating-point number or the
+    card's name is not one of a file.
     """
     weights, beside = _paths(path)
-    os.makedirs(os.path.dirname(weights) or ".", exist_ok=True)
     flat = flatten(params)
-    content = _safetensors().save(flat)
+    cards.require_numbers(flat, weights)
+    if "name" in card:
+        schema.require({"name": schema.component()}, {"name": card["name"]}, "card")
+    content = tensors.written(flat)
     count = sum(leaf.size for leaf in flat.values())
-    card = {**card, "parameters": count, "sha256": hashlib.sha256(content).hexdigest()}
+    card = {"version": cards.VERSION, **card, "parameters": count, "sha256": hashlib.sha256(content).hexdigest()}
+    told = (json.dumps(card, indent=2) + "\n").encode()
+    os.makedirs(os.path.dirname(weights) or ".", exist_ok=True)
     _replace(weights, content)
-    _replace(beside, (json.dumps(card, indent=2) + "\n").encode())
+    _replace(beside, told)
     return card
 
 
-def read_card(path: str) -> dict[str, Any]:
-    """The card alone. Raises FileNotFoundError where it is missing, ValueError where it is no JSON object."""
+def read_card(path: str, kind: str | None = None) -> dict[str, Any]:
+    """The card alone, checked: see `cards`. `kind`: "prior" or "upscaler", where it must be of one.
+
+    Raises FileNotFoundError where it is missing, ValueError, with its path, where it is no sound card of that kind.
+    """
     beside = _paths(path)[1]
-    try:
-        card = json.loads(_read(beside))
-    except ValueError as error:
-        raise ValueError(f"{beside} is not a model card ({error}); download or export it again") from None
-    if not isinstance(card, dict) or "sha256" not in card:
-        raise ValueError(f"{beside} has no sha256; download or export it again")
+    card = _told(beside)
+    if kind is not None and "architecture" not in card:
+        raise ValueError(f"{beside}: card.architecture is missing; load it with load_prior(path, apply=...)")
+    if kind is not None:
+        _require_kind(card, beside, kind)
     return card
+
+
+def _told(beside: str) -> dict[str, Any]:
+    """A card that has a digest, and is checked as far as it describes a network."""
+    try:
+        card = limits.read_object(beside)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {beside}; give the path that `save` wrote, with its card beside it") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; it is no model card: download or export it again") from None
+    if "sha256" not in card:
+        raise ValueError(f"{beside} has no sha256; download or export it again")
+    if "parametrisation" in card or "architecture" in card or "process" in card:
+        cards.require(card, beside, "architecture" in card)
+    return card
+
+
+def _require_kind(card: dict[str, Any], beside: str, kind: str) -> None:
+    found = "upscaler" if cards.is_upscaler(card) else "prior"
+    if found != kind:
+        other = "load_upscaler, or --model of experiments.super_resolve" if found == "upscaler" else "load_prior"
+        raise ValueError(
+            f"{beside} is of {'an' if found == 'upscaler' else 'a'} {found}, and {kind} is wanted: its card names "
+            f"{'a scale' if found == 'upscaler' else 'no scale'}; load it with {other}"
+        )
 
 
 def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +157,7 @@ def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
     Original.
     """
     card = read_card(path)
-    fixed = {"sha256", "parameters", "architecture", "parametrisation", "process", "shape"} & set(changes)
+    fixed = {"version", "sha256", "parameters", "architecture", "parametrisation", "process", "shape"} & set(changes)
     if fixed:
         raise ValueError(f"changes to {sorted(fixed)} would make the card of {path} wrong; save the weights again")
     card.update(changes)
@@ -122,62 +168,82 @@ def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
 def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(params, card)` of what `save` wrote; `path` with or without its suffix.
 
-    Original. Raises FileNotFoundError where a file is missing, ValueError where the weights are not those of the card.
+    Original. Raises FileNotFoundError where a file is missing, ValueError where the card is not sound (see `cards`),
+    where the weights are not those of the card or of its network, or where one of them is no finite number.
     """
-    weights = _paths(path)[0]
-    card, content = read_card(path), _read(weights)
+    weights, beside = _paths(path)
+    card, content = _told(beside), _read(weights)
     if (found := hashlib.sha256(content).hexdigest()) != card["sha256"]:
         raise ValueError(
-            f"{weights} has sha256 {found[:12]}.. and {len(content)} bytes, its card says {card['sha256'][:12]}..; "
-            "it is damaged or of another export: copy both files again"
+            f"{weights} has sha256 {found[:12]}.. and {len(content)} bytes, its card says "
+            f"{str(card['sha256'])[:12]}..; it is damaged or of another export: copy both files again"
         )
-    return unflatten(_safetensors().load(content)), card
-
-
-def build_process(card: dict[str, Any]) -> processes.Process:
-    """The process that `card["process"]` describes: `name`, its fields, and `shape` where it acts on coefficients.
-
-    Original.
-    """
-    fields = dict(card)
-    name = fields.pop("name")
-    return (PROCESSES.get(name) or getattr(processes, name))(**fields)
+    flat = tensors.parsed(content, weights)
+    cards.require_numbers(flat, weights)
+    count = sum(leaf.size for leaf in flat.values())
+    if card.get("parameters", count) != count:
+        raise ValueError(f"{weights} has {count} parameters, its card says {card['parameters']}; export it again")
+    if "architecture" in card:
+        cards.require_fit(card, flat, weights)
+    return unflatten(flat), card
 
 
 def architecture(card: dict[str, Any]) -> Any:
-    """The Linen module that `card["architecture"]` describes: `name`, one of `ARCHITECTURES`, and its fields."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in card["architecture"].items()}
-    name, fields["dtype"] = fields.pop("name"), jax.numpy.dtype(fields.get("dtype", "float32"))
-    if name not in ARCHITECTURES:
-        raise ValueError(f"the card's architecture is {name!r}; known are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](**fields)
+    """The Linen module that `card["architecture"]` describes: `name`, one of `ARCHITECTURES`, and its fields.
+
+    Raises ValueError for another name, and for fields out of range; see `cards`.
+    """
+    return cards.build_network(card["architecture"], "card.architecture")
 
 
-def build(params: Any, card: dict[str, Any], process: processes.Process | None = None, **changes: Any) -> prior.Prior:
+def _given(denoiser: Any, card: dict[str, Any]) -> Any:
+    """The denoiser under the card's conditions: whole numbers, such as labels, as int32, others as float32."""
+    told = {name: np.asarray(value) for name, value in card.get("given", {}).items()}
+    kinds = {name: jnp.int32 if np.issubdtype(value.dtype, np.integer) else jnp.float32 for name, value in told.items()}
+    return denoiser.given(**{name: jnp.asarray(value, kinds[name]) for name, value in told.items()})
+
+
+def build(
+    params: Any,
+    card: dict[str, Any],
+    process: processes.Process | None = None,
+    apply: Callable[..., Array] | None = None,
+    **changes: Any,
+) -> prior.Prior:
     """The prior of parameters and their card; arguments as in `load_prior`.
 
     A network that was trained on noise levels, "edm", serves any process by itself; the others keep their own, and
     are asked there (`convert.schedule.Rescheduled`). The card's `given`, such as a label, is passed on. A "spectral"
-    network makes a prior over codes of `scalespace.cosines`, under its own process alone. Original.
+    network makes a prior over codes of `scalespace.cosines`, under its own process alone.
+
+    Original. Raises ValueError for a card that is not sound, see `cards`, and for an upscaler's.
     """
-    net, trained = architecture(card).clone(**changes), build_process(card["process"])
+    cards.require(card, "the card", apply is None)
+    _require_kind(card, "the card", "prior")
+    if apply is not None and changes:
+        raise ValueError(f"{sorted(changes)} are fields of our networks, and apply is your own; leave them out")
+    apply = architecture(card).clone(**changes).apply if apply is None else apply
+    trained = build_process(card["process"])
     if card["parametrisation"]["parametrisation"] == "spectral":
-        return _spectral(params, card, net.apply, trained, process)
+        return _spectral(params, card, apply, trained, process)
     preconditioned = card["parametrisation"]["parametrisation"] == "edm"
     two_times = card.get("consistency", {}).get("second_time", False)
     denoiser: Any = prior.NetworkDenoiser(
         jax.tree.map(jnp.asarray, params),
         process if process is not None and preconditioned else trained,
-        consistency.second_channel(net.apply) if two_times else net.apply,
-        **card["parametrisation"],
+        consistency.second_channel(apply) if two_times else apply,
+        **_parametrisation(card),
     )
-    denoiser = consistency.FlowMap(denoiser) if two_times else denoiser
-    if "given" in card:
-        denoiser = denoiser.given(**{name: jnp.asarray(value, jnp.int32) for name, value in card["given"].items()})
+    denoiser = _given(consistency.FlowMap(denoiser) if two_times else denoiser, card)
     forward = process or trained
     if process is not None and not preconditioned:
         denoiser = schedule.Rescheduled(denoiser, process)
     return prior.Prior(forward, denoiser, tuple(card["shape"]))
+
+
+def _parametrisation(card: dict[str, Any]) -> dict[str, Any]:
+    fields = card["parametrisation"]
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _spectral(
@@ -186,23 +252,26 @@ def _spectral(
     if process is not None:
         names = type(process).__name__, type(trained).__name__
         raise ValueError("process is {}, but the network serves {} alone; leave the argument out".format(*names))
-    denoiser = spectral.denoiser(jax.tree.map(jnp.asarray, params), trained, apply)
-    if "given" in card:
-        denoiser = denoiser.given(**{name: jnp.asarray(value, jnp.int32) for name, value in card["given"].items()})
-    return spectral.spectral_prior(denoiser)
+    return spectral.spectral_prior(_given(spectral.denoiser(jax.tree.map(jnp.asarray, params), trained, apply), card))
 
 
-def load_prior(path: str, process: processes.Process | None = None, **changes: Any) -> prior.Prior:
+def load_prior(
+    path: str, process: processes.Process | None = None, apply: Callable[..., Array] | None = None, **changes: Any
+) -> prior.Prior:
     """The prior of a checkpoint, rebuilt from its card: `architecture`, `parametrisation`, `process`, `shape`.
 
-    Original.
+    Original. Raises as `restore` does, and ValueError for the checkpoint of an upscaler.
 
     Args:
       path: as in `restore`.
       process: the forward process to use it under; by default the one it was trained with.
-      **changes: fields of the network that leave its weights as they are, e.g. `plain_conv=True`, `dtype`, `remat`.
+      apply: of a network of your own, `(params, x, condition, **given) -> output`; its card needs no `architecture`.
+      **changes: fields of our network that leave its weights as they are, e.g. `plain_conv=True`, `dtype`, `remat`.
     """
-    return build(*restore(path), process, **changes)
+    params, card = restore(path)
+    if apply is None or cards.is_upscaler(card):
+        read_card(path, "prior")
+    return build(params, card, process, apply, **changes)
 
 
 def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
@@ -211,8 +280,7 @@ def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
     Original. `path` as in `restore`; `changes` as in `load_prior`. Raises ValueError for the checkpoint of a prior.
     """
     params, card = restore(path)
-    if "scale" not in card:
-        raise ValueError(f"{path} holds a prior, its card names no scale; load it with load_prior")
+    read_card(path, "upscaler")
     net = architecture(card).clone(**changes)
     return ctmsr.Upscaler(jax.tree.map(jnp.asarray, params), net.apply, **card["parametrisation"])
 
@@ -225,8 +293,8 @@ def probe(shape: tuple[int, ...]) -> Array:
 
 def probe_shape(card: dict[str, Any]) -> tuple[int, ...]:
     """The picture that leaves two pixels at the coarsest level, or the native size where that is smaller. Original."""
-    fields, (*size, channels) = card["architecture"], card["shape"]
-    side = fields.get("patch", 1) * 2 ** len(fields["multipliers"])
+    net, (*size, channels) = architecture(card), card["shape"]
+    side = 2 * cards.unit(net)
     return (min(side, size[0]), min(side, size[1]), channels)
 
 
@@ -246,8 +314,8 @@ def references(prior: prior.Prior, shape: tuple[int, ...]) -> Array:
     return jax.lax.map(at, jnp.asarray(LEVELS, jnp.float32))
 
 
-def certificate(values: ArrayLike, shape: tuple[int, ...], tolerance: float = 1e-4) -> dict[str, Any]:
-    """The card's `certificate`: `references` as they are today. `tolerance` is relative to each root mean square.
+def certificate(values: ArrayLike, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The card's `certificate`: `references` as they are today.
 
     Original. Raises ValueError where a value is not finite.
     """
@@ -255,23 +323,26 @@ def certificate(values: ArrayLike, shape: tuple[int, ...], tolerance: float = 1e
     if not np.isfinite(values).all():
         raise ValueError("the network's reference outputs are not finite; its weights or its schedule are wrong")
     columns = "mean, root mean square and eight values of the denoised probe; rows: noise-to-signal ratios"
-    fields = {"shape": list(shape), "levels": list(LEVELS), "tolerance": tolerance, "columns": columns}
+    fields = {"shape": list(shape), "levels": list(LEVELS), "columns": columns}
     return {**fields, "values": [[float(f"{v:.8g}") for v in row] for row in values]}
 
 
 def verify(card: dict[str, Any], values: Array) -> float:
     """The largest relative deviation of `values` from the card's certificate.
 
-    Original. Raises ValueError where there is no certificate, or where the deviation exceeds its tolerance.
+    Original. Raises ValueError where there is no certificate, or where the deviation exceeds `TOLERANCE`, whatever the
+    file says of it.
     """
     if "certificate" not in card:
         raise ValueError("the card has no certificate; import the checkpoint again to give it one")
-    kept = np.asarray(card["certificate"]["values"])
-    deviation = float(np.max(np.abs(np.asarray(values, np.float64) - kept) / kept[:, 1:2]))
-    if not deviation <= card["certificate"]["tolerance"]:
+    kept, found = np.asarray(card["certificate"]["values"], np.float64), np.asarray(values, np.float64)
+    if kept.shape != found.shape or not (kept[:, 1] > 0).all():
+        raise ValueError("card.certificate has other values than the network gives; import the checkpoint again")
+    deviation = float(np.max(np.abs(found - kept) / kept[:, 1:2]))
+    if not deviation <= TOLERANCE:
         raise ValueError(
-            f"the network's reference outputs deviate by {deviation:.2g} of their root mean square, the certificate "
-            f"allows {card['certificate']['tolerance']:g}; this code or machine computes another network"
+            f"the network's reference outputs deviate by {deviation:.2g} of their root mean square, {TOLERANCE:g} is "
+            "allowed; this code or machine computes another network"
         )
     return deviation
 

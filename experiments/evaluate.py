@@ -97,7 +97,7 @@ def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[s
 
 def main() -> None:
     path = PRIOR.value or checkpoint.embedded()
-    card = checkpoint.read_card(path)
+    card = checkpoint.read_card(path, "prior")
     trained = card.get("consistency", {})
     what = SAMPLER.value or ("consistency" if trained else "heun")
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None

@@ -64,7 +64,7 @@ def names(field: str, text: str, known: list[str]) -> list[str]:
 def load_prior(path: str) -> Prior:
     """The prior under the variance-preserving process, whatever it was trained with; on its own table if it has one."""
     path = path or checkpoint.embedded()
-    own = checkpoint.read_card(path)["process"]["name"] == "discrete"
+    own = checkpoint.read_card(path, "prior")["process"]["name"] == "discrete"
     prior = checkpoint.load_prior(path, None if own else process.VP())
     if len(prior.shape) != 3 or prior.shape[0] != prior.shape[1] or prior.shape[2] != 3:
         raise ValueError(f"config.prior has shape {prior.shape}; this experiment restores square RGB pictures")

@@ -190,7 +190,7 @@ class Solver:
 def load_prior(path: str) -> Prior:
     """A square RGB prior under the variance-preserving process, or on its own table; "" is the embedded one."""
     path = path or checkpoint.embedded()
-    own = checkpoint.read_card(path)["process"]["name"] == "discrete"
+    own = checkpoint.read_card(path, "prior")["process"]["name"] == "discrete"
     prior = checkpoint.load_prior(path, None if own else process.VP())
     if len(prior.shape) != 3 or prior.shape[0] != prior.shape[1] or prior.shape[2] != 3:
         raise ValueError(f"--prior has shape {prior.shape}; give one of square RGB pictures")

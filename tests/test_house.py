@@ -16,12 +16,12 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing"],
-    ["process", "times", "linalg", "sharding", "resample", "descent", "tiles", "schema", "seeds"],
+    ["process", "times", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
     ["prior", "operators", "nn", "degrade"],
     ["sample", "charts", "measure", "inputs"],
     ["samplers", "guided"],
     ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
-    ["train", "data", "checkpoint", "snapshots", "convert", "augment", "metrics", "report"],
+    ["train", "data", "cards", "checkpoint", "snapshots", "convert", "augment", "metrics", "report"],
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 CITED = ["posterior", "samplers", "process", "times", "guided", "charts"]

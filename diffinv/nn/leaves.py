@@ -1,0 +1,224 @@
+"""Names and shapes of a network's parameters by counting, not by tracing: a model card is checked in milliseconds.
+
+A test holds each of them against `jax.eval_shape` of the network's own `init`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from diffinv.nn import ctmsr_unet, song, srnet, unet
+
+Shape = tuple[int, ...]
+Leaf = tuple[str, Shape]
+
+
+def _conv(name: str, inside: int, outside: int) -> Iterator[Leaf]:
+    yield f"{name}/kernel", (3, 3, inside, outside)
+    yield f"{name}/bias", (outside,)
+
+
+def _dense(name: str, inside: int, outside: int) -> Iterator[Leaf]:
+    yield f"{name}/kernel", (inside, outside)
+    yield f"{name}/bias", (outside,)
+
+
+def _norm(name: str, channels: int) -> Iterator[Leaf]:
+    yield f"{name}/scale", (channels,)
+    yield f"{name}/bias", (channels,)
+
+
+def _res(net: unet.UNet, name: str, inside: int, outside: int) -> Iterator[Leaf]:
+    yield from _norm(f"{name}/in_layers_0", inside)
+    yield from _conv(f"{name}/in_layers_2", inside, outside)
+    yield from _dense(f"{name}/emb_layers_1", 4 * net.channels, (1 + net.film) * outside)
+    yield from _norm(f"{name}/out_layers_0", outside)
+    yield from _conv(f"{name}/out_layers_3", outside, outside)
+    if inside != outside:
+        yield from _dense(f"{name}/skip_connection", inside, outside)
+
+
+def _attention(name: str, channels: int) -> Iterator[Leaf]:
+    yield from _norm(f"{name}/norm", channels)
+    yield from _dense(f"{name}/qkv", channels, 3 * channels)
+    yield from _dense(f"{name}/proj_out", channels, channels)
+
+
+def _block(net: unet.UNet, name: str, inside: int, outside: int, factor: int) -> Iterator[Leaf]:
+    yield from _res(net, f"{name}_0", inside, outside)
+    if factor in net.attention:
+        yield from _attention(f"{name}_1", outside)
+
+
+def _resample(net: unet.UNet, name: str, kind: str, width: int) -> Iterator[Leaf]:
+    if net.resample_blocks:
+        yield from _res(net, name, width, width)
+    elif net.resample_convs:
+        yield from _conv(f"{name}/{kind}", width, width)
+
+
+def _unet(net: unet.UNet, channels: int) -> Iterator[Leaf]:
+    widths = [int(net.channels * m) for m in net.multipliers]
+    embedding = 4 * net.channels
+    yield from _dense("time_embed_0", net.channels, embedding)
+    yield from _dense("time_embed_2", embedding, embedding)
+    if net.classes is not None:
+        yield "label_emb/embedding", (net.classes, embedding)
+    yield from _conv("input_blocks_0_0", channels * net.patch**2, widths[0])
+    skips = [widths[0]]
+    for level, width in enumerate(widths):
+        for _ in range(net.blocks):
+            yield from _block(net, f"input_blocks_{len(skips)}", skips[-1], width, 2**level)
+            skips.append(width)
+        if level < len(widths) - 1:
+            yield from _resample(net, f"input_blocks_{len(skips)}_0", "op", skips[-1])
+            skips.append(skips[-1])
+    here = widths[-1]
+    yield from _res(net, "middle_block_0", skips[-1], here)
+    yield from _attention("middle_block_1", here)
+    yield from _res(net, "middle_block_2", here, here)
+    index = 0
+    for level, width in reversed(list(enumerate(widths))):
+        for block in range(net.blocks + 1):
+            yield from _block(net, f"output_blocks_{index}", here + skips.pop(), width, 2**level)
+            here = width
+            if level and block == net.blocks:
+                last = 2 if 2**level in net.attention else 1
+                yield from _resample(net, f"output_blocks_{index}_{last}", "conv", width)
+            index += 1
+    yield from _norm("out_0", here)
+    yield from _conv("out_2", here, net.out_channels * net.patch**2)
+
+
+def _song_block(name: str, inside: int, outside: int, embedding: int, moves: bool = False, attends: bool = False):
+    yield from _norm(f"{name}/norm0", inside)
+    yield from _conv(f"{name}/conv0", inside, outside)
+    yield from _dense(f"{name}/affine", embedding, outside)
+    yield from _norm(f"{name}/norm1", outside)
+    yield from _conv(f"{name}/conv1", outside, outside)
+    if moves or inside != outside:
+        yield from _dense(f"{name}/skip", inside, outside)
+    if attends:
+        yield from _norm(f"{name}/norm2", outside)
+        yield from _dense(f"{name}/qkv", outside, 3 * outside)
+        yield from _dense(f"{name}/proj", outside, outside)
+
+
+def _song(net: song.SongUNet, channels: int) -> Iterator[Leaf]:
+    size, embedding, attends = net.noise_channels * net.channels, 4 * net.channels, net._attends
+    if net.fourier:
+        yield "map_noise/freqs", (size // 2,)
+    if net.classes is not None:
+        yield from _dense("map_label", net.classes, size)
+    yield from _dense("map_layer0", size, embedding)
+    yield from _dense("map_layer1", embedding, embedding)
+    yield from _conv(f"enc_{net._name(0)}_conv", channels, net.channels)
+    here, aux, skips = net.channels, channels, []
+    for level, multiplier in enumerate(net.multipliers):
+        name, width = f"enc_{net._name(level)}", net.channels * multiplier
+        if level:
+            yield from _song_block(f"{name}_down", here, here, embedding, True)
+            if net.residual:
+                yield from _conv(f"{name}_aux_residual", aux, here)
+                aux = here
+        skips.append(here)
+        for i in range(net.blocks):
+            yield from _song_block(f"{name}_block{i}", here, width, embedding, attends=attends(level))
+            here = width
+            skips.append(here)
+    for level, multiplier in reversed(list(enumerate(net.multipliers))):
+        name, width = f"dec_{net._name(level)}", net.channels * multiplier
+        if level == len(net.multipliers) - 1:
+            yield from _song_block(f"{name}_in0", here, width, embedding, attends=True)
+            yield from _song_block(f"{name}_in1", width, width, embedding)
+            here = width
+        else:
+            yield from _song_block(f"{name}_up", here, here, embedding, True)
+        for i in range(net.blocks + 1):
+            last = i == net.blocks and attends(level)
+            yield from _song_block(f"{name}_block{i}", here + skips.pop(), width, embedding, attends=last)
+            here = width
+    yield from _norm(f"dec_{net._name(0)}_aux_norm", here)
+    yield from _conv(f"dec_{net._name(0)}_aux_conv", here, net.out_channels)
+
+
+def _srnet(net: srnet.SRNet, channels: int) -> Iterator[Leaf]:
+    width = net.channels
+    yield from _conv("first", channels, width)
+    yield from _conv("noisy", channels * net.scale**2, width)
+    yield from _dense("embed", width, 2 * width)
+    for i in range(net.blocks):
+        yield from _dense(f"block{i}/film", 2 * width, 2 * width)
+        yield from _conv(f"block{i}/conv0", width, width)
+        yield from _conv(f"block{i}/conv1", width, width)
+    yield from _conv("head", width, net.out_channels * net.scale**2)
+
+
+def _swin(net: ctmsr_unet.CTMSRUNet, name: str, channels: int, level: int, always: bool = False) -> Iterator[Leaf]:
+    size, width = net.resolution >> level, net.embed or net.channels
+    if not (always or size in net.attention):
+        return
+    window = min(net.window, size)
+    yield from _dense(f"{name}_swin/embed", channels, width)
+    yield from _norm(f"{name}_swin/norm1", width)
+    yield from _dense(f"{name}_swin/attention/qkv", width, 3 * width)
+    yield f"{name}_swin/attention/bias", ((2 * window - 1) ** 2, net.heads)
+    yield from _dense(f"{name}_swin/attention/proj", width, width)
+    yield from _norm(f"{name}_swin/norm2", width)
+    yield from _dense(f"{name}_swin/fc1", width, 4 * width)
+    yield from _dense(f"{name}_swin/fc2", 4 * width, width)
+    yield from _dense(f"{name}_swin/unembed", width, channels)
+    yield from _conv(f"{name}_swin/conv", channels, channels)
+
+
+def _ctmsr(net: ctmsr_unet.CTMSRUNet, channels: int) -> Iterator[Leaf]:
+    embedding = 4 * net.channels
+    yield from _dense("map_layer0", net.channels, embedding)
+    yield from _dense("map_layer1", embedding, embedding)
+    yield from _conv(f"enc_{net._name(0)}_conv", channels * (net.scale**2 + 1), net.channels)
+    here, skips = net.channels, []
+    for level, multiplier in enumerate(net.multipliers):
+        name, width = f"enc_{net._name(level)}", net.channels * multiplier
+        if level:
+            yield from _song_block(f"{name}_down", here, here, embedding, True)
+        skips.append(here)
+        for i in range(net.blocks):
+            yield from _song_block(f"{name}_block{i}", here, width, embedding)
+            yield from _swin(net, f"{name}_block{i}", width, level)
+            here = width
+            skips.append(here)
+    for level, multiplier in reversed(list(enumerate(net.multipliers))):
+        name, width = f"dec_{net._name(level)}", net.channels * multiplier
+        if level == len(net.multipliers) - 1:
+            yield from _song_block(f"{name}_in0", here, width, embedding)
+            yield from _swin(net, f"{name}_in0", width, level, always=True)
+            yield from _song_block(f"{name}_in1", width, width, embedding)
+            here = width
+        else:
+            yield from _song_block(f"{name}_up", here, here, embedding, True)
+        for i in range(net.blocks + 1):
+            yield from _song_block(f"{name}_block{i}", here + skips.pop(), width, embedding)
+            here = width
+        yield from _swin(net, f"{name}_block{net.blocks}", here, level)
+    yield from _norm(f"dec_{net._name(0)}_aux_norm", here)
+    yield from _conv(f"dec_{net._name(0)}_aux_conv", here, net.channels)
+    for i in range(net.scale.bit_length() - 1):
+        yield from _conv(f"conv_up{i + 1}", net.channels, net.channels)
+    yield from _conv("conv_last", net.channels, net.out_channels)
+
+
+COUNTED = {
+    unet.UNet: _unet,
+    song.SongUNet: _song,
+    srnet.SRNet: _srnet,
+    ctmsr_unet.CTMSRUNet: _ctmsr,
+}
+
+
+def leaves(net: Any, channels: int) -> dict[str, Shape]:
+    """`{"params/a/b/kernel": shape}` of one of our networks for pictures of `channels` channels; all static.
+
+    An upscaler's low-resolution input has as many channels. Original. Raises KeyError for another module.
+    """
+    return {f"params/{name}": shape for name, shape in COUNTED[type(net)](net, channels)}
