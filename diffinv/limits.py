@@ -21,6 +21,10 @@ RATIO = 8  # honest arrays deflate to an eighth at most, and half precision doub
 TEXT = 2**23  # of a JSON file
 
 
+class TooLarge(ValueError):
+    """A file declares more than the limit."""
+
+
 def size(count: float) -> str:
     """Bytes as people say them: "3.8 GB". Original."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -49,9 +53,9 @@ def allowance(path: str | os.PathLike[str], limit: int | None = None) -> int:
 
 
 def require(declared: int, limit: int, what: str) -> None:
-    """ValueError where `what` declares more than `limit` bytes. Original."""
+    """TooLarge where `what` declares more than `limit` bytes. Original."""
     if declared > limit:
-        raise ValueError(
+        raise TooLarge(
             f"{what} declares {size(declared)}, and the limit is {limit} bytes; where you trust it, raise the limit"
         )
 
