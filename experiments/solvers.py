@@ -57,6 +57,11 @@ def _cooling(steps: int) -> Array:
     return times.from_sigma(VP(), sigmas)
 
 
+def _purifying(steps: int) -> Array:
+    """DCDP's noise levels, from 0.4 to one step of a thousand, and 0."""
+    return jnp.append(jnp.linspace(0.4, 1e-3, steps), 0.0)
+
+
 def given(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
     """The solver that proposes the candidate it is given: what `config.base` made before, so that both are compared."""
     return Solution(x, ())
@@ -87,7 +92,7 @@ SOLVERS: dict[str, Build] = {
     "repaint": published(posterior.repaint, 250, lambda n: posterior.travel(times.grid(n))),
     "reddiff": published(posterior.reddiff, 1000),
     "sitcom": published(posterior.sitcom, 20),
-    "dcdp": published(posterior.dcdp, 10, lambda n: times.grid(n, 0.4)),
+    "dcdp": published(posterior.dcdp, 10, _purifying),
     "pnpdm": published(posterior.pnpdm, 100, _cooling),
     "mgps": published(posterior.mgps, 300),
     "mcgdiff": published(posterior.mcgdiff, 100),

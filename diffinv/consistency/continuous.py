@@ -190,12 +190,16 @@ def shortcut(
     `d = 1, 1/2, ..., 2/sections`, t a multiple of d; the rest is `|u(x, t, 1/sections) - (z - x_0)|^2`. All in
     rectified flow's chart, time in units of the process's last level (1 for Flow).
 
+    with `x - d/2 u'` clipped, too, as in their code.
+
     Source: Frans et al. 2024, arXiv:2410.12557, algorithm 1. Differs: time runs from noise (1) to data; the network is
-    told `s = t - d` rather than d; any isotropic process.
+    told `s = t - d` rather than d; any isotropic process; steps d are drawn, where their code deals them out evenly
+    over the batch, and its data end keeps 1e-5 of the noise.
 
     Args:
       model: `params -> FlowMap`; see `maps.FlowMap`.
-      sections: a power of 2, static; bootstrap: share of the batch, at least one example; clip: of the target, static.
+      sections: a power of 2, static; bootstrap: share of the batch, at least one example.
+      clip: of the target and of the state halfway, static.
       dropout: as in `discrete.ct`.
 
     Raises ValueError for a process with more than one noise level a time, or `sections` that is no power of 2.
@@ -229,7 +233,8 @@ def shortcut(
         x, _, now, d, conditions = example(key, item, 0.5 ** i.astype(jnp.float32))
         weights = base.target_weights(0, params, context)
         first = velocity(weights, conditions, x, now, now - d / 2)
-        second = velocity(weights, conditions, x - d / 2 * first, now - d / 2, now - d)
+        halfway = jnp.clip(x - d / 2 * first, -clip, clip)
+        second = velocity(weights, conditions, halfway, now - d / 2, now - d)
         target = jax.lax.stop_gradient(jnp.clip((first + second) / 2, -clip, clip))
         return jnp.mean((velocity(params, conditions, x, now, now - d) - target) ** 2)
 

@@ -109,8 +109,9 @@ def ctm(
     weights, without gradient to them, and b = `denoising`. At s = 0 the first part is CD.
 
     Source: Kim et al. 2023, arXiv:2310.02279, eq. 7 to 13. Differs: EDM's weight lambda and a constant `denoising` in
-    the place of the adaptive one; no GAN; without a teacher `x_u` has the noise of `x_t`, as in CT. Isotropic
-    processes.
+    the place of the adaptive one; the denoising term has the level and the noise of the first part, where their code
+    draws both anew, the level from EDM's log-normal; no GAN; without a teacher `x_u` has the noise of `x_t`, as in CT.
+    Isotropic processes.
 
     Args:
       model: `params -> FlowMap`; grid: falling times that end at 0 (n + 1,), published `times.karras(18)`.

@@ -89,8 +89,9 @@ def _hmc(
     lr: Array | float,
     momentum: Array | float,
 ) -> Array:
-    """`v <- momentum v + sqrt(eta) grad + sqrt(2 (1 - momentum)) e; x <- x + sqrt(eta) v`, from x0 and v = 0."""
+    """`v <- momentum v + sqrt(eta) grad + sqrt(2 (1 - momentum)) e; x <- x + sqrt(eta) v`, from x0 and v ~ N(0, I)."""
     energy, eta = _target(measurement, x0, r, tau, force, lr)
+    start_key, key = jax.random.split(key)
 
     def step(carry: tuple[Array, Array], k: Key) -> tuple[tuple[Array, Array], None]:
         x, v = carry
@@ -98,7 +99,8 @@ def _hmc(
         v = momentum * v + jnp.sqrt(eta) * jax.grad(energy)(x) + jnp.sqrt(2 * (1 - momentum)) * noise
         return (x + jnp.sqrt(eta) * v, v), None
 
-    return jax.lax.scan(step, (x0, jnp.zeros_like(x0)), jax.random.split(key, steps))[0][0]
+    start = (x0, jax.random.normal(start_key, x0.shape, x0.dtype))
+    return jax.lax.scan(step, start, jax.random.split(key, steps))[0][0]
 
 
 def _metropolis(
@@ -155,8 +157,9 @@ def daps(
 
     Source: Zhang et al. 2024, arXiv:2407.01521, algorithm 1 and eq. 7. `force` (static): "legacy" is the density above;
     "main", their repository's main branch, has twice the data force, `|y - A x|^2 / tau^2`. `chain` (static):
-    "langevin" as published; "hmc", their code's underdamped chain (lr and momentum tuned per task there, momentum from
-    0.003 to 0.9; 0 is Langevin); "metropolis", a random walk with an accept step: no gradient, an exact law at any lr;
+    "langevin" as published; "hmc", their code's underdamped chain from a velocity of N(0, I) (lr and momentum tuned per
+    task there, momentum from 0.003 to 0.9; 0 is Langevin); "metropolis", a random
+    walk with an accept step: no gradient, an exact law at any lr, and the density above under either force, as there;
     or "conjugate", an exact draw in its place for linear operators with Gaussian noise.
 
     Differs: their step is tuned per task (1e-5 to 1e-4 at tau = 0.01); here it is `lr` relative to the harmonic mean of
@@ -193,7 +196,7 @@ def daps(
     names = {"langevin": "Langevin", "hmc": "HMC", "metropolis": "Metropolis"}
     hmc = partial(_hmc, momentum=momentum)
     walks: dict[str, Callable[..., Array]] = {"langevin": _langevin, "hmc": hmc, "metropolis": _metropolis}
-    process, weight = prior.process, forces[force]
+    process, weight = prior.process, 0.5 if chain == "metropolis" else forces[force]
     tau = measurement.sigma if tau is None else tau
     if chain != "conjugate" and isinstance(tau, float | int) and tau <= 0:
         raise ValueError(f"tau is {tau}; {names[chain]} needs one above 0: give one, or use 'conjugate'")

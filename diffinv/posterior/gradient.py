@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from diffinv.guided import reward
 from diffinv.inputs import require_choice, require_count, require_fit, require_noise
-from diffinv.linalg import inner, norm
+from diffinv.linalg import norm
 from diffinv.measure import Measurement, require_linear
+from diffinv.operators.pixel import Mask
 from diffinv.prior import Prior
 from diffinv.sample import markov
 from diffinv.samplers import learned_range
@@ -87,8 +88,9 @@ def mcg(
         x_s = (I - A^+ A) x'' + A^+ y_s,        y_s = alpha_s y + sigma_s A z
 
     Source: Chung et al. 2022, arXiv:2206.00941, algorithm 1 (zeta 0.1 for colourisation, else 1). Their W is I here.
-    `convention` (static): "square" as above; "norm" is what DPS's repository calls mcg. Differs: `A^+` stands for their
-    `A^T`, which it is for masks; noise in y is taken as signal.
+    `convention` (static): "square" as the algorithm prints it; "norm" as their own code and DPS's repository compute
+    it. Differs: `A^+` stands for their `A^T`, which it is for masks; noise in y is taken as signal; y is noised to s,
+    where x_s goes, and theirs to t.
 
     Raises TypeError for an operator that is not linear, ValueError for another convention.
     """
@@ -124,8 +126,10 @@ def pgdm(
         x_s = alpha_s x0 + c1 z + c2 eps + c g                            started at alpha_T A^+ y + sigma_T z
 
     Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), algorithm 1, with
-    `form = "paper"`: `c = alpha_t`. "code" (static) has `c = alpha_s alpha_t`, as `awd` in the authors' RED-diff
-    repository. `posterior.pigdm` is the guidance as a prior, for any sampler: there eps follows the guided x0.
+    `form = "paper"`: `c = alpha_t`. "code" (static) is that of the authors' RED-diff repository with `awd`:
+    `c = alpha_s alpha_t`, and under a mask x0 is overwritten by y where it is seen, and g is 0 there. Differs: theirs
+    is noiseless, and has `A^+` in the place of the damped inverse. `posterior.pigdm` is the guidance as a prior, for
+    any sampler: there eps follows the guided x0.
 
     Args:
       weight: dimensionless; published: 1. eta: dimensionless; published: 0.
@@ -136,6 +140,7 @@ def pgdm(
     require_fit(prior, measurement, "pgdm")
     require_choice("form", form, ("paper", "code"))
     A, process = require_linear(measurement, "pgdm"), prior.process
+    overwrites = form == "code" and isinstance(A, Mask)
 
     def init(key: Key, t: Time, x: Array | None) -> Array:
         return process.alpha(t) * A.pinv(measurement.y) + prior.start(key, t) if x is None else x
@@ -150,8 +155,12 @@ def pgdm(
         damping = measurement.sigma**2 * (sigma**2 + alpha**2) / sigma**2
         (g,) = pullback(A.adjoint(A.solve(residual, damping)))
         c = weight * alpha * (process.alpha(s) if form == "code" else 1.0)
+        if overwrites:
+            seen, eps = A.pinv(A(jnp.ones_like(x))), process.noise(x, x0, t)
+            x0 = x0 + A.pinv(residual)
+            x, g = alpha * x0 + sigma * eps, (1 - seen) * g  # the network's own eps goes on
         x_s = process.transition(x, x0, t, s, eta).sample(key) + c * g
-        return x_s, StepInfo(prior.cost.plus(1, 3).times(1), norm(residual))
+        return x_s, StepInfo(prior.cost.plus(1, 6 if overwrites else 3).times(1), norm(residual))
 
     return markov(prior, step)._replace(init=init)
 
@@ -167,11 +176,12 @@ def lgd(
     r"""Loss-guided diffusion by Monte Carlo: the likelihood is averaged over `x0_k = x0 + r_t e_k`, k = 1 .. draws.
 
         x' ~ q(x_s | x_t, x0),   r_t^2 = sigma^2 / (sigma^2 + alpha^2)
-        "code":   x_s = x' - scale grad_{x_t} sqrt(L),          L = mean_k |y - A x0_k|^2
+        "code":   x_s = x' - scale grad_{x_t} sqrt(L) / draws,  L = sum_k |y - A x0_k|^2
         "paper":  x_s = x' + scale grad_{x_t} log mean_k p(y | x0_k)
 
     Source: Song et al. 2023 (ICML, "Loss-guided diffusion models for plug-and-play controllable generation"), eq. 8, is
-    "paper"; there is no official code, and "code" is InverseBench's (3 draws, 3e-3, 1000 steps).
+    "paper"; there is no official code, and "code" is InverseBench's (3 draws, 3e-3, 1000 steps): its gradient is a mean
+    over the draws, and the root that divides it that of their sum, `sqrt(draws)` above the root of their mean.
 
     Args:
       measurement: any differentiable operator. scale: in the units of the gradient's inverse.
@@ -193,7 +203,7 @@ def lgd(
         if form == "paper":
             return -jax.nn.logsumexp(jax.vmap(measurement.log_likelihood)(guesses)), x0
         residuals = jax.vmap(measurement.residual)(guesses)
-        return jnp.sqrt(inner(residuals, residuals) / draws), x0
+        return norm(residuals) / draws, x0
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         step_key, guess_key = jax.random.split(key)

@@ -6,6 +6,7 @@ Latent DPS, DAPS and all other methods that take any differentiable operator nee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ def psld(
     measurement: Measurement,
     gamma: Array | float = 0.1,
     omega: Array | float = 0.1,
-    eta: Array | float = 1.0,
+    eta: Array | float = 0.0,
 ) -> Sampler:
     r"""Posterior sampling with latent diffusion: a DDIM step in codes, minus the gradient of two norms,
 
@@ -36,8 +37,9 @@ def psld(
 
     the second of which asks z0 to be a fixed point of "decode, put the measurement in, encode".
 
-    Source: Rout et al. 2023, arXiv:2307.00619, algorithm 2; gamma 0.01 to 0.1 and omega 0.1 in their code, whose `A^T`
-    is `A^+` here (the same for masks), as is its omission of squares. `final` decodes.
+    Source: Rout et al. 2023, arXiv:2307.00619, algorithm 2; eta 0, gamma 0.01 to 0.1 and omega 0.1 in their code, whose
+    omission of squares is kept. `final` decodes. Differs: `A^+` stands for their `A^T` (the same for masks); their code
+    adds fresh noise of deviation sigma_y to `A D(z0)` before it takes the residual, which no algorithm of theirs does.
 
     Args:
       chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
@@ -75,48 +77,73 @@ def resample(
     scale: Array | float = 0.5,
     every: int = 10,
     start: Array | float = 2 / 3,
-    iterations: int = 200,
+    iterations: int = 500,
     lr: Array | float = 5e-3,
-    space: str = "latent",
+    space: str = "staged",
     gamma: Array | float = 40.0,
+    pixel_iterations: int = 2000,
+    pixel_lr: Array | float = 1e-2,
+    turn: Array | float = 1 / 3,
 ) -> Sampler:
     r"""ReSample: latent DPS, and in every `every`-th step below time `start` hard data consistency,
 
         z'  = DDIM(z_t) - scale alpha_t^2 grad_{z_t} |y - A D(z0)|
-        z0* = argmin_z |y - A D(z)|^2        from z0, `iterations` of Adam in "latent" space, or E(argmin_x |y - A x|^2)
+        z0* = E(argmin_x |y - A x|^2)        from D(z0), above time `turn`: `pixel_iterations` of Adam in "pixel" space
+        z0* = argmin_z |y - A D(z)|^2        from z0, below it: `iterations` of Adam in "latent" space
         z_s ~ N((k alpha_s z0* + (1 - alpha_s^2) z') / (k + 1 - alpha_s^2),  k (1 - alpha_s^2) / (k + 1 - alpha_s^2))
 
     with `k = gamma (1 - alpha_s^2) / (1 - alpha_t^2) (1 - alpha_t^2 / alpha_s^2)`.
 
+    The last step ends with one more optimisation in codes. `space` (static): "staged" as above; "latent" or "pixel" for
+    all of the steps before the last.
+
     Source: Song et al. 2024, arXiv:2307.08123, algorithm 1 and eq. 15; in their code scale 0.5 alpha_t^2, every 10 of
-    500 steps in the last two thirds, gamma 40, and AdamW at 5e-3 for at most 500 iterations ("latent") or 1e-2 for at
-    most 2000 ("pixel"). Differs: Adam, a fixed number of iterations, and no five inner DDIM steps before each. For VP.
+    500 steps in the last two thirds, gamma 40, and AdamW at 5e-3 for at most 500 iterations in codes, at 1e-2 for at
+    most 2000 in pixels. Differs: Adam without decay of weights, a fixed number of iterations (theirs stop where the
+    mean square is under 1e-6, or has not fallen in 200), no five inner DDIM steps before each; time counts as the
+    share of steps, as in a uniform grid. For VP.
 
     Args:
       chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
       measurement: of the picture; any differentiable operator.
-      scale, gamma: dimensionless. every, iterations, space: static. start: a time. lr: of Adam, the variable's unit.
+      scale, gamma: dimensionless. every, iterations, pixel_iterations, space: static. start, turn: times.
+      lr, pixel_lr: of Adam, in the units of codes and of pixels.
 
     Raises ValueError for another space or a count under 1.
     """
-    require_choice("space", space, ("latent", "pixel"))
+    require_choice("space", space, ("staged", "latent", "pixel"))
     require_count("every", every)
     require_count("iterations", iterations)
-    process, optimizer = prior.process, adam(lr)
+    require_count("pixel_iterations", pixel_iterations)
+    process = prior.process
 
-    def misfit(v: Array) -> Array:
-        r = measurement.residual(chart.decode(v) if space == "latent" else v)
-        return inner(r, r)
+    def fitted(v: Array, decode: Callable[[Array], Array], steps: int, lr: Array | float) -> Array:
+        optimizer = adam(lr)
 
-    def consistent(z0: Array) -> Array:
+        def misfit(v: Array) -> Array:
+            r = measurement.residual(decode(v))
+            return inner(r, r)
+
         def descend(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
             v, state = carry
             updates, state = optimizer.update(jax.grad(misfit)(v), state)
             return (v + updates, state), None
 
-        v = z0 if space == "latent" else chart.decode(z0)
-        v = jax.lax.scan(descend, (v, optimizer.init(v)), None, iterations)[0][0]
-        return v if space == "latent" else chart.encode(v)
+        return jax.lax.scan(descend, (v, optimizer.init(v)), None, steps)[0][0]
+
+    def in_codes(z: Array) -> Array:
+        return fitted(z, chart.decode, iterations, lr)
+
+    def in_pixels(z: Array) -> Array:
+        return chart.encode(fitted(chart.decode(z), lambda x: x, pixel_iterations, pixel_lr))
+
+    def pixels(t: Time) -> Array:
+        return jnp.asarray(t) > turn if space == "staged" else jnp.asarray(space == "pixel")
+
+    def consistent(z0: Array, t: Time) -> Array:
+        if space != "staged":
+            return in_codes(z0) if space == "latent" else in_pixels(z0)
+        return jax.lax.cond(pixels(t), in_pixels, in_codes, z0)
 
     def loss(z: Array, t: Time) -> tuple[Array, Array]:
         z0 = prior.denoise(z, t)
@@ -134,12 +161,14 @@ def resample(
         def again() -> Array:
             k = gamma * (1 - abar_s) / (1 - abar) * (1 - abar / abar_s)
             whole = jnp.maximum(k + 1 - abar_s, jnp.finfo(z.dtype).tiny)
-            mean = (k * jnp.sqrt(abar_s) * consistent(z0) + (1 - abar_s) * moved) / whole
+            mean = (k * jnp.sqrt(abar_s) * consistent(z0, t) + (1 - abar_s) * moved) / whole
             return mean + jnp.sqrt(k * (1 - abar_s) / whole) * jax.random.normal(key, z.shape, z.dtype)
 
-        due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & (jnp.asarray(s) > 0)
-        z_s = jax.lax.cond(due, again, lambda: moved)
-        cost = prior.cost.plus(1, 2).times(1).plus(calls=jnp.where(due, jnp.int32(2 * iterations), jnp.int32(0)))
+        last = jnp.asarray(s) <= 0
+        due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & ~last
+        z_s = jax.lax.cond(last, lambda: in_codes(moved), lambda: jax.lax.cond(due, again, lambda: moved))
+        many = jnp.where(~last & pixels(t), jnp.int32(2 * pixel_iterations), jnp.int32(2 * iterations))
+        cost = prior.cost.plus(1, 2).times(1).plus(calls=jnp.where(due | last, many, jnp.int32(0)))
         return CountedState(z_s, steps + 1), StepInfo(cost, residual)
 
     return Sampler(init, step, lambda key, state: chart.decode(state.z))

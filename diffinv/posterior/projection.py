@@ -136,8 +136,10 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
 
     Source: Wang et al. 2023, arXiv:2212.00490, eq. 17 to 19 and algorithm 2, as their code reads. `form` (static) "svd"
     is that; "scalar" their simplified version, for operators without a spectrum that are nearly orthogonal: one
-    `Lambda = min(1, sigma_s / (a sy))` for all, with noise `sqrt(max(sigma_s^2 - (a sy)^2, 0)) (eta z + ...)`. Their
-    code doubles the noise given on the command line; sigma_y here is on the [-1, 1] scale already.
+    `Lambda = min(1, sigma_s / (a sy))` for all, with noise `sqrt(max(sigma_s^2 - (a sy)^2, 0)) (eta z + ...)`. That is
+    the paper's; differs: their code's simplified version has alpha_s^2 for alpha_s in both, `sqrt(1 - alpha_s^4)` for
+    sigma_s, and multiplies the noise by sigma_s once more. Their code doubles the noise given on the command line;
+    sigma_y here is on the [-1, 1] scale already.
 
     Args: eta dimensionless, in [0, 1]; published: 0.85 at 100 steps, no travel.
 

@@ -10,6 +10,8 @@ from oracle import Law, moment_errors
 import diffinv as di
 from diffinv import posterior
 from diffinv.operators.base import Operator
+from diffinv.operators.pixel import Mask
+from diffinv.posterior.variational import MidpointState
 from posterior.published import (
     COVARIANCE,
     DIM,
@@ -84,6 +86,18 @@ def test_pgdm_starts_at_the_pseudo_inverse_and_clips_inside_the_graph():
     assert_close(step(posterior.pgdm(prior, m, clip=True), KEY, T, NEXT)[0], mean + now.alpha * g)
 
 
+def test_pgdm_overwrites_what_a_mask_shows_in_the_form_of_the_code():
+    """x0 is y where it is seen, the guidance moves the rest, and the network's own eps goes on."""
+    prior, m = problem()
+    mask, y = np.array([1.0, 0, 1, 0, 0]), np.array([0.4, 0, -0.7, 0, 0])
+    m = m.replace(operator=Mask(jnp.asarray(mask), (DIM,)), y=jnp.asarray(y))
+    x, _ = step(posterior.pgdm(prior, m, 0.9, form="code"), KEY, T, NEXT)
+    now, (a, _) = at(T), levels(NEXT)
+    g = (1 - mask) * (now.J.T @ ((y - mask * now.x0) / (1 + SIGMA**2 / (1 - now.alpha**2))))
+    mean, _ = ancestral(now._replace(x0=np.where(mask, y, now.x0)), X, NEXT, 0.0)
+    assert_close(x, mean + 0.9 * a * now.alpha * g)
+
+
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_lgd(form):
     prior, m = problem()
@@ -93,7 +107,7 @@ def test_lgd(form):
     residuals = Y - (now.x0 + np.sqrt(1 - now.alpha**2) * normal(guess, 3, DIM)) @ MATRIX.T
     squares = (residuals**2).sum(1)
     if form == "code":
-        gradient = -now.J.T @ MATRIX.T @ residuals.mean(0) / np.sqrt(squares.mean())
+        gradient = -now.J.T @ MATRIX.T @ residuals.mean(0) / np.sqrt(squares.sum())
     else:
         weights = np.exp(-0.5 * (squares - squares.min()) / SIGMA**2)
         gradient = -now.J.T @ MATRIX.T @ (weights / weights.sum() @ residuals) / SIGMA**2
@@ -205,34 +219,39 @@ def test_reddiff_finds_the_posterior_mean():
 
 
 def test_mgps():
-    """The Gaussian at the midpoint is fitted as written, and the bridge to x_s is that of the forward process."""
+    """The Gaussian at the midpoint is fitted from the last x0's, and the bridge to x_s is the forward process's."""
     prior, m = problem()
-    x, info = step(posterior.mgps(prior, m, 3, 0.05, 0.4), KEY, T, NEXT)
+    last = 0.7 * X + 0.2
+    start = MidpointState(jnp.asarray(X), jnp.asarray(last), jnp.int32(10))
+    (x, _, state), info = step(posterior.mgps(prior, m, 3, 0.05, 0.4), KEY, T, NEXT, start)
     low, now = 0.4 * NEXT, at(T)
     fit, draw, bridge = jax.random.split(KEY, 3)
-    noises = [normal(k, DIM) for k in jax.random.split(fit, 3)]
+    noises = [normal(jax.random.fold_in(fit, i), DIM) for i in range(3)]
     mean, std = ancestral(now, X, low)
+    before, _ = ancestral(now._replace(x0=last, eps=(X - now.alpha * last) / now.sigma), X, low)
 
     def gradient(q, k):
-        shift, log_std = q
         e = noises[k - 1]
-        at_low = at(low, mean + std * (shift + np.exp(log_std) * e))
-        back = -std * pulled(at_low) / SIGMA**2
-        return np.stack([shift + back, np.exp(2 * log_std) - 1 + back * np.exp(log_std) * e])
+        at_low = at(low, q[0] + std * np.exp(q[1]) * e)
+        back = -pulled(at_low) / SIGMA**2
+        return np.stack([(q[0] - mean) / std**2 + back, np.exp(2 * q[1]) - 1 + back * std * np.exp(q[1]) * e])
 
-    shift, log_std = adam(gradient, np.zeros((2, DIM)), 3, 0.05)
-    x_low = mean + std * (shift + np.exp(log_std) * normal(draw, DIM))
+    centre, log_std = adam(gradient, np.stack([before, np.zeros(DIM)]), 3, 0.05)
+    x_low = centre + std * np.exp(log_std) * normal(draw, DIM)
     (a_l, s_l), (a_s, s_s), (a_t, s_t) = levels(low), levels(NEXT), levels(T)
     up, on = a_s / a_l, a_t / a_s
     below, above = s_s**2 - up**2 * s_l**2, s_t**2 - on**2 * s_s**2
     variance = 1 / (1 / below + on**2 / above)
     assert_close(x, variance * (up * x_low / below + on * X / above) + np.sqrt(variance) * normal(bridge, DIM))
-    assert (int(info.cost.nfe), int(info.cost.vjps)) == (4, 3)
+    assert (int(info.cost.nfe), int(info.cost.vjps), int(state)) == (5, 3, 11)
+    early = jax.eval_shape(posterior.mgps(prior, m).init, KEY, 1.0, None)
+    assert early.x.shape == (DIM,) and early.steps.dtype == jnp.int32
 
 
 def test_mgps_ends_on_the_denoised_mean():
     prior, m = problem()
-    x, info = step(posterior.mgps(prior, m, 1, 0.0), KEY, T, 0.0)
+    sampler = posterior.mgps(prior, m, 2, 0.0, early=1, first=3)
+    (x, *_), info = step(sampler, KEY, T, 0.0, sampler.init(KEY, T, jnp.asarray(X)))
     now = at(T)
     mean, std = ancestral(now, X, T / 2)
     x_low = mean + std * normal(jax.random.split(KEY, 3)[1], DIM)
