@@ -162,9 +162,9 @@ def choose(name: str, value: str, known: list[str]) -> str:
     raise ValueError(f"{name} is {value!r}; {hint}known are {', '.join(known)}")
 
 
-def run(main: Callable[..., None], positional: bool = False) -> None:
+def run(main: Callable[..., int | None], positional: bool = False) -> None:
     """Parses the flags and runs `main`, with the arguments that are no flags where `positional`; what a user can mend
-    ends in one line, a bug in its traceback."""
+    ends in one line, a bug in its traceback. What `main` returns is the exit status."""
     logging.set_verbosity(logging.ERROR)
     call = (lambda rest: main(rest[1:])) if positional else (lambda _: main())
     parse = lambda found: commandline.parse(found, positional)
@@ -174,11 +174,11 @@ def run(main: Callable[..., None], positional: bool = False) -> None:
         sys.exit("stopped; the same command goes on from here")
 
 
-def _guarded(main: Callable[[], None]) -> None:
+def _guarded(main: Callable[[], int | None]) -> int | None:
     try:
         start()
         distribute()
-        main()
+        return main()
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("DIFFINV_TRACEBACK"):
             raise

@@ -1,8 +1,13 @@
-"""Names of tasks and solvers to operators and solvers; one place to add one's own."""
+"""Tasks and solvers by name, each one entry, and the fields of the configuration that they read.
+
+One's own solver is a function from configuration and prior to a `Solver`, and one entry of `SOLVERS`; its settings are
+fields of `FIELDS`, with defaults in configs/reconstruct.py. One's own task is an entry of `TASKS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +16,31 @@ from ml_collections import ConfigDict
 from diffinv import Measurement, Prior, Solution, Solver, as_solver, guard, operators, posterior, samplers, times
 from diffinv.operators.base import Operator
 from diffinv.process import VP
+from diffinv.schema import Schema, choice, either, exactly, number, switch, whole
 from diffinv.typing import Array, Key
 
 Build = Callable[[ConfigDict, Prior], Solver]
+
+
+class Entry(NamedTuple):
+    """A solver: what the report calls it, how it is made, and whether it divides by the noise, which 0 then is not."""
+
+    label: str
+    build: Build
+    needs_noise: bool = False
+
+    def __call__(self, config: ConfigDict, prior: Prior) -> Solver:
+        return self.build(config, prior)
+
+
+class Task(NamedTuple):
+    """A task: its operator for one picture's shape, and whether it needs three channels."""
+
+    operator: Callable[[ConfigDict, Key, tuple[int, ...]], Operator]
+    colour: bool = False
+
+    def __call__(self, config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
+        return self.operator(config, key, shape)
 
 
 def annealing(config: ConfigDict, prior: Prior) -> Array:
@@ -76,57 +103,106 @@ def reguidance(config: ConfigDict, prior: Prior) -> Solver:
     return posterior.reguidance(given, refine, prior, grid)
 
 
-SOLVERS: dict[str, Build] = {
-    "dps": dps,
-    "daps": daps,
-    "pigdm": guided(lambda config, prior, m: posterior.pigdm(prior, m)),
-    "mmps": guided(lambda config, prior, m: posterior.mmps(prior, m, config.guided.iterations)),
-    "tmpd": guided(lambda config, prior, m: posterior.tmpd(prior, m, "diagonal")),
-    "ddnm": guided(lambda config, prior, m: posterior.ddnm(prior, m)),
-    "ddrm": published(posterior.ddrm, 20),
-    "ddnm_plus": published(posterior.ddnm_plus, 100),
-    "pgdm": published(posterior.pgdm, 100),
-    "mcg": published(posterior.mcg, 1000),
-    "lgd": published(posterior.lgd, 1000),
-    "diffpir": published(posterior.diffpir, 100),
-    "repaint": published(posterior.repaint, 250, lambda n: posterior.travel(times.grid(n))),
-    "reddiff": published(posterior.reddiff, 1000),
-    "sitcom": published(posterior.sitcom, 20),
-    "dcdp": published(posterior.dcdp, 10, _purifying),
-    "pnpdm": published(posterior.pnpdm, 100, _cooling),
-    "mgps": published(posterior.mgps, 300),
-    "mcgdiff": published(posterior.mcgdiff, 100),
-    "tds": published(posterior.tds, 100),
-    "fps": published(posterior.fps, 1000),
-    "ddsmc": published(posterior.ddsmc, 200),
-    "reguidance": reguidance,
+SOLVERS: dict[str, Entry] = {
+    "dps": Entry("DPS", dps),
+    "daps": Entry("DAPS", daps),
+    "pigdm": Entry("PiGDM", guided(lambda config, prior, m: posterior.pigdm(prior, m))),
+    "mmps": Entry("MMPS", guided(lambda config, prior, m: posterior.mmps(prior, m, config.guided.iterations))),
+    "tmpd": Entry("TMPD", guided(lambda config, prior, m: posterior.tmpd(prior, m, "diagonal"))),
+    "ddnm": Entry("DDNM", guided(lambda config, prior, m: posterior.ddnm(prior, m))),
+    "ddrm": Entry("DDRM", published(posterior.ddrm, 20)),
+    "ddnm_plus": Entry("DDNM+", published(posterior.ddnm_plus, 100)),
+    "pgdm": Entry("PiGDM as published", published(posterior.pgdm, 100)),
+    "mcg": Entry("MCG", published(posterior.mcg, 1000)),
+    "lgd": Entry("LGD-MC", published(posterior.lgd, 1000)),
+    "diffpir": Entry("DiffPIR", published(posterior.diffpir, 100)),
+    "repaint": Entry("RePaint", published(posterior.repaint, 250, lambda n: posterior.travel(times.grid(n)))),
+    "reddiff": Entry("RED-diff", published(posterior.reddiff, 1000)),
+    "sitcom": Entry("SITCOM", published(posterior.sitcom, 20)),
+    "dcdp": Entry("DCDP", published(posterior.dcdp, 10, _purifying)),
+    "pnpdm": Entry("PnP-DM", published(posterior.pnpdm, 100, _cooling)),
+    "mgps": Entry("MGPS", published(posterior.mgps, 300), True),
+    "mcgdiff": Entry("MCGDiff", published(posterior.mcgdiff, 100)),
+    "tds": Entry("TDS", published(posterior.tds, 100), True),
+    "fps": Entry("FPS-SMC", published(posterior.fps, 1000)),
+    "ddsmc": Entry("DDSMC", published(posterior.ddsmc, 200), True),
+    "reguidance": Entry("ReGuidance", reguidance),
 }
-LABELS = {
-    "dps": "DPS", "daps": "DAPS", "pigdm": "PiGDM", "mmps": "MMPS", "tmpd": "TMPD", "ddnm": "DDNM", "ddrm": "DDRM",
-    "ddnm_plus": "DDNM+", "pgdm": "PiGDM as published", "mcg": "MCG", "lgd": "LGD-MC", "diffpir": "DiffPIR",
-    "repaint": "RePaint", "reddiff": "RED-diff", "sitcom": "SITCOM", "dcdp": "DCDP", "pnpdm": "PnP-DM", "mgps": "MGPS",
-    "mcgdiff": "MCGDiff", "tds": "TDS", "fps": "FPS-SMC", "ddsmc": "DDSMC",
-}  # fmt: skip
 
 
 def label(name: str, config: ConfigDict) -> str:
     """What the report calls a solver."""
-    return f"ReGuidance({LABELS[config.base]})" if name == "reguidance" else LABELS[name]
+    return f"ReGuidance({SOLVERS[config.base].label})" if name == "reguidance" else SOLVERS[name].label
 
 
 def _box(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
     return operators.box_inpainting(shape, config.box.top, config.box.left, config.box.size)
 
 
-TASKS: dict[str, Callable[[ConfigDict, Key, tuple[int, ...]], Operator]] = {
-    "box_inpainting": _box,
-    "random_inpainting": lambda config, key, shape: operators.random_inpainting(key, shape, config.random.masked),
-    "freeform_inpainting": lambda config, key, shape: operators.freeform_inpainting(key, shape),
-    "super_resolution": lambda config, key, shape: operators.average_pool(shape, config.factor),
-    "bicubic": lambda config, key, shape: operators.bicubic(shape, config.factor),
-    "colourisation": lambda config, key, shape: operators.grayscale(shape),
-    "gaussian_blur": lambda config, key, shape: operators.gaussian_blur(shape, config.blur.size, config.blur.std),
-    "motion_blur": lambda config, key, shape: operators.motion_blur(key, shape, config.blur.size),
+def _gaussian_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
+    if config.blur.size > min(shape[:2]):
+        raise ValueError(f"config.blur.size is {config.blur.size}; give a size that the picture has room for")
+    return operators.gaussian_blur(shape, config.blur.size, config.blur.std)
+
+
+TASKS: dict[str, Task] = {
+    "box_inpainting": Task(_box),
+    "random_inpainting": Task(lambda config, key, shape: operators.random_inpainting(key, shape, config.random.masked)),
+    "freeform_inpainting": Task(lambda config, key, shape: operators.freeform_inpainting(key, shape)),
+    "super_resolution": Task(lambda config, key, shape: operators.average_pool(shape, config.factor)),
+    "bicubic": Task(lambda config, key, shape: operators.bicubic(shape, config.factor)),
+    "colourisation": Task(lambda config, key, shape: operators.grayscale(shape), colour=True),
+    "gaussian_blur": Task(_gaussian_blur),
+    "motion_blur": Task(lambda config, key, shape: operators.motion_blur(key, shape, config.blur.size)),
+}
+
+
+_steps = lambda meaning, low=1: whole(meaning, low, 100_000)
+FIELDS: Schema = {
+    "box": {
+        "top": whole("first hidden row, of box_inpainting", 0, 65535, unit="pixels"),
+        "left": whole("first hidden column", 0, 65535, unit="pixels"),
+        "size": whole("side of the hidden square", 1, 65535, unit="pixels"),
+    },
+    "random": {"masked": number("share of hidden pixels, of random_inpainting", 0, below=1)},
+    "factor": whole("of super_resolution and bicubic; it divides the prior's sides", 1, 1024),
+    "blur": {
+        "size": whole("side of the kernel of both blurs, odd", 1, 65535, unit="pixels"),
+        "std": number("deviation of gaussian_blur", above=0, high=1e4, unit="pixels"),
+    },
+    "steps": either(
+        exactly(0, "0 for the paper's"), _steps("", 2), meaning="of the solvers that run with their paper's defaults"
+    ),
+    "dps": {
+        "steps": _steps("of the ancestral chain"),
+        "zeta": number("step along the gradient of the un-squared residual", above=0, high=1e4),
+        "clip": switch("whether the denoised picture is clipped to [-1, 1]"),
+    },
+    "daps": {
+        "steps": _steps("noise levels", 2),
+        "ode_steps": whole("of the inner ODE", 1, 10_000),
+        "mcmc_steps": whole("of the chain at each level", 1, 100_000),
+        "chain": choice(("langevin", "hmc", "metropolis", "conjugate"), "the inner chain"),
+        "spread": number("of the inner law, relative to the noise", above=0, high=1e3),
+        "lr": number("step of the chain, relative to both variances; stable below 2", above=0, high=1e3),
+        "tau": number("noise that the chain assumes", above=0, high=1e3, unit="of y, on the [-1, 1] scale"),
+        "decay": number("what lr has fallen to at the last levels", above=0, high=1),
+        "sigma_max": number("first level", above=0, high=1e4, unit="noise-to-signal"),
+        "sigma_min": number("last level before 0, below sigma_max", above=0, high=1e4, unit="noise-to-signal"),
+        "sigma_end": number("where the inner ODE stops", above=0, high=1e4, unit="noise-to-signal"),
+    },
+    "reguidance": {
+        "steps": _steps("of Heun's method", 2),
+        "rho": number("weight of the guidance", above=0, high=1e6),
+        "convention": choice(("square", "norm", "likelihood"), "which residual the guidance descends"),
+        "horizon": number("time to which the candidate is noised", above=0, high=1),
+        "power": number("of the time grid; 2 has more times near the data", above=0, high=100),
+    },
+    "guided": {
+        "steps": _steps("of pigdm, mmps, tmpd and ddnm", 2),
+        "iterations": whole("of conjugate gradients, of mmps", 1, 10_000),
+        "eta": number("share of fresh noise in each step; 0 is DDIM", 0, 1),
+    },
 }
 
 

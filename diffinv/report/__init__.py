@@ -6,7 +6,8 @@ A record is a plain dictionary, one picture under one task. Images are uint8, (H
      "methods": {"dps": {"image": image, "psnr": 24.1, "ssim": 0.8, "feature_distance": 0.1, "residual": 2.9,
                          "floor": 2.8, "nfe": 1000, "seconds": 9.5, "first_bad_step": -1}}}
 
-`first_bad_step` is the step at which a trajectory was frozen as not finite, or -1. A method's other numbers show too.
+`first_bad_step` is the step at which a trajectory was frozen as not finite, or -1; `largest`, where it is there, the
+greatest |x|, which marks what diverged. A method's other numbers show too.
 `append` keeps each picture as soon as it is there, `load` resumes, `write` makes the whole report. Nothing is printed.
 """
 
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from diffinv.report import gallery, ledger
-from diffinv.report.ledger import load
+from diffinv.report.ledger import load, readable, sound
 from diffinv.report.page import page
-from diffinv.report.tables import Record, Row, summarise, table
+from diffinv.report.tables import Record, Row, failures, summarise, table
 
-__all__ = ["Report", "append", "load", "strip", "summarise", "table", "write"]
+__all__ = ["Report", "append", "failures", "load", "readable", "sound", "strip", "summarise", "table", "write"]
 
 
 def strip(folder: str | Path, record: Record) -> Path:
@@ -86,4 +87,4 @@ def write(
     more = [rest] if len(records) > shown else []
     sheet = ledger.put(folder / "gallery.png", ledger.png(gallery.draw(records[:shown], *more)))
     whole = page(title, command, records[:shown], means, [*notes, *more], head["config"], ledger.versions())
-    return Report(ledger.put(folder / "index.html", whole.encode()), sheet, results)
+    return Report(ledger.put(folder / "index.html", whole.encode("utf-8", "replace")), sheet, results)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from diffinv.report.ledger import images, pillow
-from diffinv.report.tables import Record, keys, text
+from diffinv.report.tables import Record, complaint, keys, text
 
 INK, GREY, RED, PAPER = (20, 20, 24), (105, 105, 115), (190, 30, 30), (255, 255, 255)
 MARGIN, GAP, LINE = 16, 10, 17
@@ -33,10 +33,9 @@ def _edges(start: int, extents: Sequence[int]) -> list[int]:
 
 
 def _caption(case: dict[str, Any]) -> tuple[str, tuple[int, int, int]]:
-    """What stands under a reconstruction: PSNR and SSIM, or in red the step at which it was frozen."""
-    step = int(case.get("first_bad_step", -1))
-    if step >= 0:
-        return f"frozen at step {step}", RED
+    """What stands under a reconstruction: PSNR and SSIM, or in red how it failed."""
+    if said := complaint(case):
+        return said, RED
     units = {"psnr": " dB", "ssim": ""}
     return "   ".join(text(name, case[name]) + unit for name, unit in units.items() if name in case), GREY
 

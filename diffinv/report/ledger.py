@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from diffinv.report.tables import Record, Row
+
+PARTS = {"picture", "task", "truth", "measurement", "methods"}
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -67,7 +70,7 @@ def png(image: Any) -> bytes:
 
 def images(record: Record) -> dict[str, Any]:
     """Column name to Pillow image: truth, measurement, then the methods. Original."""
-    missing = {"picture", "task", "truth", "measurement", "methods"} - set(record)
+    missing = PARTS - set(record)
     if missing:
         raise ValueError(
             f"record {record.get('picture', '')!r} lacks {sorted(missing)}; see the head of diffinv.report"
@@ -85,7 +88,21 @@ def images(record: Record) -> dict[str, Any]:
 def slug(name: str) -> str:
     """The name as a file name; with a digest where they differ, so that two names stay two. Original."""
     slug = re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-")[:60]
-    return slug if slug and slug == name else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        slug
+        if slug and slug == name
+        else f"{slug}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    )
+
+
+def readable(names: Iterable[str]) -> list[str]:
+    """Names that can be printed, kept and told apart: what is no text becomes "?", and twins are numbered. Original."""
+    found: list[str] = []
+    for name in names:
+        text = "".join(c if c.isprintable() else "?" for c in name) or "?"
+        twins = (f"{text}-{number}" for number in itertools.count(2))
+        found.append(text if text not in found else next(twin for twin in twins if twin not in found))
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -130,9 +147,12 @@ def _stored(folder: Path) -> dict[str, Any]:
     """What `results.json` holds, or an empty ledger."""
     path = folder / "results.json"
     try:
-        return json.loads(path.read_text("utf-8")) if path.exists() else {"records": []}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); move it away, or give another folder") from error
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {"records": []}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); move it away, or give another folder") from None
+    if not isinstance(found, dict) or not isinstance(found.get("records"), list):
+        raise ValueError(f"{path} is no ledger of records; move it away, or give another folder")
+    return found
 
 
 def rewrite(folder: Path, records: Iterable[Row], **head: Any) -> Path:
@@ -143,7 +163,8 @@ def rewrite(folder: Path, records: Iterable[Row], **head: Any) -> Path:
 
 def keep(folder: Path, records: Iterable[Record], **head: Any) -> None:
     """Each record's PNG files, then at once its entry in `results.json`; replaces one of its name. Original."""
-    stored = {(r["task"], r["picture"]): r for r in _stored(folder)["records"]}
+    known = [r for r in _stored(folder)["records"] if isinstance(r, dict) and set(r) >= PARTS]
+    stored = {(r["task"], r["picture"]): r for r in known}
     for record in records:
         paths = _paths(record)
         for name, image in images(record).items():
@@ -162,20 +183,49 @@ def append(folder: str | Path, record: Record, title: str = "", command: str = "
     keep(Path(folder), [record], title=title, command=command, config=config)
 
 
-def load(folder: str | Path) -> list[Record]:
-    """The records kept in a folder, images (H, W, C) and all: what is finished need not be done again. Original."""
-    folder = Path(folder)
+def _image(path: Path) -> np.ndarray:
+    """A PNG of ours as (H, W, C). Raises ValueError where it is missing or damaged."""
+    try:
+        array = np.asarray(pillow().open(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or missing ({error})") from None
+    return array if array.ndim == 3 else array[..., None]
 
-    def image(path: str) -> np.ndarray:
-        array = np.asarray(pillow().open(folder / path))
-        return array if array.ndim == 3 else array[..., None]
 
+def _whole(folder: Path, record: Any) -> Record:
+    """A stored record with its images. Raises ValueError where it is none, or lacks one."""
     number = lambda v: float(v) if v in ("nan", "inf", "-inf") else v
-    case = lambda c: {k: image(v) if k == "image" else number(v) for k, v in c.items()}
-    whole = lambda r: {
-        **r,
-        "truth": image(r["truth"]),
-        "measurement": image(r["measurement"]),
-        "methods": {name: case(c) for name, c in r["methods"].items()},
-    }
-    return [whole(record) for record in _stored(folder)["records"]]
+    case = lambda c: {k: _image(folder / v) if k == "image" else number(v) for k, v in c.items()}
+    try:
+        pictures = {name: _image(folder / record[name]) for name in ("truth", "measurement")}
+        methods = {name: case(c) for name, c in record["methods"].items()}
+        return {"picture": record["picture"], "task": record["task"], **record, **pictures, "methods": methods}
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder / 'results.json'} holds a record that is none ({str(record)[:60]})") from None
+
+
+def load(folder: str | Path) -> list[Record]:
+    """The records kept in a folder, images (H, W, C) and all: what is finished need not be done again.
+
+    Original. Raises ValueError, which names the file, where one is damaged; see `sound`.
+    """
+    return [_whole(Path(folder), record) for record in _stored(Path(folder))["records"]]
+
+
+def sound(folder: str | Path) -> tuple[dict[str, Any], list[Record], list[str]]:
+    """What of a folder can still be read: the head of `results.json`, whole records, and a line about each damage.
+
+    Original. A damaged `results.json` is moved aside, to `results.json.damaged`.
+    """
+    folder, lines, records = Path(folder), [], []
+    try:
+        stored = _stored(folder)
+    except ValueError as error:
+        os.replace(folder / "results.json", folder / "results.json.damaged")
+        return {}, [], [f"{error}; it is moved to results.json.damaged"]
+    for record in stored["records"]:
+        try:
+            records.append(_whole(folder, record))
+        except ValueError as error:
+            lines.append(f"{error}; this picture is made again")
+    return {name: value for name, value in stored.items() if name != "records"}, records, lines

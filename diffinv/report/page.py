@@ -10,7 +10,7 @@ from typing import Any
 
 from diffinv.report.gallery import enlargement
 from diffinv.report.ledger import images, png
-from diffinv.report.tables import Record, Row, best, column, grid, keys, number, printable, text
+from diffinv.report.tables import FAILURES, Record, Row, best, column, complaint, grid, keys, number, printable, text
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1d22; --soft: #666b76; --line: #dfe2e8; --paper: #fff; --panel: #f5f6f8;
@@ -69,7 +69,7 @@ def _tag(name: str, body: str, **attributes: str) -> str:
 
 def _look(name: str, value: Any, is_best: bool) -> str:
     """The classes of a cell of the means: numbers to the right, the best marked, frozen trajectories flagged."""
-    flagged = name == "frozen" and number(value) not in (None, 0.0)
+    flagged = name in FAILURES and number(value) not in (None, 0.0)
     return " ".join(["n"] * (number(value) is not None) + ["best"] * is_best + ["flagged"] * flagged)
 
 
@@ -121,8 +121,8 @@ def _row(record: Record) -> str:
     cells = [_figure(name, pictures[name], size, record["picture"]) for name in ("truth", "measurement")]
     for index, (name, case) in enumerate(methods.items()):
         numbers = _numbers(case, {key for key, rows in winners.items() if index in rows})
-        step = int(case.get("first_bad_step", -1))
-        flag = _tag("p", f"⚠ frozen: not finite from step {step}", class_="flag") if step >= 0 else ""
+        said = complaint(case)
+        flag = _tag("p", f"⚠ {html.escape(said)}", class_="flag") if said else ""
         cells.append(_figure(name, pictures[name], size, record["picture"], flag + numbers))
     return _tag("tr", _tag("th", html.escape(record["picture"]), scope="row") + "".join(cells))
 

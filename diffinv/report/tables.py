@@ -32,7 +32,10 @@ COLUMNS = {
     "seconds": Column("seconds ↓", ".2f", _lower),
     "pictures": Column("pictures", ".0f"),
     "frozen": Column("frozen", ".0f"),
+    "diverged": Column("diverged", ".0f"),
 }
+FAILURES = ("frozen", "diverged")
+WIDEST = 5.0  # of a picture whose range is [-1, 1]; beyond it lies no restoration
 
 
 def column(name: str) -> Column:
@@ -56,15 +59,20 @@ def text(name: str, value: Any) -> str:
     if value is None or isinstance(value, (str, bool)):
         return "" if value is None else str(value)
     values = value if isinstance(value, (tuple, list)) else (value,)
-    return " ± ".join(format(float(v), column(name).format) for v in values)
+    mark = " ⚠" if name in FAILURES and number(value) else ""
+    return " ± ".join(format(float(v), column(name).format) for v in values) + mark
 
 
 def best(rows: Sequence[Row], name: str) -> set[int]:
-    """The rows that print the best value among those of their task; none where all print the same. Original."""
+    """The rows that print the best value among those of their task; none where all print the same.
+
+    Original. A row with a failure is none of them.
+    """
     score = column(name).score or (lambda value: math.nan)
     winners = set()
     for task in {row.get("task") for row in rows}:
-        values = {i: number(row.get(name)) for i, row in enumerate(rows) if row.get("task") == task}
+        sound = [i for i, row in enumerate(rows) if row.get("task") == task and not any(map(row.get, FAILURES))]
+        values = {i: number(rows[i].get(name)) for i in sound}
         scores = {i: score(v) for i, v in values.items() if v is not None and not math.isnan(score(v))}
         printed = {i: text(name, rows[i][name]) for i in scores}
         if len(set(printed.values())) > 1:
@@ -102,32 +110,57 @@ def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     return "\n".join("| " + " | ".join(pad(row)) + " |" for row in [heads, rule, *body])
 
 
+def frozen(case: Row) -> bool:
+    """Whether a reconstruction stopped as not finite, or has a number that is none. Original."""
+    numbers = [float(v) for v in case.values() if isinstance(v, (int, float))]
+    return int(case.get("first_bad_step", -1)) >= 0 or any(map(math.isnan, numbers))
+
+
+def diverged(case: Row) -> bool:
+    """Whether a reconstruction is finite, and has left its range far behind: `largest`, its greatest |x|. Original."""
+    return not frozen(case) and float(case.get("largest", 0)) > WIDEST
+
+
+def failures(records: Sequence[Record]) -> tuple[int, int]:
+    """How many reconstructions are frozen or diverged, and how many there are. Original."""
+    found = [frozen(case) or diverged(case) for record in records for case in record["methods"].values()]
+    return sum(found), len(found)
+
+
 def cases(record: Record) -> list[dict[str, Any]]:
-    """One row per method: its numbers, `ratio` = residual / floor where there is noise, and `frozen`. Original."""
+    """One row a method: its numbers, `ratio` = residual / floor where there is noise, and how it failed. Original."""
     rows = []
     for method, case in record["methods"].items():
         numbers = {k: v for k, v in case.items() if k not in ("image", "first_bad_step")}
         if case.get("floor") and case.get("residual") is not None:
             numbers["ratio"] = case["residual"] / case["floor"]
-        rows.append({"method": method, **numbers, "frozen": int(case.get("first_bad_step", -1) >= 0)})
+        rows.append({"method": method, **numbers, "frozen": int(frozen(case)), "diverged": int(diverged(case))})
     return rows
 
 
 def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Rows of means, one per task and method, with the counts of pictures and of frozen trajectories.
+    """Rows of means, one per task and method, with the counts of pictures, of frozen and of diverged trajectories.
 
-    A number that is not finite stays in the mean, and shows. Original.
+    A number that is not finite stays in the mean, and shows; `diverged` is there where any is. Original.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for record in records:
         for case in cases(record):
             groups.setdefault((record["task"], case["method"]), []).append(case)
+    others, failing = ("residual", "floor", *FAILURES), [case for group in groups.values() for case in group]
+    counted = [name for name in FAILURES if name == "frozen" or any(case[name] for case in failing)]
     rows = []
     for (task, method), group in groups.items():
-        names = [
-            name for name in COLUMNS if name not in ("residual", "floor", "frozen") and any(name in c for c in group)
-        ]
+        names = [name for name in COLUMNS if name not in others and any(name in c for c in group)]
         means = {name: float(np.mean([float(c[name]) for c in group if name in c])) for name in names}
-        counts = {"pictures": len(group), "frozen": sum(c["frozen"] for c in group)}
+        counts = {"pictures": len(group), **{name: sum(c[name] for c in group) for name in counted}}
         rows.append({"task": task, "method": method, **means, **counts})
     return rows
+
+
+def complaint(case: Row) -> str:
+    """What a failed reconstruction is marked with; "" for a sound one. Original."""
+    step = int(case.get("first_bad_step", -1))
+    if frozen(case):
+        return f"frozen: not finite from step {step}" if step >= 0 else "not finite"
+    return f"diverged: |x| up to {float(case['largest']):.3g}" if diverged(case) else ""

@@ -1,0 +1,167 @@
+"""What `experiments.reconstruct` may be told: every value is taken, or refused in one line before anything compiles."""
+
+import importlib.util
+import math
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+import diffinv as di
+from diffinv import operators, schema
+from experiments import restoration, solvers
+
+ROOT = Path(__file__).parents[2]
+
+
+def configuration(mode="", **changes):
+    """configs/reconstruct.py with changes by full name, `__` for the point."""
+    spec = importlib.util.spec_from_file_location("reconstruct_config", ROOT / "configs" / "reconstruct.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(mode)
+    for path, value in changes.items():
+        *sections, name = path.split("__")
+        part = config
+        for section in sections:
+            part = part[section]
+        with part.ignore_type():
+            part[name] = value
+    return config
+
+
+def line(**changes):
+    """The first refusal, "" where there is none."""
+    config = configuration(**changes)
+    try:
+        schema.require(restoration.FIELDS, config.to_dict())
+        restoration.check(config)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("mode", ["", "smoke"])
+def test_the_shipped_configuration_has_every_field_and_no_other(mode):
+    assert not list(schema.refusals(restoration.FIELDS, configuration(mode).to_dict(), "config"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+@pytest.mark.parametrize(
+    "field",
+    "sigma_y dps__zeta daps__lr daps__tau daps__spread daps__decay daps__sigma_min daps__sigma_max daps__sigma_end "
+    "reguidance__rho reguidance__horizon reguidance__power guided__eta blur__std random__masked".split(),
+)
+def test_a_number_that_is_none_is_refused_by_name(field, value):
+    name = f"config.{field.replace('__', '.')}"
+    assert line(**{field: value}).startswith(f"{name} is {schema.shown(value)}; give a number ")
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, 10**20, None, "3"])
+@pytest.mark.parametrize(
+    "field",
+    "group steps factor optimisation box__size blur__size dps__steps daps__steps daps__ode_steps daps__mcmc_steps "
+    "guided__steps guided__iterations reguidance__steps".split(),
+)
+def test_a_count_that_is_none_is_refused_by_name(field, value):
+    assert line(**{field: value}).startswith(f"config.{field.replace('__', '.')} is {schema.shown(value)}; give ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"group": 0}, "config.group is 0; give a whole number at least 1"),
+        ({"pictures": -1}, "config.pictures is -1; give a whole number at least 0"),
+        ({"optimisation": 7}, "config.optimisation is 7; give a whole number at least 0 and at most 3"),
+        ({"seed": -1}, "config.seed is -1"),
+        ({"guided__eta": 2.0}, "config.guided.eta is 2.0; give a number at least 0 and at most 1"),
+        ({"dps__zeta": 0.0}, "config.dps.zeta is 0.0; give a number above 0"),
+        ({"dps__clip": 1}, "config.dps.clip is 1; give True or False"),
+        ({"daps__sigma_min": 100.0}, "config.daps.sigma_min is 100.0; give a number below sigma_max, 100.0"),
+        ({"daps__chain": "hmcc"}, "config.daps.chain is 'hmcc'; did you mean 'hmc'?"),
+        ({"task": ""}, "config.task is ''; give one or several"),
+        ({"task": "bicubic,bicubic"}, "config.task is 'bicubic,bicubic'; give one or several"),
+        ({"solver": "dps,"}, "config.solver is 'dps,'; give one or several"),
+        ({"solver": "dbs"}, "config.solver is 'dbs'; "),
+        ({"base": "reguidance"}, "config.base is 'reguidance'"),
+        ({"name": ".."}, "config.name is '..'; give a name without a path"),
+        ({"name": "/abs"}, "config.name is '/abs'"),
+        ({"name": "a\nb"}, "config.name is 'a\\nb'"),
+        ({"daps": 3}, "config.daps is 3; give a section with steps, ode_steps"),
+        ({"sigma_y": 0.0, "solver": "dps,mgps"}, "config.sigma_y is 0, by which mgps divides"),
+        ({"sigma_y": 0.0, "solver": "reguidance", "base": "tds"}, "config.sigma_y is 0, by which tds divides"),
+        (
+            {"sigma_y": 0.0, "solver": "reguidance", "reguidance__convention": "likelihood"},
+            'config.sigma_y is 0, by which reguidance with convention "likelihood" divides',
+        ),
+    ],
+)
+def test_the_rows_that_users_met(changes, words):
+    found = line(**changes)
+    assert found.startswith(words) and "\n" not in found
+
+
+def test_what_is_right_passes():
+    for changes in (
+        {"seed": 10**20},
+        {"pictures": 0},
+        {"sigma_y": 0.0},
+        {"sigma_y": 1},
+        {"task": "bicubic, motion_blur"},
+    ):
+        assert line(**changes) == ""
+    assert line(sigma_y=0.0, solver="dps", base="mgps") == ""  # ReGuidance is not asked for
+
+
+def test_checking_takes_no_time():
+    config = configuration().to_dict()
+    start = time.perf_counter()
+    schema.require(restoration.FIELDS, config)
+    assert time.perf_counter() - start < 0.05
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "words"),
+    [
+        ("gaussian_blur", {"blur__size": 1001}, "config.blur.size is 1001"),
+        ("motion_blur", {"blur__size": 33}, "(33, 33)"),
+        ("gaussian_blur", {"blur__size": 8}, "size is 8; a kernel's size must be odd"),
+        ("super_resolution", {"factor": 5}, "5"),
+        ("bicubic", {"factor": 64}, "64"),
+        ("box_inpainting", {"box__top": 20}, "the box must lie in (32, 32)"),
+    ],
+)
+def test_tasks_that_do_not_fit_the_prior(task, changes, words):
+    with pytest.raises(ValueError) as error:
+        restoration.require_tasks(configuration(**changes), ["freeform_inpainting", task], (32, 32, 3))
+    assert str(error.value).startswith(f"config.task is {task}, on pictures of 32 x 32: ") and words in str(error.value)
+
+
+def test_every_task_fits_the_shipped_prior_and_grey_refuses_colour():
+    restoration.require_tasks(configuration(), list(solvers.TASKS), (32, 32, 3))
+    grey = [name for name, task in solvers.TASKS.items() if not task.colour]
+    restoration.require_tasks(configuration(), grey, (32, 64, 1))
+    with pytest.raises(ValueError, match="colourisation, and the prior's pictures are grey"):
+        restoration.require_tasks(configuration(), ["colourisation"], (32, 32, 1))
+
+
+def test_every_solver_has_a_label_of_its_own():
+    config = configuration()
+    labels = [solvers.label(name, config) for name in solvers.SOLVERS]
+    assert len(set(labels)) == len(labels) and "ReGuidance(DAPS)" in labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in solvers.SOLVERS if name != "reguidance"])
+def test_the_registry_knows_which_solvers_divide_by_the_noise(name):
+    """Built with a noise that is known to be 0, those refuse it themselves; the others do not."""
+    prior = di.gaussian(di.process.VP(), 0.0, 1.0, (4, 4, 3))
+    measurement = di.measure(jax.random.key(0), operators.average_pool(prior.shape, 2), jax.numpy.zeros((4, 4, 3)), 0.0)
+    solver = solvers.SOLVERS[name](configuration("smoke"), prior)
+    trace = lambda: jax.eval_shape(lambda key: solver(key, measurement), jax.random.key(0))
+    if solvers.SOLVERS[name].needs_noise:
+        with pytest.raises(ValueError, match="sigma_y is 0"):
+            trace()
+    else:
+        trace()
