@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffinv import cards
 from diffinv.convert import schedule as schedules
 from diffinv.convert import weights
 from diffinv.convert.weights import Imported, State
-from diffinv.nn import unet
 
 
 class Preset(NamedTuple):
@@ -93,19 +93,19 @@ def detect(state: State) -> dict[str, Any]:
         raise ValueError(
             f"the state dict is no ADM U-Net of {levels} levels of {blocks} blocks: {absent[0]} is missing"
         )
-    channels = state["time_embed.0.weight"].shape[1]
-    widths = [state[name].shape[0] for name in unknown]
+    need = lambda name, axes: weights.need(state, name, axes).shape
+    channels = need("time_embed.0.weight", 2)[1]
+    widths = [need(name, 4)[0] for name in unknown]
     ratios = [width / channels for width in widths]
-    labels = state.get("label_emb.weight")
     return {
         "channels": channels,
         "multipliers": tuple(int(ratio) if ratio == int(ratio) else ratio for ratio in ratios),
         "blocks": blocks,
         "attention": tuple(2**i for i, n in enumerate(firsts) if f"input_blocks.{n}.1.qkv.weight" in state),
-        "classes": None if labels is None else labels.shape[0],
-        "out_channels": state["out.2.weight"].shape[0],
-        "in_channels": state["input_blocks.0.0.weight"].shape[1],
-        "film": state["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * widths[0],
+        "classes": need("label_emb.weight", 2)[0] if "label_emb.weight" in state else None,
+        "out_channels": need("out.2.weight", 4)[0],
+        "in_channels": need("input_blocks.0.0.weight", 4)[1],
+        "film": need("input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         "resample_blocks": not any("conv" in members for members in outputs),
     }
 
@@ -198,9 +198,8 @@ def imported(state: State, **options: Any) -> Imported:
         schedules.check_betas(np.asarray(betas, np.float64), process)
     learned = check_channels(found)
     fields = architecture(found, preset)
-    net = unet.UNet(**{key: value for key, value in fields.items() if key != "name"})
-    label = {} if found["classes"] is None else {"label": 0}
-    params = weights.fill(net, state, torch_name, found["in_channels"], **label)
+    net = cards.build_network(fields, "the checkpoint's network")
+    params = weights.fill(net, state, torch_name, found["in_channels"])
     card = {
         "name": name or "adm",
         "family": "ADM (openai/guided-diffusion)",

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from diffinv import cards, schema
 from diffinv.convert import adm, weights
 from diffinv.convert.weights import Imported, State
-from diffinv.nn import unet
+from diffinv.schema import Schema, either, exactly, number, several, switch, text, whole
 
 REQUIRED = {
     "act_fn": ("silu", "swish"),
@@ -51,6 +52,33 @@ ENDS = {
 }
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+
+CONFIG: Schema = {
+    "_class_name": text(),
+    "sample_size": whole(low=1, high=8192),
+    "layers_per_block": whole(low=1, high=64),
+    "norm_num_groups": whole(low=1, high=8192),
+    "norm_eps": number(above=0),
+    "attention_head_dim": either(exactly(None, "null"), whole(low=1, high=8192)),
+    "downsample_padding": whole(low=0, high=1),
+    "freq_shift": whole(low=0, high=1),
+    "flip_sin_to_cos": switch(),
+    "down_block_types": several(text(), most=12),
+    "up_block_types": several(text(), most=12),
+}
+SCHEDULER: Schema = {
+    "_class_name": text(),
+    "beta_schedule": text(),
+    "prediction_type": text(),
+    "beta_start": number(above=0, below=1),
+    "beta_end": number(above=0, below=1),
+    "num_train_timesteps": whole(low=1),
+}
+
+
+def _require(known: Schema, config: dict[str, Any], name: str) -> None:
+    """ValueError where a field that matters here is of another type; the others are diffusers' own affair."""
+    schema.require(known, {field: config[field] for field in known if field in config}, name, partial=True)
 
 
 def _place(side: str, block: int, kind: str, index: int, layers: int, attends: bool) -> str:
@@ -121,15 +149,17 @@ def check(config: dict[str, Any]) -> None:
     for field, allowed in REQUIRED.items():
         if config.get(field, allowed[0]) not in allowed:
             raise ValueError(f"config.json has {field} = {config[field]!r}; supported is {allowed[0]!r}")
+    _require(CONFIG, config, "config.json")
     used = {*config.get("down_block_types", ()), *config.get("up_block_types", ())}
     if used - BLOCKS:
         raise ValueError(f"config.json has the blocks {sorted(used - BLOCKS)}; supported are {sorted(BLOCKS)}")
-    if not isinstance(config.get("sample_size"), int):
-        raise ValueError(f"config.json has sample_size = {config.get('sample_size')!r}; it must be one whole number")
+    if "sample_size" not in config:
+        raise ValueError("config.json.sample_size is missing; give a whole number")
 
 
 def process(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The card's process and parametrisation, of a scheduler's config. Raises ValueError for another schedule."""
+    _require(SCHEDULER, config, "scheduler_config.json")
     kind = config.get("_class_name", "")
     if "Sde" in kind or "Karras" in kind:
         raise ValueError(f"the scheduler is {kind}; checkpoints of a discrete schedule of betas (DDPM) are supported")
@@ -181,9 +211,8 @@ def imported(state: State, config: dict[str, Any], scheduler: dict[str, Any]) ->
     state = to_adm(state, config)
     found = adm.detect(state)
     fields, learned = architecture(found, config), adm.check_channels(found)
-    net = unet.UNet(**{key: value for key, value in fields.items() if key != "name"})
-    label = {} if found["classes"] is None else {"label": 0}
-    params = weights.fill(net, state, adm.torch_name, found["in_channels"], **label)
+    net = cards.build_network(fields, "the checkpoint's network")
+    params = weights.fill(net, state, adm.torch_name, found["in_channels"])
     card = {
         "name": "diffusers",
         "family": "UNet2DModel (huggingface/diffusers)",
@@ -196,7 +225,9 @@ def imported(state: State, config: dict[str, Any], scheduler: dict[str, Any]) ->
     return Imported(params, card)
 
 
-def read(folder: Path, schedule: str | None = None) -> tuple[State, dict[str, Any], dict[str, Any]]:
+def read(
+    folder: Path, schedule: str | None = None, limit: int | None = None
+) -> tuple[State, dict[str, Any], dict[str, Any]]:
     """`(state, config, scheduler)` of a downloaded folder; `schedule` where it has no scheduler_config.json.
 
     Original. Raises FileNotFoundError, ValueError for what is missing or damaged.
@@ -204,7 +235,7 @@ def read(folder: Path, schedule: str | None = None) -> tuple[State, dict[str, An
     inner = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = weights.read_json(inner / "config.json")
     names = [inner / f"diffusion_pytorch_model.{kind}" for kind in ("safetensors", "bin")]
-    state, _ = weights.read(next((name for name in names if name.is_file()), names[0]))
+    state, _ = weights.read(next((name for name in names if name.is_file()), names[0]), limit=limit)
     places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     place = next((path for path in places if path.is_file()), None)
     if place is None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from diffinv import cards, schema
 from diffinv.convert import adm, weights
 from diffinv.convert.weights import Imported, State
-from diffinv.nn import song, unet
+from diffinv.schema import Schema, number, text, whole
 
 BLOCK = {
     "norm0": "0.in_layers.0",
@@ -29,6 +30,13 @@ BLOCK = {
     "proj": "1.proj_out",
 }
 ENDS = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2", "out_norm": "out.0", "out_conv": "out.2"}
+
+FIELDS: Schema = {
+    "class": text(),
+    "sigma_data": number(above=0, high=1e4),
+    "img_resolution": whole(low=1, high=8192),
+    "channels_per_head": whole(low=1, high=8192),
+}
 
 
 def _resolutions(state: State) -> list[int]:
@@ -58,6 +66,8 @@ def _taps(state: State, residual: bool) -> tuple[int, ...]:
     for name, value in state.items():
         if name.endswith(".resample_filter"):
             row = value.reshape(value.shape[-2:]).sum(axis=0)
+            if not (np.isfinite(row).all() and (row > 0).all()):
+                raise ValueError(f"{name} is {schema.shown(row.tolist())}; a filter's taps are above 0")
             return tuple(int(tap) for tap in np.round(row / row.min()))
     return (1, 3, 3, 1) if residual else (1, 1)
 
@@ -65,22 +75,22 @@ def _taps(state: State, residual: bool) -> tuple[int, ...]:
 def detect(state: State) -> dict[str, Any]:
     """The fields of `SongUNet` that a state dict shows, all but the head count of 1. Original."""
     sizes = _resolutions(state)
-    channels = state[f"enc.{sizes[0]}x{sizes[0]}_conv.weight"].shape[0]
+    need = lambda name, axes: weights.need(state, name, axes).shape
+    channels = need(f"enc.{sizes[0]}x{sizes[0]}_conv.weight", 4)[0]
     residual = any("aux_residual" in name for name in state)
-    labels = state.get("map_label.weight")
     count = sum(bool(re.fullmatch(rf"enc\.{sizes[0]}x{sizes[0]}_block\d+\.conv0\.weight", name)) for name in state)
     return {
         "resolution": sizes[0],
         "channels": channels,
-        "multipliers": tuple(state[f"enc.{n}x{n}_block0.conv0.weight"].shape[0] // channels for n in sizes),
+        "multipliers": tuple(need(f"enc.{n}x{n}_block0.conv0.weight", 4)[0] // channels for n in sizes),
         "blocks": count,
         "attention": tuple(n for n in sizes if f"enc.{n}x{n}_block0.qkv.weight" in state),
-        "out_channels": state[f"dec.{sizes[0]}x{sizes[0]}_aux_conv.weight"].shape[0],
-        "noise_channels": state["map_layer0.weight"].shape[1] // channels,
+        "out_channels": need(f"dec.{sizes[0]}x{sizes[0]}_aux_conv.weight", 4)[0],
+        "noise_channels": need("map_layer0.weight", 2)[1] // channels,
         "fourier": "map_noise.freqs" in state,
         "residual": residual,
         "taps": _taps(state, residual),
-        "classes": None if labels is None else labels.shape[1],
+        "classes": need("map_label.weight", 2)[1] if "map_label.weight" in state else None,
     }
 
 
@@ -128,7 +138,19 @@ def to_adm(state: State) -> State:
     return out
 
 
+def _require_names(state: State) -> None:
+    """ValueError for a tensor whose name is not one of EDM's."""
+    part = "|".join(BLOCK)
+    inner = rf"(enc|dec)\.\d+x\d+_(conv|(in0|in1|up|down|block\d+)\.({part})|aux_\w+)\.(weight|bias|resample_filter)"
+    for name in state:
+        known = re.fullmatch(inner, name) or re.fullmatch(r"(map|out)_\w+\.\w+", name)
+        if not known:
+            raise ValueError(f"{schema.shown(name)} is not a name of EDM's networks; save their state_dict() alone")
+
+
 def _checked(fields: dict[str, Any], resolution: int) -> None:
+    known = {name: fields[name] for name in FIELDS if name in fields}
+    schema.require(FIELDS, known, "the JSON beside the weights", partial=True)
     kind, size = fields.get("class"), fields.get("img_resolution", resolution)
     if kind != "EDMPrecond":
         raise ValueError(f"the fields beside the weights have class = {kind!r}; EDMPrecond is supported")
@@ -150,6 +172,7 @@ def imported(state: State, fields: dict[str, Any]) -> Imported:
     if not (sizes := _resolutions(state)) or "map_layer0.weight" not in state:
         raise ValueError(f"the state dict is no network of EDM: its first name is {next(iter(state), None)!r}")
     _checked(fields, sizes[0])
+    _require_names(state)
     build = _adm if "out_conv.weight" in state else _song
     params, architecture, inside = build(state, fields)
     if (out := architecture["out_channels"]) != inside:
@@ -175,9 +198,9 @@ def _weights(state: State) -> State:
 def _song(state: State, fields: dict[str, Any]) -> tuple[Any, dict[str, Any], int]:
     found = detect(state)
     inside = state[f"enc.{found['resolution']}x{found['resolution']}_conv.weight"].shape[1]
-    label = {} if found["classes"] is None else {"label": 0}
-    params = weights.fill(song.SongUNet(**found), _heads(_weights(state), None), song_name, inside, **label)
-    return params, {"name": "song", **found}, inside
+    fields = {"name": "song", **found}
+    net = cards.build_network(fields, "the checkpoint's network")
+    return weights.fill(net, _heads(_weights(state), None), song_name, inside), fields, inside
 
 
 def _adm(state: State, fields: dict[str, Any]) -> tuple[Any, dict[str, Any], int]:
@@ -185,6 +208,6 @@ def _adm(state: State, fields: dict[str, Any]) -> tuple[Any, dict[str, Any], int
     state = to_adm(_heads(_weights(state), width))
     found = adm.detect(state)
     inside = found.pop("in_channels")
-    found |= {"head_channels": width}
-    label = {} if found["classes"] is None else {"label": 0}
-    return weights.fill(unet.UNet(**found), state, adm.torch_name, inside, **label), {"name": "unet", **found}, inside
+    found |= {"name": "unet", "head_channels": width}
+    net = cards.build_network(found, "the checkpoint's network")
+    return weights.fill(net, state, adm.torch_name, inside), found, inside

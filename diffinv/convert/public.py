@@ -35,7 +35,9 @@ def _refuse(options: dict[str, Any], kind: str, allowed: tuple[str, ...] = ()) -
         raise ValueError(f"{', '.join(unused)} given for {kind}, whose files say it themselves; leave it out")
 
 
-def load(source: str | Path, chosen: str | None = None, ema: str | None = None, **options: Any) -> Imported:
+def load(
+    source: str | Path, chosen: str | None = None, ema: str | None = None, limit: int | None = None, **options: Any
+) -> Imported:
     """A public checkpoint as parameters and card, whose `source` says file, sha256 and family.
 
     Original.
@@ -44,6 +46,7 @@ def load(source: str | Path, chosen: str | None = None, ema: str | None = None, 
       source: a file (see `weights.read`) or the folder of a diffusers model.
       chosen: the name of the state dict in the file, where it holds several.
       ema: what is known of the weights' moving average, for the card.
+      limit: bytes that the arrays may take, see `limits.allowance`.
       **options: what the file hides; `preset`, `size`, `head_channels`, `heads`, `new_attention_order`, `schedule`.
 
     Raises FileNotFoundError, and ValueError in one line for a foreign, damaged, unknown or unfitting checkpoint.
@@ -51,15 +54,16 @@ def load(source: str | Path, chosen: str | None = None, ema: str | None = None, 
     source = Path(source)
     if source.is_dir():
         _refuse(options, "a diffusers folder", ("schedule",))
-        state, config, scheduler = diffusers.read(source, options.get("schedule"))
+        state, config, scheduler = diffusers.read(source, options.get("schedule"), limit)
         found, which, file = diffusers.imported(state, config, scheduler), "", source
     else:
-        state, which = weights.read(source, chosen)
+        state, which = weights.read(source, chosen, limit)
         found, file = _file(state, source, options), source
     average = ema or ("ema" if AVERAGED.search(f"{which} {source.name}") else "not said by the file")
     digest = {} if file.is_dir() else {"sha256": _digest(file)}
     origin = {"source": {"file": file.name, "weights": which or "all", "family": found.card.pop("family"), **digest}}
-    return Imported(found.params, {**found.card, "layout": "HWC, RGB", "range": [-1, 1], "ema": average, **origin})
+    layout = {1: "HWC, grey", 3: "HWC, RGB"}.get(found.card["shape"][2], "HWC")
+    return Imported(found.params, {**found.card, "layout": layout, "range": [-1, 1], "ema": average, **origin})
 
 
 def _file(state: State, source: Path, options: dict[str, Any]) -> Imported:

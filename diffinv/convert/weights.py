@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from diffinv.convert import torchfile
+from diffinv import limits
+from diffinv.convert import safetensors, torchfile
+from diffinv.nn import leaves
 
 State = dict[str, np.ndarray]
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
@@ -25,47 +28,54 @@ class Imported(NamedTuple):
     card: dict[str, Any]
 
 
-def read(path: str | Path, weights: str | None = None) -> tuple[State, str]:
+def read(path: str | Path, weights: str | None = None, limit: int | None = None) -> tuple[State, str]:
     """`(state, which)`: a flat state dict and where it lay in the file, "" for the top.
 
     Original. A torch file of several state dicts (of the model and of its moving average, say) needs `weights`, the
-    name of one. Numpy's `.npz`, safetensors and torch's formats; nothing in the file is run.
+    name of one. Numpy's `.npz`, safetensors and torch's formats; nothing in the file is run. What `DataParallel` and
+    `torch.compile` put before the names, "module." and "_orig_mod.", is taken off.
 
-    Raises FileNotFoundError, and ValueError for a foreign, damaged or ambiguous file.
+    Args: `limit`: bytes that the arrays, unpacked, may take; see `limits.allowance`.
+
+    Raises FileNotFoundError, and ValueError for a foreign, damaged or ambiguous file, and for one over the limit.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}; give a .pt, .safetensors or .npz file, or a folder with config.json")
+    limits.require_file(path)
     if path.suffix == ".pkl":
         raise ValueError(
             f"{path} is a pickle of classes, which runs code when it is opened; convert it once with its authors' "
             "code, see docs/bring-your-own-prior.md, and import the safetensors file"
         )
     if path.suffix == ".safetensors":
-        return _safetensors(path), ""
+        return unwrapped(safetensors.parsed(limits.read(path), path), path), ""
     if path.suffix == ".npz":
-        return _npz(path), ""
+        return unwrapped(_npz(path, limit), path), ""
     if path.suffix in TORCH:
-        return choose(torchfile.load(path), weights, path)
+        state, which = choose(torchfile.load(path, limit), weights, path)
+        return unwrapped(state, path), which
     raise ValueError(f"{path} ends in {path.suffix!r}; known are .safetensors, .npz and {', '.join(TORCH)}")
 
 
-def _safetensors(path: Path) -> State:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+def _npz(path: Path, limit: int | None) -> State:
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or no safetensors file ({error}); fetch it again") from None
-
-
-def _npz(path: Path) -> State:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
+        return limits.arrays(path, limit)
+    except limits.TooLarge:
+        raise
     except Exception as error:
         raise ValueError(f"{path} is truncated or no npz file of arrays ({error}); fetch it again") from None
+
+
+def unwrapped(state: Mapping[str, np.ndarray], path: Any) -> State:
+    """The state without "module." before its names and "_orig_mod." in them, as wrappers of torch leave them.
+
+    Original. Raises ValueError where two tensors then have one name.
+    """
+    bare = [re.sub(r"^(module\.)+", "", re.sub(r"(^|(?<=\.))_orig_mod\.", "", str(name))) for name in state]
+    if twice := [name for name, count in Counter(bare).items() if count > 1]:
+        raise ValueError(f"{path} has {twice[0]!r} with and without the name of a wrapper; save one of them alone")
+    return dict(zip(bare, state.values(), strict=True))
 
 
 def _flat(tree: Any) -> bool:
@@ -84,6 +94,17 @@ def choose(tree: dict[str, Any], weights: str | None, path: str | Path) -> tuple
         return found[weights], weights
     held = ", ".join(map(str, found)) or "none"
     raise ValueError(f"weights is {weights!r}; the state dicts in {path} are: {held}; choose one by --weights")
+
+
+def need(state: Mapping[str, np.ndarray], name: str, axes: int) -> np.ndarray:
+    """The tensor `name`; ValueError where it is missing, or has another number of axes, or none of its elements."""
+    if name not in state:
+        raise ValueError(f"{name} is not in the checkpoint; it is of another architecture")
+    if state[name].ndim != axes or 0 in state[name].shape:
+        raise ValueError(
+            f"{name} has shape {state[name].shape}, and {axes} axes are needed; fetch the checkpoint again"
+        )
+    return state[name]
 
 
 def without(state: Mapping[str, np.ndarray], prefix: str) -> State:
@@ -113,21 +134,19 @@ def _placed(name: str, leaf: str, value: np.ndarray, shape: tuple[int, ...]) -> 
     return np.ascontiguousarray(value.transpose((2, 3, 1, 0) if len(shape) == 4 else (1, 0)))
 
 
-def shapes(net: Any, channels: int = 3, **condition: Any) -> dict[tuple[str, ...], Any]:
-    """Flat names and shapes of the parameters of `net`, from tracing alone."""
-    size = 64 if not hasattr(net, "resolution") else net.resolution
-    x = jax.ShapeDtypeStruct((size, size, channels), jnp.float32)
-    t = jax.ShapeDtypeStruct((), jnp.float32)
-    return traverse_util.flatten_dict(jax.eval_shape(net.init, jax.random.key(0), x, t, **condition))
+def shapes(net: Any, channels: int = 3) -> dict[tuple[str, ...], Any]:
+    """Flat names and shapes of the parameters of `net`, one of our networks, by counting."""
+    found = leaves.leaves(net, channels)
+    return {tuple(name.split("/")): jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in found.items()}
 
 
-def fill(net: Any, state: State, rename: Callable[[tuple[str, ...]], str], channels: int = 3, **condition: Any) -> Any:
+def fill(net: Any, state: State, rename: Callable[[tuple[str, ...]], str], channels: int = 3) -> Any:
     """The parameters of the Linen module `net`, each from the tensor that `rename` gives for its path.
 
     Original. Raises ValueError for a tensor that is missing, left over, of another shape or not finite; it says which.
     """
     tree, rest = {}, dict(state)
-    for path, leaf in shapes(net, channels, **condition).items():
+    for path, leaf in shapes(net, channels).items():
         name = rename(path)
         if name not in rest:
             needed = _torch_shape(path[-1], leaf.shape)
@@ -143,12 +162,9 @@ def fill(net: Any, state: State, rename: Callable[[tuple[str, ...]], str], chann
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises FileNotFoundError, ValueError where it is none."""
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}; it belongs beside the weights")
     try:
-        content = json.loads(path.read_text())
+        return limits.read_object(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); fetch it again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object; fetch it again")
-    return content
+        raise ValueError(f"{error}; fetch it again") from None
