@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,12 +16,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv import linalg
+from diffinv.callables import by_value
+from diffinv.describe import described
 from diffinv.measure import Measurement
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
 from diffinv.typing import Array, Key, Sampler, Solution, Solver, State, Time
 
 
+@described
 class Chart(NamedTuple):
     """`encode` picture -> code and `decode` code -> picture, of one sample.
 
@@ -55,19 +59,22 @@ def upsample(shape: tuple[int, ...], factor: int) -> Chart:
     if height % factor or width % factor:
         raise ValueError(f"factor is {factor}; it must divide {height} and {width}: crop the picture or change it")
     coarse = (height // factor, width // factor, channels)
-
-    def encode(x: Array) -> Array:
-        return x.reshape(coarse[0], factor, coarse[1], factor, channels).mean((1, 3))
-
-    def decode(code: Array) -> Array:
-        return jnp.repeat(jnp.repeat(code, factor, 0), factor, 1)
-
+    encode, decode = by_value(partial(_averaged, factor)), by_value(partial(_repeated, factor))
     return Chart(encode, decode, coarse, True)
+
+
+def _averaged(factor: int, x: Array) -> Array:
+    height, width, channels = x.shape
+    return x.reshape(height // factor, factor, width // factor, factor, channels).mean((1, 3))
+
+
+def _repeated(factor: int, code: Array) -> Array:
+    return jnp.repeat(jnp.repeat(code, factor, 0), factor, 1)
 
 
 def latent(encode: Callable[[Array], Array], decode: Callable[[Array], Array], shape: tuple[int, ...]) -> Chart:
     """An autoencoder's codes of `shape` (static). Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1."""
-    return Chart(encode, decode, tuple(shape))
+    return Chart(by_value(encode), by_value(decode), tuple(shape))
 
 
 @struct.dataclass

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import Described
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement
 from diffinv.prior import Prediction, Prior
@@ -71,7 +72,7 @@ Rule = Callable[..., Prediction]
 
 
 @struct.dataclass
-class Guided:
+class Guided(Described):
     """A guided denoiser, a pytree: `rule(prior, measurement, x, t, **weights, **options) -> Prediction`.
 
     Attributes:

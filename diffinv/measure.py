@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import Described
 from diffinv.linalg import inner
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.typing import Array, Key
 
 
 @struct.dataclass
-class Noise(abc.ABC):
+class Noise(Described, abc.ABC):
     """The law of `y` given the clean `A x`."""
 
     @abc.abstractmethod
@@ -69,7 +70,7 @@ class PoissonNoise(Noise):
 
 
 @struct.dataclass
-class Measurement:
+class Measurement(Described):
     """`y = A x + noise` of one sample.
 
     Attributes:

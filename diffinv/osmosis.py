@@ -24,9 +24,11 @@ from flax import struct
 from jax.scipy.sparse.linalg import bicgstab
 
 from diffinv import linalg
+from diffinv.describe import Described, described
 from diffinv.typing import Array
 
 
+@described
 class Drift(NamedTuple):
     """Drift half-way between neighbours, 1 / pixel: `rows` (H - 1, W, C) downwards, `columns` (H, W - 1, C) right."""
 
@@ -86,7 +88,7 @@ def fused(mask: Array, inside: Drift, outside: Drift) -> Drift:
 
 
 @struct.dataclass
-class Rates:
+class Rates(Described):
     """The generator A of a Markov chain on the grid, as a callable pytree: `A u`, mass per unit time.
 
     Attributes:
@@ -256,6 +258,7 @@ def coarser(rates: Rates) -> Rates:
     )
 
 
+@described
 class Level(NamedTuple):
     """One grid of the solver for `(I - tau A) u = b`: `tau A`'s chain, `1 / (1 + tau outflow)`, shares of a block."""
 

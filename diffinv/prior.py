@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import Described, described
 from diffinv.linalg import dct, idct
 from diffinv.process import Process
 from diffinv.typing import Array, Cost, Denoiser, Key, Time
 
 
+@described
 class Prediction(NamedTuple):
     """What a network says of `x_t`: the denoised mean `x0`, and `v` in [0, 1] (or None), the share of the log
     variance between the posterior's (0) and the forward kernel's (1), as learned by ADM."""
@@ -27,7 +29,7 @@ class Prediction(NamedTuple):
 
 
 @struct.dataclass
-class Prior:
+class Prior(Described):
     """`p(x_0)` through a process and its denoiser.
 
     Attributes:
@@ -107,7 +109,7 @@ PARAMETRISATIONS: dict[str, Callable[[Process, Array, Time, Array], Array]] = {
 
 
 @struct.dataclass
-class NetworkDenoiser:
+class NetworkDenoiser(Described):
     r"""A network `apply(params, x, condition, **given)` as a denoiser; the one seam between Flax and diffinv.
 
     For `parametrisation = "edm"` the network is preconditioned (Karras et al. 2022, arXiv:2206.00364, table 1), for
@@ -180,7 +182,7 @@ class NetworkDenoiser:
 
 
 @struct.dataclass
-class GaussianDenoiser:
+class GaussianDenoiser(Described):
     r"""Exact for `x_0 ~ N(m, C)`: `E[x_0 | x_t] = m + alpha C (alpha^2 C + sigma^2 I)^{-1} (x_t - alpha m)`.
 
     `C = B diag(variance) B^T`; `basis` holds B's columns (n, n) on the flattened sample, or is None for a covariance
@@ -243,7 +245,7 @@ def gaussian_field(process: Process, mean: Array, spectrum: Array) -> Prior:
 
 
 @struct.dataclass
-class MixtureDenoiser:
+class MixtureDenoiser(Described):
     r"""Exact for `x_0 ~ sum_k w_k N(m_k, v_k I)`: responsibilities times the components' own denoised means.
 
     With all `v_k = 0` it is the denoiser of a finite data set. Distances are taken by one matrix product, never by an
@@ -310,7 +312,7 @@ def finite(process: Process, data: Array) -> Prior:
 
 
 @struct.dataclass
-class FullMixtureDenoiser:
+class FullMixtureDenoiser(Described):
     r"""Exact for `x_0 ~ sum_k w_k N(m_k, C_k)`, each `C_k = B_k diag(v_k) B_k^T` on the flattened sample:
 
         E[x_0 | x_t] = sum_k r_k [m_k + B_k diag(g_k) B_k^T (x_t - alpha m_k)],   g = alpha v / (alpha^2 v + sigma^2),

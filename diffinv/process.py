@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import Described
 from diffinv.typing import Array, Gaussian, Time
 
 
@@ -27,7 +28,7 @@ def _still(t: Time, s: Time, change: Array) -> Array:
 
 
 @struct.dataclass
-class Process(abc.ABC):
+class Process(Described, abc.ABC):
     """A linear-Gaussian Markov process; times in [0, 1], `sigma(0) = 0` unless the docstring says otherwise."""
 
     @abc.abstractmethod

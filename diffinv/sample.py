@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import described
 from diffinv.times import settled
 from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver, State, Time
 
@@ -56,6 +57,7 @@ def markov(prior: Any, step: Callable[[Key, Array, Time, Time], tuple[Array, Inf
     return Sampler(init, step, lambda key, x: x)
 
 
+@described
 class Recorded(NamedTuple):
     """The sampler's own info, and `state` after every step."""
 
@@ -106,6 +108,7 @@ def sweep(build: Callable[..., Solver], **values: Array) -> Solver:
     return solver
 
 
+@described
 class Health(NamedTuple):
     """The sampler's own info, and `alive`: True for every step up to the first that was not finite."""
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from diffinv import linalg
+from diffinv.describe import described
 from diffinv.prior import Prior
 from diffinv.sample import markov, sample
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
@@ -111,6 +112,7 @@ def heun(prior: Prior) -> Sampler:
     return markov(prior, step)
 
 
+@described
 class MultistepState(NamedTuple):
     """`x`, the last denoised mean and the last time; `t >= 2` says that there is no history yet."""
 
@@ -188,6 +190,7 @@ def divergence(f: Callable[[Array], Array], x: Array, key: Key | None = None, pr
     return jnp.sum(along) if key is None else jnp.mean(along)
 
 
+@described
 class Likelihood(NamedTuple):
     """`log_prob` in nats of the picture, and its latent at the last time."""
 

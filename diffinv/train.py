@@ -15,6 +15,7 @@ import optax
 from flax import struct
 
 from diffinv import times
+from diffinv.describe import Described, described
 from diffinv.process import Process
 from diffinv.typing import Array, Denoiser, Key
 
@@ -24,7 +25,7 @@ Rate = float | Callable[[Array], Array]
 
 
 @struct.dataclass
-class TrainState:
+class TrainState(Described):
     """What training carries.
 
     Attributes:
@@ -44,6 +45,7 @@ class TrainState:
     frozen: Any = ()
 
 
+@described
 class Context(NamedTuple):
     """What a contextual loss knows beside the weights; constants to the gradient.
 
@@ -56,6 +58,7 @@ class Context(NamedTuple):
     frozen: Any
 
 
+@described
 class Metrics(NamedTuple):
     """Of one step: the loss, the gradient's norm (finite or not), the skipped steps so far and in a row."""
 
@@ -65,6 +68,7 @@ class Metrics(NamedTuple):
     row: Array
 
 
+@described
 class Trainer(NamedTuple):
     """`init(params, frozen=None) -> TrainState` and `step(key, state, batch) -> (TrainState, Metrics)`."""
 

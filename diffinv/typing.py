@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import described
+
 Array = jax.Array
 Key = jax.Array
 Time = jax.Array | float
@@ -25,6 +27,7 @@ class Denoiser(Protocol):
     def __call__(self, x: Array, t: Time, /) -> Array: ...
 
 
+@described
 class Gaussian(NamedTuple):
     """`N(mean, std^2)` with independent coordinates; `std` broadcasts against `mean` and may be 0."""
 
@@ -46,6 +49,7 @@ class Gaussian(NamedTuple):
         return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi).astype(z.dtype))
 
 
+@described
 class Cost(NamedTuple):
     """What a step costs: evaluations of the denoiser, pullbacks through it, and calls of the measurement's operator.
 
@@ -69,6 +73,7 @@ class Cost(NamedTuple):
         return Cost(self.nfe, self.vjps + vjps, self.calls + calls)
 
 
+@described
 class StepInfo(NamedTuple):
     """What every sampler tells of a step: its `cost`, and the residual norm `|y - A x0|` where it knows one."""
 
@@ -76,6 +81,7 @@ class StepInfo(NamedTuple):
     residual: Array | None = None
 
 
+@described
 class Sampler(NamedTuple):
     """Three pure functions; `sample` scans `step` over a time grid.
 
@@ -90,6 +96,7 @@ class Sampler(NamedTuple):
     final: Callable[[Key, State], Array]
 
 
+@described
 class Solution(NamedTuple):
     """A finished sample `x`, and `info` stacked over the steps."""
 

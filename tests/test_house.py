@@ -15,7 +15,7 @@ LIBRARY = ROOT / "diffinv"
 FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
-    ["typing"],
+    ["typing", "callables", "describe"],
     ["process", "times", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
     ["prior", "operators", "nn", "degrade"],
     ["sample", "charts", "measure", "inputs"],
@@ -82,7 +82,7 @@ def test_rooms_that_do_not_know_each_other(path):
     if room(path) == "posterior" and path.name != "__init__.py":
         assert not [name for name in imports(path) if name.startswith("diffinv.posterior")]
     if room(path) == "nn":
-        assert {name.split(".")[1] for name in imports(path)} <= {"nn", "typing", "linalg"}
+        assert {name.split(".")[1] for name in imports(path)} <= {"nn", "typing", "linalg", "describe"}
     assert not {"experiments", "configs", "tests"} & set(outside(path))
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.describe import Described
 from diffinv.linalg import added
 from diffinv.nn import srnet
 from diffinv.prior import Prior
@@ -35,7 +36,7 @@ Distance = Callable[[Array, Array], Array]
 
 
 @struct.dataclass
-class Upscaler:
+class Upscaler(Described):
     r"""A network `apply(params, x, c_noise, low, **extra) -> F` as `f(x_t, t, low) -> x_0`, pictures in [-1, 1].
 
     For `method = "ctmsr"`, with `u = sigma_t / boundary` and `d = 1/2`,

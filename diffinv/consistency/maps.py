@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv import samplers, times
+from diffinv.callables import by_value
 from diffinv.consistency import base
 from diffinv.consistency.base import Loss, Metric, Model
+from diffinv.describe import Described
 from diffinv.linalg import norm
 from diffinv.prior import NetworkDenoiser, Prior
 from diffinv.process import Process
@@ -31,16 +34,16 @@ def second_channel(apply: Callable[..., Array]) -> Callable[..., Array]:
 
     Original. It suits every network; initialise it with one channel more than the picture's, (H, W, C + 1).
     """
+    return by_value(partial(_with_plane, apply))
 
-    def applied(params: Any, x: Array, condition: Array, second: Array, **given: Any) -> Array:
-        plane = jnp.broadcast_to(jnp.asarray(second).astype(x.dtype), (*x.shape[:-1], 1))
-        return apply(params, jnp.concatenate([x, plane], -1), condition, **given)
 
-    return applied
+def _with_plane(apply: Any, params: Any, x: Array, condition: Array, second: Array, **given: Any) -> Array:
+    plane = jnp.broadcast_to(jnp.asarray(second).astype(x.dtype), (*x.shape[:-1], 1))
+    return apply(params, jnp.concatenate([x, plane], -1), condition, **given)
 
 
 @struct.dataclass
-class FlowMap:
+class FlowMap(Described):
     """A network with a second time: `to(s)` is the denoiser `g(., ., s)`; called, it goes to 0, a consistency model.
 
     Attributes:

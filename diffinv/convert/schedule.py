@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 
 from diffinv import times
+from diffinv.describe import Described
 from diffinv.prior import NetworkDenoiser, Prediction
 from diffinv.process import DDPM, Process
 from diffinv.typing import Array, Cost, Time
@@ -49,7 +50,7 @@ def check_betas(betas: np.ndarray, card: dict) -> None:
 
 
 @struct.dataclass
-class Rescheduled:
+class Rescheduled(Described):
     r"""A denoiser of one process, used under another: the same posterior mean at the same noise-to-signal ratio.
 
         x0 = D(n'_s / n_t x, s),   sigma'_s / alpha'_s = r = sigma_t / alpha_t,   n^2 = alpha^2 + sigma^2,

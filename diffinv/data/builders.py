@@ -20,11 +20,13 @@ import numpy as np
 from flax import struct
 
 from diffinv.data import files
+from diffinv.describe import Described, described
 
 VERSION = "1.0.0"
 IMAGE, LABEL = "image", "label"
 
 
+@described
 class Resident(NamedTuple):
     """Decoded examples in memory: uint8 (N, H, W, C) and int32 (N,)."""
 
@@ -41,7 +43,7 @@ class Resident(NamedTuple):
 
 
 @struct.dataclass
-class Source:
+class Source(Described):
     """Random access to pictures of one size.
 
     Attributes:

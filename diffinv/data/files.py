@@ -16,12 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffinv.describe import described
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 HOLD_OUT = 16
 VALIDATION = ("validation", "valid", "val", "test")
 PHOTOGRAPHS = "astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png hubble_deep_field.jpg".split()
 
 
+@described
 class Record(NamedTuple):
     """One picture. `split` is 0 for training, 1 for validation, None where the source does not say; `source` is the
     file's bytes, its path, or uint8 pixels."""
@@ -32,6 +35,7 @@ class Record(NamedTuple):
     source: bytes | str | np.ndarray
 
 
+@described
 class Catalogue(NamedTuple):
     """What a path holds: class names (one, "", without labels), and a fresh stream of records at every call."""
 
@@ -39,6 +43,7 @@ class Catalogue(NamedTuple):
     records: Callable[[], Iterator[Record]]
 
 
+@described
 class Images(NamedTuple):
     """What was read.
 

@@ -15,10 +15,12 @@ import numpy as np
 from diffinv.degrade.kernels import NONE, SINC
 from diffinv.degrade.resizing import MODES
 from diffinv.degrade.settings import FAMILIES, Blur, Noise, Resize, Settings, Stage
+from diffinv.describe import described
 from diffinv.linalg import added
 from diffinv.typing import Array, Key
 
 
+@described
 class BlurDraw(NamedTuple):
     """`kernels.kernel`'s arguments; those that the family does not read are drawn all the same."""
 
@@ -30,6 +32,7 @@ class BlurDraw(NamedTuple):
     cutoff: Array
 
 
+@described
 class ResizeDraw(NamedTuple):
     """`scale`, of the sides; `mode`, a place in `resizing.MODES`."""
 
@@ -37,6 +40,7 @@ class ResizeDraw(NamedTuple):
     mode: Array
 
 
+@described
 class NoiseDraw(NamedTuple):
     """`gaussian`: whether, with `sigma` in levels of 255; else Poisson times `poisson`. `grey`: whether."""
 
@@ -46,6 +50,7 @@ class NoiseDraw(NamedTuple):
     grey: Array
 
 
+@described
 class StageDraw(NamedTuple):
     """Of one stage."""
 
@@ -55,6 +60,7 @@ class StageDraw(NamedTuple):
     quality: Array
 
 
+@described
 class Draw(NamedTuple):
     """The whole: two stages, whether the second is there, and the end: final filter, mode, order."""
 

@@ -11,13 +11,15 @@ from functools import partial
 
 from flax import struct
 
+from diffinv.describe import Described
+
 static = partial(struct.field, pytree_node=False)
 FAMILIES = ("iso", "aniso", "generalised_iso", "generalised_aniso", "plateau_iso", "plateau_aniso")
 Range = tuple[float, float]
 
 
 @struct.dataclass
-class Blur:
+class Blur(Described):
     """How a blur kernel is drawn.
 
     Attributes:
@@ -37,7 +39,7 @@ class Blur:
 
 
 @struct.dataclass
-class Resize:
+class Resize(Described):
     """`up`, `down`, `keep`: probabilities; `scale`: the range, uniform in `[scale[0], 1]` down, `[1, scale[1]]` up."""
 
     scale: Range = static()
@@ -47,7 +49,7 @@ class Resize:
 
 
 @struct.dataclass
-class Noise:
+class Noise(Described):
     """`sigma` of Gaussian noise, of probability `gaussian`; else Poisson's times `poisson`. `grey`: its probability."""
 
     sigma: Range = static()
@@ -57,7 +59,7 @@ class Noise:
 
 
 @struct.dataclass
-class Stage:
+class Stage(Described):
     """Blur, resize, noise, JPEG of a quality; the quality of the second stage is that of the final JPEG."""
 
     blur: Blur = static()
@@ -67,7 +69,7 @@ class Stage:
 
 
 @struct.dataclass
-class Settings:
+class Settings(Described):
     """The two stages and the end.
 
     Attributes:

@@ -10,6 +10,7 @@ import jax
 from flax import struct
 
 from diffinv.convert import torchfile
+from diffinv.describe import Described
 from diffinv.nn import classifier
 from diffinv.typing import Array
 
@@ -18,7 +19,7 @@ WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 
 @struct.dataclass
-class EfficientNetFeatures:
+class EfficientNetFeatures(Described):
     r"""`x -> (f_1, ..., f_5)`: features at strides 2, 4, 8, 16, 32 of x resized to (size, size), bilinearly.
 
     A pytree: the variables are leaves, `size` is static. x is (H, W, 3) in [-1, 1], of any H, W; a picture that is not

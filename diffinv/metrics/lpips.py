@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 
 from diffinv.convert import torchfile
+from diffinv.describe import Described
 from diffinv.nn import vgg
 from diffinv.typing import Array
 
@@ -22,7 +23,7 @@ VGG_SHA256 = "397923af"  # the first digits, which torchvision writes into the f
 
 
 @struct.dataclass
-class LPIPS:
+class LPIPS(Described):
     """`(x, y) -> ()`, pictures (H, W, 3) in [-1, 1] at their own size; a pytree, differentiable.
 
     Source: Zhang et al. 2018, arXiv:1801.03924, eq. 1, version 0.1 (`lpips.LPIPS(net="vgg")`). Differs: 1e-20 is

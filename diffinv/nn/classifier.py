@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from diffinv.describe import described
 from diffinv.typing import Array
 
 LITE0 = (  # (repeats, kernel, stride, expansion, features)
@@ -30,6 +31,7 @@ LITE0 = (  # (repeats, kernel, stride, expansion, features)
 )
 
 
+@described
 class Activations(NamedTuple):
     """taps: the last block at each of the strides 2, 4, 8, 16, 32, (h, w, c); pooled (1280,); logits (1000,)."""
 

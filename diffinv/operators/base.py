@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import Described
 from diffinv.linalg import cg
 from diffinv.operators import spectra
 from diffinv.typing import Array
 
 
 @struct.dataclass
-class Operator(abc.ABC):
+class Operator(Described, abc.ABC):
     """Any differentiable `A`: only `__call__` and `shape`, the static shape of one input."""
 
     @abc.abstractmethod

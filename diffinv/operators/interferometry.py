@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.describe import described
 from diffinv.operators.base import LinearOperator, Operator, divide, picture
 from diffinv.operators.nonuniform import summed, waves
 from diffinv.typing import Array
@@ -173,6 +174,7 @@ def _independent(reduced: list[dict[int, float]], row: dict[int, float]) -> bool
     return bool(row)
 
 
+@described
 class Observation(NamedTuple):
     """A night of one source: `time` (K,) hours, `stations` (K, 2), `uv` (K, 2), `visibility` and `sigma` (K,) Jy."""
 

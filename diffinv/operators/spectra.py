@@ -11,9 +11,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.scipy.fft import dctn, idctn
 
+from diffinv.describe import described
 from diffinv.typing import Array
 
 
+@described
 class Spectrum(NamedTuple):
     """`A = U diag(s) V^T`; codes are `V^T x`, of any one shape.
 

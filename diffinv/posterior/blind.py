@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import described
 from diffinv.guided import reward
 from diffinv.linalg import norm
 from diffinv.measure import Measurement
@@ -17,6 +18,7 @@ from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key, Sampler, Time
 
 
+@described
 class Pair(NamedTuple):
     """The noisy picture and the noisy parameters (a kernel), at one time."""
 
@@ -24,6 +26,7 @@ class Pair(NamedTuple):
     kernel: Array
 
 
+@described
 class BlindInfo(NamedTuple):
     """A step's `cost` (both networks'), the residual norm, and the `kernel` that the step has come to."""
 

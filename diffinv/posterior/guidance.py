@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import Described
 from diffinv.guided import guided, linearise, reward
 from diffinv.inputs import require_choice, require_count, require_fit
 from diffinv.linalg import cg
@@ -154,7 +155,7 @@ def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
 
 
 @struct.dataclass
-class Extrapolated:
+class Extrapolated(Described):
     """`x0 = weak + weight (strong - weak)` of two denoisers, a pytree; conditions reach both."""
 
     strong: Prior

@@ -15,6 +15,7 @@ import optax
 
 from diffinv.charts import Chart
 from diffinv.descent import adam
+from diffinv.describe import described
 from diffinv.inputs import require_choice, require_count
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement, require_linear
@@ -63,6 +64,7 @@ def psld(
     return markov(prior, step)._replace(final=lambda key, z: chart.decode(z))
 
 
+@described
 class CountedState(NamedTuple):
     """The code, and the number of steps taken."""
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import described
 from diffinv.inputs import require_choice, require_count, require_fit, require_noise, require_spectrum
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement
@@ -24,6 +25,7 @@ from diffinv.times import grid
 from diffinv.typing import Array, Cost, Key, Sampler, Time
 
 
+@described
 class Particles(NamedTuple):
     """`x` (N, *shape), and float32 log weights (N,) up to a constant."""
 
@@ -31,6 +33,7 @@ class Particles(NamedTuple):
     log_weights: Array
 
 
+@described
 class ParticleInfo(NamedTuple):
     """A step's `cost`, the weighted mean of the particles' `|y - A x0|`, and the effective size before resampling."""
 
@@ -66,6 +69,7 @@ def _total(terms: Array) -> Array:
     return jnp.sum(terms.reshape(len(terms), -1), axis=1)
 
 
+@described
 class _Observed(NamedTuple):
     """`y` in the basis V: `U^T y`, the singular values, `U^T y / s` and `sigma_y / s` (0 where s is 0)."""
 
@@ -161,6 +165,7 @@ def mcgdiff(
     return Sampler(init, step, lambda key, state: _draw(key, state.log_weights, state.x))
 
 
+@described
 class FilteringState(NamedTuple):
     """The particles, and the noised measurement `U^T y_t` that they were last weighed by."""
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import described
 from diffinv.guided import guided
 from diffinv.inputs import require_choice, require_count, require_fit, require_spectrum
 from diffinv.linalg import norm
@@ -118,6 +119,7 @@ def ddrm(
     return markov(prior, step)._replace(init=init)
 
 
+@described
 class TravelState(NamedTuple):
     """`x`, and the last denoised mean `x0`, from which time travel starts."""
 

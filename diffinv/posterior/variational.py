@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from diffinv.descent import adam
+from diffinv.describe import described
 from diffinv.guided import DEAD
 from diffinv.inputs import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import inner, norm
@@ -27,6 +28,7 @@ WEIGHTS: dict[str, Callable[[Array], Array]] = {
 """`w(r) / r` of RED-diff's weights w, for the noise-to-signal `r = sigma / alpha`."""
 
 
+@described
 class ReddiffState(NamedTuple):
     """The variational mean and its optimiser's state."""
 
@@ -90,6 +92,7 @@ def reddiff(
     return Sampler(init, step, lambda key, state: state.mean)
 
 
+@described
 class MidpointState(NamedTuple):
     """`x`, the denoised mean `x0` of the last midpoint, where the next fit starts, and the number of steps taken."""
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import described
 from diffinv.inputs import require_count
 from diffinv.linalg import norm
 from diffinv.measure import Measurement
@@ -18,6 +19,7 @@ from diffinv.times import ascending
 from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver
 
 
+@described
 class ReguidanceInfo(NamedTuple):
     """The candidate and its latent, the infos of both solvers, and the `cost` of the inversion between them."""
 
@@ -128,6 +130,7 @@ def restarts(solver: Solver, refine: Solver, prior: Prior, t: Array | float, rou
     return restarted
 
 
+@described
 class Account(NamedTuple):
     """What every solver owes to tell, whatever its own info is.
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv.charts import Chart
+from diffinv.describe import Described, described
 from diffinv.prior import Prior
 from diffinv.process import Process
 from diffinv.scalespace.laws import LOG_2PI_E, Law, conditional_entropy, law
@@ -31,6 +32,7 @@ from diffinv.typing import Array, Key
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 
 
+@described
 class Property(NamedTuple):
     """One property, measured.
 
@@ -59,7 +61,7 @@ class Property(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PropertyReport:
+class PropertyReport(Described):
     """The properties of one process on one law; `report["information"]` is one of them."""
 
     process: str
@@ -73,6 +75,7 @@ class PropertyReport:
         return [row for row in self.rows if not row.agrees]
 
 
+@described
 class Setting(NamedTuple):
     """What the measurements share: the process in its chart, the law in the codes, times and keys."""
 

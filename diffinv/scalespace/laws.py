@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.charts import Chart
+from diffinv.describe import Described
 from diffinv.prior import GaussianDenoiser, MixtureDenoiser, Prior
 from diffinv.typing import Array, Key
 
@@ -25,7 +26,7 @@ def conditional_entropy(s: Array) -> Array:
 
 
 @struct.dataclass
-class Mixture:
+class Mixture(Described):
     """`z_0 ~ sum_k w_k N(m_k, v_k I)`.
 
     Attributes: means (K, n), log_weights (K,), variances (K,) or None, which says that all are 0: a finite data set.
@@ -83,7 +84,7 @@ class Mixture:
 
 
 @struct.dataclass
-class Normal:
+class Normal(Described):
     """`z_0 ~ N(mean, covariance)`: everything in closed form. `mean` (n,), `covariance` (n, n)."""
 
     mean: Array

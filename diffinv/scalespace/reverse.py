@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import linalg
+from diffinv.describe import described
 from diffinv.prior import Prior
 from diffinv.process import Process
 from diffinv.sample import sample
@@ -24,6 +25,7 @@ from diffinv.typing import Array, Denoiser, Key, Time
 FEW = 20
 
 
+@described
 class Band(NamedTuple):
     """A two-sample statistic, the level that equal laws reach in 1 of 20 permutations, and what follows from both."""
 
@@ -126,6 +128,7 @@ def denoiser_mse(key: Key, process: Process, denoise: Denoiser, data: Array, tim
     return jax.lax.map(lambda t: jax.vmap(error, (0, 0, None))(data, noise, t), times)
 
 
+@described
 class Excess(NamedTuple):
     """`integral` of 1/2 mse d snr, the `entropy` ln N of the data, and their difference; nats."""
 
@@ -191,6 +194,7 @@ def reverse_conditional_entropy(process: Process, t: Time, s: Time, shape: tuple
     return jnp.sum(jnp.log(c) + 0.5 * (math.log(2 * math.pi) + 1))
 
 
+@described
 class Memory(NamedTuple):
     """Mean errors on training and held-out data at one time, their difference with its standard error, the verdict."""
 

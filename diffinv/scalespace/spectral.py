@@ -25,6 +25,7 @@ from flax import struct
 from scipy.fft import dct
 
 from diffinv.charts import Chart
+from diffinv.describe import Described
 from diffinv.inputs import require_choice
 from diffinv.prior import GaussianDenoiser, Prior
 from diffinv.process import Process
@@ -68,7 +69,7 @@ def field(process: Process, pictures: Array) -> GaussianDenoiser:
 
 
 @struct.dataclass
-class SpectralDenoiser:
+class SpectralDenoiser(Described):
     r"""A network `apply(params, pictures, t, **given) -> F` as the denoiser of the module's head, in `cosines`.
 
     It sees, as channels, `V^T (z_t - alpha m) / w`, whose coefficients have unit variance under the field, and the
