@@ -1,11 +1,13 @@
 """Seamless cloning and shadow removal by osmosis, on real pictures.
 
-    python -m experiments.osmosis IMAGE --guide=PICTURE --mask=MASK      clones the guide into the image, inside the
-    mask python -m experiments.osmosis IMAGE --mask=MASK                      removes the shadow whose border the mask
-    covers python -m experiments.osmosis IMAGE --guide=PICTURE                  carries the image's grey values to the
-    guide
+    python -m experiments.osmosis IMAGE --guide=PICTURE --mask=MASK
+    python -m experiments.osmosis IMAGE --mask=MASK
+    python -m experiments.osmosis IMAGE --guide=PICTURE
 
-Pictures are of one size; a mask is white where it holds. The result is RUN/result.png, and RUN/strip.png shows
+The first clones the guide into the image, inside the mask. The second removes the shadow whose border the mask covers.
+The third carries the image's grey values to the guide.
+
+Pictures are of one size; a mask is white where it holds. The result is OUT/result.png, and OUT/strip.png shows
 everything side by side. `--tau` stops the evolution at a time (pixels squared) instead of at the steady state.
 """
 
@@ -19,17 +21,20 @@ from experiments import runtime  # isort: skip  (before jax)
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from diffinv import osmosis
+from diffinv import osmosis, schema
 from experiments import pictures
 
-GUIDE = flags.DEFINE_string("guide", "", "the picture whose drift is taken, inside the mask where there is one")
-MASK = flags.DEFINE_string("mask", "", "with a guide: where to clone; without: the border of the shadow")
-OFFSET = flags.DEFINE_float("offset", 1.0, "added to the 0..255 grey values, which osmosis wants positive")
-TAU = flags.DEFINE_float("tau", 0.0, "time to stop at, in pixels squared; 0: the steady state")
-STEPS = flags.DEFINE_integer("steps", 2, "implicit steps")
-OUT = flags.DEFINE_string("out", "runs/osmosis", "the folder of the result")
+GUIDE = runtime.flag("guide", "", schema.text("the picture whose drift is taken, inside the mask where there is one"))
+MASK = runtime.flag("mask", "", schema.text("with a guide: where to clone; without: the border of the shadow"))
+OFFSET = runtime.flag(
+    "offset", 1.0, schema.number("added to the grey values, which osmosis wants positive", 0, 1e6, unit="0 to 255")
+)
+TAU = runtime.flag(
+    "tau", 0.0, schema.number("time to stop at; 0: the steady state", low=0, high=1e15, unit="pixels squared")
+)
+STEPS = runtime.flag("steps", 2, schema.whole("implicit steps", low=1, high=10_000))
+OUT = runtime.flag("out", "runs/osmosis", schema.text("the folder of the result"))
 
 
 def read(path: str, size: tuple[int, int] | None = None, what: str = "image") -> np.ndarray:
@@ -78,10 +83,7 @@ def main(path: str) -> None:
     jax.config.update("jax_enable_x64", True)
     if not GUIDE.value and not MASK.value:
         raise ValueError("neither --guide nor --mask is given; give a guide, a shadow's border, or both for cloning")
-    if STEPS.value < 1 or TAU.value < 0:
-        raise ValueError(
-            f"--steps is {STEPS.value} and --tau is {TAU.value}; give at least 1 step and a time from 0 on"
-        )
+    runtime.writable(OUT.value)
     grey = read(path)
     size = grey.shape[:2]
     image = osmosis.positive(jnp.asarray(grey + OFFSET.value))

@@ -21,20 +21,22 @@ from experiments import runtime  # isort: skip  (before jax)
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from diffinv import osmosis, process, scalespace, seed_key
+from diffinv import osmosis, process, scalespace, schema, seed_key
 from diffinv.metrics import distribution, features
 from diffinv.process import Process
 from diffinv.report import ledger
 from diffinv.scalespace import grey, laws, truth
 from diffinv.typing import Array
-from experiments import pictures, scalespace_page, scalespace_reverse
+from experiments import pictures, scalespace_fields, scalespace_page, scalespace_reverse
 
 CONFIG = runtime.config_flag(
-    str(runtime.ROOT / "configs" / "scalespace.py"), "a configuration; FILE:smoke for a quick run"
+    str(runtime.ROOT / "configs" / "scalespace.py"),
+    "a configuration; FILE:smoke for a quick run",
+    scalespace_fields.FIELDS,
+    scalespace_fields.check,
 )
-OUT = flags.DEFINE_string("out", "runs", "the folder of all runs")
+OUT = runtime.flag("out", "runs", schema.text("the folder of all runs"))
 TITLE = "Probabilistic scale-spaces, measured"
 NOTES = (
     "Each cell is a measured verdict; pointing at it shows formula, note, truth table. A star: that leaves it to "
@@ -78,7 +80,7 @@ def patterns(config) -> Data:
     return Data(jnp.asarray(np.concatenate([drawn, drawn[:, ::-1]])), "12 patterns and their mirror images, 4 x 4")
 
 
-DATA: dict[str, Callable] = {"digits": digits, "photographs": photographs, "patterns": patterns}
+DATA: dict[str, Callable] = dict(zip(scalespace_fields.DATA, (digits, photographs, patterns), strict=True))
 
 
 def table_of(config, side: int) -> dict[str, Process]:
@@ -243,12 +245,11 @@ def measured(config, data: Data) -> dict[str, scalespace.PropertyReport]:
 def main() -> None:
     config = CONFIG.value
     jax.config.update("jax_enable_x64", True)
-    names = [runtime.choose("config.data", name.strip(), list(DATA)) for name in config.data.split(",")]
-    folder = Path(OUT.value) / config.name
+    folder = runtime.writable(Path(OUT.value) / config.name)
+    loaded = {name.strip(): DATA[name.strip()](config) for name in config.data.split(",")}
     sections, results, wrong = [], {}, []
-    for name in names:
+    for name, data in loaded.items():
         start = time.perf_counter()
-        data = DATA[name](config)
         reports = measured(config, data)
         sections.append((data.about, section(config, data, reports)))
         results[name] = {column: [row._asdict() for row in report.rows] for column, report in reports.items()}
@@ -260,8 +261,7 @@ def main() -> None:
             flush=True,
         )
     for side in [name.strip() for name in config.reverse.split(",") if name.strip()]:
-        known = scalespace_reverse.SIDES
-        title, measure = known[runtime.choose("config.reverse", side, list(known))]
+        title, measure = scalespace_reverse.SIDES[side]
         start, rows = time.perf_counter(), measure(config)
         sections.append((title, [scalespace_page.findings(rows)]))
         results[f"reverse, {side}"] = [row._asdict() for row in rows]

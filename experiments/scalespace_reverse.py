@@ -13,7 +13,7 @@ from diffinv import checkpoint, data, prior, process, sample, samplers, seed_key
 from diffinv.sample import record
 from diffinv.scalespace import reverse
 from diffinv.typing import Array
-from experiments import pictures, runtime
+from experiments import pictures, runtime, scalespace_fields
 
 EMBEDDED = 80.0  # sigma_max of the embedded prior's process
 
@@ -176,5 +176,8 @@ def network(config) -> list[Finding]:
     return found
 
 
-SIDES = {"digits": ("The reverse side: exact denoisers of the digits", digits),
-         "network": ("The reverse side: the embedded prior", network)}  # fmt: skip
+TITLES = {
+    "digits": ("The reverse side: exact denoisers of the digits", digits),
+    "network": ("The reverse side: the embedded prior", network),
+}
+SIDES = {name: TITLES[name] for name in scalespace_fields.SIDES}

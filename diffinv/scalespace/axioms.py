@@ -1,9 +1,7 @@
-r"""The properties of a probabilistic scale-space, measured: value per time, tolerance, verdict, and by how much it
-fails.
+r"""The properties of a probabilistic scale-space, measured: values over time, tolerance, verdict and deviation.
 
-The object that is simplified is the law `p_t` of `U_t = V (a_t V^T U_0 + s_t eps)`, not an image. "Entropy increases"
-is
-said of no process here without saying which entropy: the conditional, the marginal, the relative entropies and the
+The object that is simplified is the law `p_t` of `U_t = V (a_t V^T U_0 + s_t eps)`, not an image. Nothing here says
+that "entropy increases" without saying which one: the conditional, the marginal and the relative entropies and the
 mutual information behave differently, and only the last falls for every process.
 
 Source: Peter 2023, arXiv:2303.07900; Peter et al. 2024, arXiv:2309.08511. Differs: the statements are those that can be
@@ -109,8 +107,9 @@ def check_snr(process: Process, times: Sequence[float] | np.ndarray) -> None:
 
 
 def chapman_kolmogorov(process: Process, q: float, s: float, t: float) -> float:
-    r"""The worse of `|r_{t|s} r_{s|q} - r_{t|q}|` and `|r_{t|s}^2 s_{s|q}^2 + s_{t|s}^2 - s_{t|q}^2| / s_t^2`, for q <
-    s < t.
+    r"""How far the kernels from q to s and from s to t are from composing to the one from q to t, for `q < s < t`.
+
+        max(|r_{t|s} r_{s|q} - r_{t|q}|, |r_{t|s}^2 s_{s|q}^2 + s_{t|s}^2 - s_{t|q}^2| / s_t^2)
 
     Source: Peter 2023, the recursivity of the trajectory; in the process's own coordinates, derived.
     """

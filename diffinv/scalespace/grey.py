@@ -1,6 +1,4 @@
-r"""The properties of osmosis, on images: what drift-diffusion does to grey values, beside what a process does to
-laws.
-"""
+"""The properties of osmosis, on images: what drift-diffusion does to grey values, as `axioms` has it for laws."""
 
 from __future__ import annotations
 
@@ -23,9 +21,9 @@ def _share(u: Array) -> Array:
 def grey_properties(
     guide: Array, images: Array, key: Key, taus: Sequence[float] = (1, 4, 16, 64, 256, 1e4)
 ) -> PropertyReport:
-    r"""Initial state, semigroup, falling phi-divergences, invariances, average grey, positivity, steady state of
-    osmosis.
+    r"""Every property of osmosis towards a guide, measured.
 
+    They are: initial state, semigroup, falling phi-divergences, invariances, average grey, positivity, steady state.
     Invariances are joint: the guide is moved with the image. Eager, in float64 where the tolerances are to mean
     something. Source: Weickert et al. 2013, proposition 1; the divergences and their tests are original.
 
