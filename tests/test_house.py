@@ -16,7 +16,7 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing", "callables", "describe"],
-    ["process", "times", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
+    ["process", "times", "fft", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
     ["prior", "operators", "nn", "degrade"],
     ["sample", "charts", "measure", "inputs"],
     ["samplers", "guided"],

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.fft import fft2, in_planes, irfft2, rfft2
 from diffinv.operators import spectra
 from diffinv.operators.base import ClosedForm, LinearOperator, divide, picture, real_scalar
 from diffinv.typing import Array, Key
@@ -55,7 +56,7 @@ class CircularBlur(ClosedForm):
     def spectrum(self) -> spectra.Spectrum:
         size = jnp.where(self._live, jnp.abs(self.transfer), 0.0)
         phase = divide(jnp.where(self._live, self.transfer, 0.0), size)
-        s = jnp.real(jnp.fft.fft2(jnp.fft.irfft2(size, s=self.shape[:2], axes=(0, 1)), axes=(0, 1)))
+        s = in_planes(lambda size: jnp.real(fft2(irfft2(size, self.shape[:2]))), size)
         lost = s <= 0.5 * max(self.threshold, 1e-6) * jnp.max(s)
         return spectra.circulant(jnp.where(lost, 0.0, s), lambda y: self._filter(y, jnp.conj(phase)))
 
@@ -65,8 +66,13 @@ class CircularBlur(ClosedForm):
         return size > self.threshold * jnp.max(size)
 
     def _filter(self, x: Array, gain: Array) -> Array:
-        spectrum = jnp.fft.rfft2(x, axes=(0, 1))
-        return jnp.fft.irfft2(spectrum * gain.astype(spectrum.dtype), s=self.shape[:2], axes=(0, 1))
+        gain = jnp.moveaxis(gain, -1, 0)
+
+        def filtered(planes: Array) -> Array:
+            spectrum = rfft2(planes)
+            return irfft2(spectrum * gain.astype(spectrum.dtype), self.shape[:2])
+
+        return in_planes(filtered, x)
 
 
 @struct.dataclass
@@ -90,16 +96,18 @@ class ReflectBlur(LinearOperator):
         pads = [(n // 2, n - 1 - n // 2) for n in self.kernel.shape]
         mirrored = jnp.pad(x, (*pads, (0, 0)), mode="reflect")
         size = mirrored.shape[:2]
-        transfer = jnp.conj(jnp.fft.rfft2(self.kernel.astype(x.dtype), s=size))[:, :, None]
-        spectrum = jnp.fft.rfft2(mirrored, axes=(0, 1)) * transfer
-        return jnp.fft.irfft2(spectrum, s=size, axes=(0, 1))[:height, :width]
+        transfer = jnp.conj(rfft2(_filled(self.kernel.astype(x.dtype), size)))
+        return in_planes(lambda x: irfft2(rfft2(x) * transfer[None], size), mirrored)[:height, :width]
 
 
 def transfer_function(kernel: Array, size: tuple[int, int]) -> Array:
     """The conjugate discrete Fourier transform (H, W//2 + 1) of a kernel centred at (h//2, w//2), on `size` (H, W)."""
-    padded = jnp.pad(kernel, [(0, n - k) for n, k in zip(size, kernel.shape, strict=True)])
-    centred = jnp.roll(padded, [-(k // 2) for k in kernel.shape], (0, 1))
-    return jnp.conj(jnp.fft.rfft2(centred))
+    centred = jnp.roll(_filled(kernel, size), [-(k // 2) for k in kernel.shape], (0, 1))
+    return jnp.conj(rfft2(centred))
+
+
+def _filled(kernel: Array, size: tuple[int, int]) -> Array:
+    return jnp.pad(kernel, [(0, n - k) for n, k in zip(size, kernel.shape, strict=True)])
 
 
 def blur(

@@ -10,30 +10,24 @@ is complex k-space (coils, H, W), zero where it was not sampled:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.fft import fft2, ifft2
 from diffinv.operators.base import ClosedForm, LinearOperator, as_complex, as_real, divide, real_scalar
 from diffinv.typing import Array, Key
 
 
 def fft2c(z: Array) -> Array:
     """Centred orthonormal Fourier transform over the last two axes, complex picture to k-space. Original."""
-    return _centred(jnp.fft.fft2, z)
+    return jnp.fft.fftshift(fft2(jnp.fft.ifftshift(z, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
 
 
 def ifft2c(k: Array) -> Array:
     """The inverse, and Hermitian adjoint, of `fft2c`. Original."""
-    return _centred(jnp.fft.ifft2, k)
-
-
-def _centred(transform: Callable[..., Array], z: Array) -> Array:
-    z = transform(jnp.fft.ifftshift(z, axes=(-2, -1)), norm="ortho")
-    return jnp.fft.fftshift(z, axes=(-2, -1))
+    return jnp.fft.fftshift(ifft2(jnp.fft.ifftshift(k, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
 
 
 @struct.dataclass

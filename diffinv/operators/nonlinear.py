@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.fft import in_planes
 from diffinv.operators.base import LinearOperator, Operator, picture, real_scalar
 from diffinv.operators.fourier import blur, motion_kernel
 from diffinv.operators.mri import fft2c
@@ -30,7 +31,7 @@ class PhaseRetrieval(Operator):
     def __call__(self, x: Array) -> Array:
         values = 0.5 * (x + 1) if self.unit_range else x
         padded = jnp.pad(values, (*((p, p) for p in self.padding), (0, 0)))
-        return jnp.moveaxis(jnp.abs(fft2c(jnp.moveaxis(padded, -1, 0))), 0, -1)
+        return in_planes(lambda planes: jnp.abs(fft2c(planes)), padded)
 
 
 def phase_retrieval(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffinv.fft import irfft2, rfft2
 from diffinv.operators.base import LinearOperator, Operator, picture, real_scalar
 from diffinv.typing import Array
 
@@ -107,7 +108,7 @@ class NavierStokes(Operator):
         """The vorticity (N, N) after `duration`."""
         rows, columns = _frequencies(self.shape[0], vorticity.dtype)
         square = rows**2 + columns**2
-        force = jnp.fft.rfft2(self.force.astype(vorticity.dtype))
+        force = rfft2(self.force.astype(vorticity.dtype))
         step = self.duration / self.steps
         half = (0.5 * step / real_scalar(self.reynolds, vorticity) * square).astype(force.dtype)
 
@@ -119,8 +120,8 @@ class NavierStokes(Operator):
             guess = ((1 - half) * w + step * first) / (1 + half)
             return ((1 - half) * w + 0.5 * step * (first + drift(guess))) / (1 + half), None
 
-        w = jax.lax.scan(jax.checkpoint(heun), jnp.fft.rfft2(vorticity), None, self.steps)[0]
-        return jnp.fft.irfft2(w, s=vorticity.shape)
+        w = jax.lax.scan(jax.checkpoint(heun), rfft2(vorticity), None, self.steps)[0]
+        return irfft2(w, vorticity.shape)
 
 
 def _frequencies(n: int, dtype: jnp.dtype) -> tuple[Array, Array]:
@@ -138,11 +139,11 @@ def _advection(w: Array, rows: Array, columns: Array) -> Array:
     dx, dy = (jax.lax.complex(jnp.zeros_like(k), k) for k in (rows, columns))
 
     def back(z: Array) -> Array:
-        return jnp.fft.irfft2(z, s=(n, n))
+        return irfft2(z, (n, n))
 
     flow = [back(dy * stream), back(-dx * stream)]
     values = back(w)
-    products = [jnp.fft.rfft2(u * values) for u in flow]
+    products = [rfft2(u * values) for u in flow]
     return jnp.where(kept, dx * products[0] + dy * products[1], 0.0)
 
 

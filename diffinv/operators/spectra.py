@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.scipy.fft import dctn, idctn
 
 from diffinv.describe import described
+from diffinv.fft import dct2, fft2, idct2, in_planes
 from diffinv.typing import Array
 
 
@@ -61,10 +61,15 @@ def blocks(shape: tuple[int, ...], factor: int) -> Spectrum:
     first = jnp.zeros((1, factor, 1, factor, 1)).at[:, 0, :, 0].set(1.0)
     return Spectrum(
         first / factor,
-        lambda x: dctn(x.reshape(split), axes=(1, 3), norm="ortho"),
-        lambda c: idctn(c, axes=(1, 3), norm="ortho").reshape(shape),
+        lambda x: _within(dct2, x.reshape(split)),
+        lambda c: _within(idct2, c).reshape(shape),
         lambda y: first.astype(y.dtype) * y[:, None, :, None],
     )
+
+
+def _within(transform: Callable[[Array], Array], code: Array) -> Array:
+    """`transform` of the blocks of (H/f, f, W/f, f, C)."""
+    return jnp.transpose(transform(jnp.transpose(code, (0, 2, 4, 1, 3))), (0, 3, 1, 4, 2))
 
 
 def channels(weights: Array) -> Spectrum:
@@ -105,7 +110,7 @@ def circulant(gain: Array, left: Callable[[Array], Array]) -> Spectrum:
 
 def hartley(x: Array) -> Array:
     """The orthonormal discrete Hartley transform of every channel of (H, W, C): real, symmetric, its own inverse."""
-    spectrum = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
+    spectrum = in_planes(lambda planes: fft2(planes, norm="ortho"), x)
     return spectrum.real - spectrum.imag
 
 
