@@ -12,7 +12,7 @@ from experiments.scalespace_fields import FIELDS
 @pytest.mark.parametrize("mode", ["", "smoke", "field"])
 def test_the_labs_own_configurations_are_accepted(mode):
     config = exact_lab.get_config(mode)
-    assert not list(schema.refusals(lab_fields.fields(config), config.to_dict()))
+    assert not list(schema.refusals(lab_fields.fields(config), config.to_dict(), "config"))
     lab_fields.check(config)
 
 
@@ -34,7 +34,7 @@ def test_the_scale_spaces_own_configurations_are_accepted(mode):
 )  # fmt: skip
 def test_the_lab_refuses_nonsense_in_one_line(name, value):
     given = exact_lab.get_config().to_dict() | {name: value}
-    lines = list(schema.refusals(lab_fields.fields(ConfigDict(given)), given))
+    lines = list(schema.refusals(lab_fields.fields(ConfigDict(given)), given, "config"))
     assert lines and lines[0].startswith("config") and "\n" not in lines[0]
 
 
