@@ -22,27 +22,36 @@ from experiments import runtime  # isort: skip  (before jax)
 
 import jax
 import numpy as np
-from absl import flags
 
-from diffinv import checkpoint
+from diffinv import checkpoint, schema
 from diffinv.convert import adm, public, torchwrite, weights
 from diffinv.nn import unet
 
-OUT = flags.DEFINE_string("out", None, "folder for NAME.safetensors and NAME.json")
-NAME = flags.DEFINE_string("name", None, "name of the two files; default: the preset's or the source's")
-VERIFY = flags.DEFINE_bool("verify", False, "recompute the certificate of a checkpoint that was imported")
-DEMO = flags.DEFINE_string("demo", None, "write a tiny ADM file with drawn weights here, and stop")
-PRESET = flags.DEFINE_enum(
-    "preset", None, [*adm.PRESETS, "none"], "a published ADM network; default: the one of its shapes, if any"
+PATH = lambda meaning: schema.text(meaning)
+OUT = runtime.flag("out", None, PATH("folder for NAME.safetensors and NAME.json"))
+NAME = runtime.flag("name", None, schema.component("of the two files; default: the preset's or the source's"))
+VERIFY = runtime.flag("verify", False, schema.switch("recompute the certificate of a checkpoint that was imported"))
+DEMO = runtime.flag("demo", None, PATH("write a tiny ADM file with drawn weights here, and stop"))
+PRESET = runtime.flag(
+    "preset", None, schema.choice([*adm.PRESETS, "none"], "a published ADM network; default: the one of its shapes")
 )
-SIZE = flags.DEFINE_integer("size", None, "native size in pixels, where no preset says it")
-SCHEDULE = flags.DEFINE_enum("schedule", None, ["linear", "scaled_linear", "cosine"], "of beta, where nothing says it")
-HEAD_CHANNELS = flags.DEFINE_integer("head_channels", None, "channels of an attention head, where no preset says it")
-HEADS = flags.DEFINE_integer("heads", None, "attention heads, where their number is fixed")
-NEW_ORDER = flags.DEFINE_bool("new_attention_order", None, "ADM's use_new_attention_order")
-WEIGHTS = flags.DEFINE_string("weights", None, "the state dict's name in a file that holds several")
-EMA = flags.DEFINE_string("ema", None, "what the card should say of the weights' moving average")
-LABEL = flags.DEFINE_integer("label", None, "the class that a class-conditional prior is used for")
+SIZE = runtime.flag("size", None, schema.whole("native size, where no preset says it", 1, 8192, "pixels"))
+SCHEDULE = runtime.flag(
+    "schedule", None, schema.choice(["linear", "scaled_linear", "cosine"], "of beta, where nothing says it")
+)
+HEAD_CHANNELS = runtime.flag(
+    "head_channels", None, schema.whole("channels of an attention head, where no preset says it", 1, 8192)
+)
+HEADS = runtime.flag("heads", None, schema.whole("attention heads, where their number is fixed", 1, 1024))
+NEW_ORDER = runtime.flag("new_attention_order", None, schema.switch("ADM's use_new_attention_order"))
+WEIGHTS = runtime.flag("weights", None, schema.text("the state dict's name in a file that holds several"))
+EMA = runtime.flag("ema", None, schema.text("what the card should say of the weights' moving average"))
+LABEL = runtime.flag("label", None, schema.whole("the class that a class-conditional prior is used for", 0, 2**20))
+LIMIT = runtime.flag(
+    "limit",
+    None,
+    schema.whole("memory that the arrays may take; default: 256 MiB and 8 times the file", 1, unit="bytes"),
+)
 
 
 def demo(path: str, seed: int = 0) -> None:
@@ -76,9 +85,16 @@ def options() -> dict:
 def loaded(source: str) -> weights.Imported:
     """A checkpoint of our own, where a card of ours lies beside it, or a public one."""
     beside = Path(source.removesuffix(".safetensors").removesuffix(".json") + ".json")
-    if beside.is_file() and "architecture" in weights.read_json(beside):
+    if beside.exists() and "architecture" in weights.read_json(beside):
+        certifiable(checkpoint.read_card(source, "prior"), source)
         return weights.Imported(*checkpoint.restore(source))
-    return public.load(source, WEIGHTS.value, EMA.value, **options())
+    return public.load(source, WEIGHTS.value, EMA.value, LIMIT.value, **options())
+
+
+def certifiable(card: dict, source: str) -> None:
+    """Raises ValueError for a prior over coefficients, whose reference outputs are not defined."""
+    if card["parametrisation"]["parametrisation"] == "spectral":
+        raise ValueError(f"{source} is a spectral prior, which has no certificate; copy its two files as they are")
 
 
 def labelled(card: dict) -> dict:
@@ -105,6 +121,7 @@ def convert(source: str) -> None:
     params, card = loaded(source)
     card = labelled(card)
     name = NAME.value or card.get("name") or Path(source).stem
+    schema.require({"name": schema.component()}, {"name": name}, "checkpoint")
     target = os.path.join(OUT.value, name)
     for existing in (f"{target}.safetensors", f"{target}.json"):
         if os.path.exists(existing):
@@ -121,10 +138,10 @@ def convert(source: str) -> None:
 
 def verify(path: str) -> None:
     """Digest, parameter count and reference outputs of an imported checkpoint."""
+    certifiable(checkpoint.read_card(path, "prior"), path)
     params, card = checkpoint.restore(path)
-    if (count := unet.parameter_count(params)) != card["parameters"]:
-        raise ValueError(f"{path} has {count} parameters, its card says {card['parameters']}; import it again")
     deviation = checkpoint.verify(card, computed(params, card))
+    count = unet.parameter_count(params)
     print(f"{path}: sha256 and {count:,} parameters as on the card; reference outputs agree to {deviation:.1e}")
 
 
@@ -136,7 +153,7 @@ def main(sources: list[str]) -> None:
         raise ValueError(f"{len(sources)} sources were given; give one file or folder, see --help")
     if VERIFY.value:
         return verify(sources[0])
-    if not OUT.value:
+    if OUT.value is None:
         raise ValueError("give --out=DIR, the folder for the imported prior, or --verify")
     return convert(sources[0])
 

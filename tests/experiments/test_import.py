@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nets
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from diffinv import checkpoint
-from experiments import import_checkpoint
+from experiments import commandline, import_checkpoint
 
 ROOT = Path(__file__).parents[2]
 flags.FLAGS.mark_as_parsed()
@@ -138,6 +139,65 @@ def test_as_a_user_starts_it(imported, tmp_path):
     assert failed.returncode == 1 and failed.stderr.strip().splitlines()[-1].startswith("error: no file")
     assert len(failed.stderr.strip().splitlines()) == 1
     assert "--verify" in start("import_checkpoint", "--help").stdout
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A checkpoint of our own whose card says where it would like to be written."""
+    card = {
+        "architecture": {"name": "unet", **json.loads(json.dumps(nets.TINY))},
+        "parametrisation": {"parametrisation": "edm"},
+        "process": {"name": "EDM"},
+        "shape": [8, 8, 3],
+    }
+    path = tmp_path / "own"
+    checkpoint.save(str(path), nets.tiny()[1], card)
+    beside = tmp_path / "own.json"
+    return path, lambda **change: beside.write_text(json.dumps({**json.loads(beside.read_text()), **change}))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a\nb", "..", "c:evil"])
+def test_no_name_of_a_file_or_a_flag_is_a_path(own, tmp_path, name):
+    path, change = own
+    before = sorted(tmp_path.rglob("*"))
+    assert "checkpoint.name is" in refused(path, out=tmp_path / "out", name=name)
+    change(name=name)
+    assert "card.name is" in refused(path, out=tmp_path / "out")
+    assert "card.name is" in refused(path, verify=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_has_no_certificate_is_said(own, tmp_path):
+    shipped = checkpoint.embedded("ctmsr_x4")
+    for options in ({"out": tmp_path / "out"}, {"verify": True}):
+        assert "is of an upscaler, and prior is wanted" in refused(shipped, **options)
+    path, change = own
+    change(process={"name": "Blurring", "shape": [8, 8]}, parametrisation={"parametrisation": "spectral"})
+    assert "is a spectral prior, which has no certificate" in refused(path, out=tmp_path / "out")
+    change(certificate="certstr")
+    assert "card.certificate is 'certstr'" in refused(path, verify=True)
+
+
+def test_no_file_says_how_much_it_may_deviate():
+    """A card whose certificate brings a tolerance of its own, and values that are another network's."""
+    kept = checkpoint.certificate(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))
+    with pytest.raises(ValueError, match="0.0001 is allowed"):
+        checkpoint.verify({"certificate": {**kept, "tolerance": 10.0}}, np.array([[0.1, 2.0, 4.7], [0.2, 1.0, 0.4]]))
+    for values in ([[0.1, 0.0, 0.3]] * 2, [[0.1, 2.0]] * 2):
+        with pytest.raises(ValueError, match="other values than the network gives"):
+            checkpoint.verify({"certificate": {**kept, "values": values}}, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("flag", ["--heads=-1", "--size=0", "--name=../x", "--limit=0", "--preset=ffhq"])
+def test_flags_out_of_range_are_one_line(flag, capfd):
+    with pytest.raises(SystemExit):
+        commandline.parse(["import_checkpoint", flag], True)
+    said = capfd.readouterr().err.strip()
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS.mark_as_parsed()
+    flags.FLAGS[flag[2:].split("=")[0]].value = None
+    flags.FLAGS[flag[2:].split("=")[0]].present = 0
+    assert said.startswith("error: " + flag.split("=")[0]) and "\n" not in said
 
 
 CERTIFIED = {"certificate": checkpoint.certificate(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))}
