@@ -4,8 +4,10 @@
 
 Draws `count` samples and prints the Fréchet distance of their EfficientNet-Lite0 features to those of as many held-out
 pictures: EffNetLite0-FID, which is not the published FID, beside its floor, the same distance between two halves of the
-held-out pictures. A diffusion model is sampled by EDM's Heun in 18 steps, a consistency model in one and in two;
---sampler and --steps choose otherwise. With --card the numbers are written into the prior's card.
+held-out pictures. Both are compared at the prior's own size, grey or RGB; the held-out pictures are those for
+validation where --data has a split, and of the prior's own label where its card fixes one. A diffusion model is sampled
+by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps choose otherwise. With --card
+the numbers are written into the prior's card.
 """
 
 from __future__ import annotations
@@ -24,24 +26,27 @@ from PIL import Image
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import checkpoint, data, samplers, sharding, times
+from diffinv import checkpoint, data, samplers, schema, sharding, times
 from diffinv.metrics import distribution, features
+from experiments import pictures, reading
 
-DATA = flags.DEFINE_string("data", None, "held-out pictures: a pack (its validation split) or a folder", required=True)
-PRIOR = flags.DEFINE_string("prior", "", "path of a checkpoint; default: the embedded prior")
-COUNT = flags.DEFINE_integer("count", 1000, "samples, and held-out pictures", lower_bound=4)
-SAMPLER = flags.DEFINE_enum("sampler", "", ["", "heun", "consistency"], "default: as the prior's card says")
-STEPS = flags.DEFINE_list("steps", [], "of the sampler; default: 18 of heun, 1 and 2 of consistency")
-BATCH = flags.DEFINE_integer("batch", 50, "pictures at once on each device", lower_bound=1)
-GRID = flags.DEFINE_string("grid", "", "a PNG of the first 64 samples; {steps} in the name is the number of steps")
+flags.adopt_module_key_flags(reading)
+DATA = runtime.flag("data", None, schema.text("held-out pictures: a folder, a glob, a pack"), required=True)
+PRIOR = runtime.flag("prior", "", schema.text("path of a checkpoint; default: the embedded prior"))
+COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, the first ones", low=4))
+SAMPLER = runtime.flag("sampler", "", schema.choice(["", "heun", "consistency"], "default: as the prior's card says"))
+STEPS = runtime.flag("steps", [], schema.several(schema.whole(low=1), least=0))
+BATCH = runtime.flag("batch", 50, schema.whole("pictures at once on each device", low=1))
+GRID = runtime.flag("grid", "", schema.text("a PNG of the first 64 samples; {steps} becomes the number of steps"))
 CARD = flags.DEFINE_bool("card", False, "write the numbers into the card")
-SEED = flags.DEFINE_integer("seed", 0, "of the samples")
+SEED = runtime.flag("seed", 0, schema.whole("of the samples", low=0))
 MIDDLE = 0.821  # the noise level between two steps where the card names none: iCT's and ECT's
 
 
 def mapped(function, rows, *fixed, note: str) -> np.ndarray:
     """`function(*fixed, batch)` over batches of rows, split over the devices; the last batch is filled up."""
-    size, split = BATCH.value * jax.device_count(), sharding.split(sharding.mesh())
+    devices = jax.device_count()
+    size, split = min(BATCH.value, -(-len(rows) // devices)) * devices, sharding.split(sharding.mesh())
     done = []
     for i in tqdm(range(0, len(rows), size), desc=note, unit="batch"):
         chosen = np.arange(i, i + size) % len(rows)
@@ -49,20 +54,44 @@ def mapped(function, rows, *fixed, note: str) -> np.ndarray:
     return np.concatenate(done)[: len(rows)]
 
 
-def held_out() -> np.ndarray:
-    """At most COUNT pictures in [-1, 1]."""
-    split = 1 if DATA.value.endswith(".jpegpack.npz") else None
-    pixels = data.read(DATA.value, 32, split).pixels if split else data.read(DATA.value, 32).pixels
-    if len(pixels) < COUNT.value:
-        raise ValueError(f"--data holds {len(pixels)} pictures, fewer than --count={COUNT.value}; lower --count")
-    return np.asarray(data.to_unit(pixels[: COUNT.value]))
+def label_of(card: dict, classes: tuple[str, ...]) -> int | None:
+    """Which label of the data the prior is for; None where it is for all. Raises ValueError where the data lack it."""
+    label = card.get("given", {}).get("label")
+    if label is None or label == card.get("label_null"):
+        return None
+    known = card.get("labels") or [str(each) for each in range(label + 1)]
+    name = known[label] if label < len(known) else str(label)
+    if name not in classes:
+        raise ValueError(f"--prior is of the label {name!r}, which --data does not have; give pictures with labels")
+    return classes.index(name)
+
+
+def held_out(shape: tuple[int, ...], card: dict) -> np.ndarray:
+    """COUNT pictures at the prior's size, (N, H, W, C) in [-1, 1]: for validation where the source has a split."""
+    rows, columns, channels = pictures.shape_of(shape)
+    rules = reading.reading()
+    listing = data.catalogue(DATA.value, rules)
+    label = label_of(card, listing.classes)
+    split = 1 if any(record.split == 1 for record in listing.records()) else None
+    options = {"split": split, "limit": COUNT.value, "channels": channels, "reading": rules, "label": label}
+    found = data.read(DATA.value, (rows, columns), **options)
+    kind = "held-out pictures" if split else "pictures, all of --data, for it has no split"
+    print(
+        f"compared at {rows} x {columns}, {'grey' if channels == 1 else 'RGB'}: {len(found.names)} {kind}", flush=True
+    )
+    if found.skipped:
+        print(f"{len(found.skipped)} were left out: {', '.join(found.skipped[: pictures.SHOWN])}", flush=True)
+    if len(found.names) < COUNT.value:
+        raise ValueError(f"--data holds {len(found.names)} pictures, fewer than --count={COUNT.value}; lower --count")
+    return np.asarray(data.to_unit(found.pixels))
 
 
 def grid(samples: np.ndarray, path: str, side: int = 8, scale: int = 2) -> None:
     """The first side x side samples, or fewer where there are fewer, enlarged."""
     side = min(side, int(len(samples) ** 0.5))
     tiles = data.to_pixels(samples[: side**2]).reshape(side, side, *samples.shape[1:]).swapaxes(1, 2)
-    image = Image.fromarray(np.asarray(tiles).reshape(side * samples.shape[1], side * samples.shape[2], 3))
+    sheet = np.asarray(tiles).reshape(side * samples.shape[1], side * samples.shape[2], samples.shape[3])
+    image = Image.fromarray(sheet if samples.shape[3] == 3 else sheet[..., 0])
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
@@ -81,6 +110,11 @@ def draw(prior: di.Prior, grid: jax.Array, method: Callable[[di.Prior], di.Sampl
     base = di.seed_key(SEED.value)
     keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(np.arange(COUNT.value))
     return np.clip(mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps"), -1, 1)
+
+
+def seen(judge: features.EfficientNetFeatures, x: jax.Array) -> jax.Array:
+    """The judge's features of a picture, a grey one as three equal channels."""
+    return judge.pooled(jnp.repeat(x, 3 // x.shape[-1], -1))
 
 
 def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[str, Any]:
@@ -102,14 +136,14 @@ def main() -> None:
     what = SAMPLER.value or ("consistency" if trained else "heun")
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None
     prior = checkpoint.load_prior(path, None if trained.get("second_time") else di.process.EDM())
-    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(lambda f, x: f.pooled(x), (None, 0)))
-    many = [int(each) for each in STEPS.value] or ([18] if middle is None else [1, 2])
+    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
+    many = STEPS.value or ([18] if middle is None else [1, 2])
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
-    real, found = mapped(look, held_out(), judge, note="held-out features"), []
+    real, found = mapped(look, held_out(prior.shape, card), judge, note="held-out features"), []
     for steps, levels in schedules.items():
         samples = draw(prior, levels, samplers.heun if middle is None else samplers.renoise)
         if GRID.value:
-            grid(samples, GRID.value.format(steps=steps))
+            grid(samples, GRID.value.replace("{steps}", str(steps)))
         fake = mapped(look, samples, judge, note="sample features")
         found.append(quality(fake, real, steps, "Heun" if middle is None else what))
         print("{name}: {value}; of halves {half}; floor, two halves of the held-out {floor}".format(**found[-1]))

@@ -4,11 +4,10 @@
     python -m experiments.osmosis IMAGE --mask=MASK
     python -m experiments.osmosis IMAGE --guide=PICTURE
 
-The first clones the guide into the image, inside the mask. The second removes the shadow whose border the mask covers.
-The third carries the image's grey values to the guide.
-
-Pictures are of one size; a mask is white where it holds. The result is OUT/result.png, and OUT/strip.png shows
-everything side by side. `--tau` stops the evolution at a time (pixels squared) instead of at the steady state.
+The first clones the guide into the image, inside the mask; the second removes the shadow whose border the mask covers;
+the third carries the image's grey values to the guide. Pictures are of one size, read as docs/pictures.md tells; a mask
+is white where it holds, also on a transparent ground. The result is OUT/result.png, and OUT/strip.png shows everything
+side by side. `--tau` stops the evolution at a time (pixels squared) instead of at the steady state.
 """
 
 from __future__ import annotations
@@ -21,10 +20,14 @@ from experiments import runtime  # isort: skip  (before jax)
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from diffinv import osmosis, schema
-from experiments import pictures
+from diffinv.data import fitting
+from experiments import pictures, reading
 
+MOST = 4_000_000  # pixels, which take 4 GB
+flags.adopt_module_key_flags(reading)
 GUIDE = runtime.flag("guide", "", schema.text("the picture whose drift is taken, inside the mask where there is one"))
 MASK = runtime.flag("mask", "", schema.text("with a guide: where to clone; without: the border of the shadow"))
 OFFSET = runtime.flag(
@@ -37,11 +40,15 @@ STEPS = runtime.flag("steps", 2, schema.whole("implicit steps", low=1, high=10_0
 OUT = runtime.flag("out", "runs/osmosis", schema.text("the folder of the result"))
 
 
-def read(path: str, size: tuple[int, int] | None = None, what: str = "image") -> np.ndarray:
-    """Grey values 0..255, (H, W, 3), float64. Raises ValueError for another size."""
-    if not Path(path).is_file():
+def read(path: str, size: tuple[int, int] | None = None, what: str = "image", ground: int = 1) -> np.ndarray:
+    """Grey values 0..255, (H, W, 3), float64, in all the file's bits, transparent ones white, or black on `ground` 0.
+
+    Raises ValueError for another size.
+    """
+    if not Path(path).exists():
         raise FileNotFoundError(f"no file {path!r}; give a picture as {what}")
-    values = pictures.read(path)[0].astype(np.float64)
+    values = fitting.opaque(pictures.plain(path, MOST), 3, ground)
+    values = values.astype(np.float64) * (1 if values.dtype == np.uint8 else 255)
     if size and values.shape[:2] != size:
         here, there = (" x ".join(map(str, sides)) for sides in (values.shape[:2], size))
         raise ValueError(f"{what} {path} is {here}, the image {there}; resize one of them")
@@ -88,7 +95,7 @@ def main(path: str) -> None:
     size = grey.shape[:2]
     image = osmosis.positive(jnp.asarray(grey + OFFSET.value))
     guide = jnp.asarray(read(GUIDE.value, size, "guide") + OFFSET.value) if GUIDE.value else None
-    mask = jnp.asarray(read(MASK.value, size, "mask").mean(-1, keepdims=True) > 127) if MASK.value else None
+    mask = jnp.asarray(read(MASK.value, size, "mask", 0).mean(-1, keepdims=True) > 127) if MASK.value else None
     if mask is not None and not bool(mask.any()):
         raise ValueError(f"mask {MASK.value} is black everywhere; paint white where it holds")
     total = TAU.value or STEPS.value * 100.0 * sum(n**2 for n in size)

@@ -1,85 +1,130 @@
-"""Photographs as users have them: any size, mode and depth, read to 8-bit RGB and written back in their own kind."""
+"""Photographs as users have them, of any size, mode and depth; read by docs/pictures.md, written in their own kind."""
 
 from __future__ import annotations
 
-import warnings
+import io
+import struct
+import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from diffinv.data import files
+from diffinv.data import Picture, Reading, fitting, listing, picture
+from diffinv.report import ledger
 
-GREY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
-COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+PLAIN = Reading()
 
 
 class Photo(NamedTuple):
-    """A picture that was read.
+    """A picture that was read; `picture` has its values, its alpha, its ICC profile and notes on what was converted."""
 
-    Attributes:
-      rgb: (h, w, 3) uint8; three equal channels where `grey`.
-      alpha: (h, w) uint8, or None.
-      grey: written back with one channel.
-      profile: the embedded ICC profile, or None.
-      notes: what was converted.
-    """
+    picture: Picture
 
-    rgb: np.ndarray
-    alpha: np.ndarray | None
-    grey: bool
-    profile: bytes | None
-    notes: tuple[str, ...]
+    @property
+    def rgb(self) -> np.ndarray:
+        """(h, w, 3) uint8, without its transparency; three equal channels where `grey`."""
+        return fitting.eight(self._colours())
+
+    @property
+    def unit(self) -> np.ndarray:
+        """(h, w, 3) float32 in [-1, 1], in all the file's bits."""
+        return fitting.unit(self._colours())
+
+    def _colours(self) -> np.ndarray:
+        return fitting.opaque(self.picture._replace(alpha=None))
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """(h, w), uint8 or float32 in [0, 1], or None."""
+        return self.picture.alpha
+
+    @property
+    def grey(self) -> bool:
+        """Written back with one channel."""
+        return self.picture.values.shape[-1] == 1
+
+    @property
+    def deep(self) -> bool:
+        """More than 8 bits a channel; written back with 16."""
+        return self.picture.deep
+
+    @property
+    def profile(self) -> bytes | None:
+        """The embedded ICC profile."""
+        return self.picture.profile
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was converted, and what may not be meant so."""
+        return self.picture.notes + ((self.picture.dim,) if self.picture.dim else ())
 
 
-def _deep(image: Any) -> bool:
-    """Whether the file has 16 bits a channel; Pillow keeps the upper 8 of colour without a word."""
-    tiles = getattr(image, "tile", None) or ()
-    return image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in tiles)
-
-
-def _photo(image: Any) -> Photo:
-    notes = []
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append(f"first of {image.n_frames} frames")
-    if _deep(image):
-        notes.append("16 bits to 8")
-    image.load()
-    mode, profile = image.mode, image.info.get("icc_profile")
-    if mode not in GREY + COLOUR:
-        raise ValueError(f"mode {mode} is not known; convert it to 8 or 16 bits a channel")
-    transparent = image.has_transparency_data
-    image = files.eight_bits(ImageOps.exif_transpose(image))
-    rgb = np.asarray(image.convert("RGBA").convert("RGB") if transparent else image.convert("RGB"))
-    alpha = np.asarray(image.convert("RGBA"))[..., 3] if transparent else None
-    if mode in ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "1"):
-        notes.append(f"{mode} to {'L' if mode == '1' else 'RGB'}")
-    kept = mode in ("L", "LA", "RGB", "RGBA")  # a profile of another mode's numbers would colour these wrongly
-    return Photo(rgb, alpha, mode in GREY, profile if kept else None, tuple(notes))
-
-
-def read(path: str) -> Photo:
+def read(path: str, reading: Reading = PLAIN) -> Photo:
     """One file, upright by its EXIF rotation. Raises ValueError, in one line with the path, where it is unreadable."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _photo(image)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large ({error}); crop it") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that Pillow reads; convert it to PNG or JPEG") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        return Photo(picture(path, reading))
+    except OSError as error:
+        text = error.strerror or str(error)
+        raise ValueError(f"{listing.shown(path)} cannot be read: {text}") from None
+
+
+def sixteen(x: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] (others are clipped) as uint16, rounded."""
+    return np.rint((np.clip(np.asarray(x, np.float64), -1, 1) + 1) * 32767.5).astype(np.uint16)
+
+
+def eight(pixels: np.ndarray) -> np.ndarray:
+    """uint8 as it is, uint16 over 257, rounded."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8)
+
+
+def unit(pixels: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 as float32 in [-1, 1]."""
+    return (pixels / (np.iinfo(pixels.dtype).max / 2) - 1).astype(np.float32)
+
+
+def _resized(alpha: np.ndarray, size: tuple[int, int], kind: np.dtype) -> np.ndarray:
+    """Alpha, enlarged bicubically to (width, height), as whole numbers of `kind`."""
+    found = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC))
+    if found.dtype == kind:
+        return found
+    share = found / 255 if found.dtype == np.uint8 else np.clip(found.astype(np.float64), 0, 1)
+    return np.rint(share * np.iinfo(kind).max).astype(kind)
 
 
 def write(path: Path, rgb: np.ndarray, photo: Photo) -> None:
-    """`rgb` (H, W, 3) uint8 as a PNG of the photo's kind: grey stays grey, alpha is enlarged bicubically."""
-    image = Image.fromarray(np.asarray(np.round(rgb.mean(-1)), np.uint8) if photo.grey else rgb)
+    """`rgb` (H, W, 3), uint8 or uint16, as a PNG of the photo's kind: grey stays grey, alpha is enlarged too."""
+    planes = [np.rint(rgb.mean(-1)).astype(rgb.dtype)] if photo.grey else list(np.moveaxis(rgb, -1, 0))
     if photo.alpha is not None:
-        image.putalpha(Image.fromarray(photo.alpha).resize(image.size, Image.Resampling.BICUBIC))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    image.save(temporary, "png", **({"icc_profile": photo.profile} if photo.profile else {}))
-    temporary.replace(path)
+        planes.append(_resized(photo.alpha, (rgb.shape[1], rgb.shape[0]), rgb.dtype))
+    if rgb.dtype == np.uint16:
+        ledger.put(path, png16(np.stack(planes, -1), photo.profile))
+        return
+    image = Image.merge(("L", "LA", "RGB", "RGBA")[len(planes) - 1], [Image.fromarray(plane) for plane in planes])
+    encoded = io.BytesIO()
+    image.save(encoded, "png", **({"icc_profile": photo.profile} if photo.profile else {}))
+    ledger.put(path, encoded.getvalue())
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png16(values: np.ndarray, profile: bytes | None = None) -> bytes:
+    """A PNG of (H, W, 1 to 4) uint16, of which Pillow writes grey alone.
+
+    Source: PNG specification (W3C, third edition), sections 9 and 11, every row under the filter "up".
+    """
+    height, width, channels = values.shape
+    packer, packed = zlib.compressobj(6), []
+    above = np.zeros(2 * width * channels, np.uint8)
+    for row in values:
+        here = row.astype(">u2").view(np.uint8).ravel()
+        packed.append(packer.compress(b"\2" + (here - above).tobytes()))
+        above = here
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    parts = [b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
+    parts += [_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))] if profile else []
+    return b"".join([*parts, _chunk(b"IDAT", b"".join([*packed, packer.flush()])), _chunk(b"IEND", b"")])

@@ -5,7 +5,8 @@
     python -m experiments.super_resolve small.png --solver=reguidance
 
 Files, folders or quoted globs; pictures of any size, which are worked on in tiles that overlap and blend. Grey stays
-grey, transparency is kept (enlarged bicubically), EXIF rotation is applied, 16 bits become 8. For each picture DIR gets
+grey, transparency is kept (enlarged bicubically), EXIF rotation is applied, and 16 bits stay 16; --levels=LOW,HIGH (or
+auto) stretches them first. docs/pictures.md tells how files are read. For each picture DIR gets
 NAME_x4.png and compare/NAME.png, the middle of it beside its pixels enlarged and bicubic interpolation; DIR/index.html
 shows all of these. A file that cannot be read is named at the end, and does not stop the others.
 
@@ -28,9 +29,10 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from diffinv.data import to_unit
-from experiments import photos, pictures, super_resolve_page, upscaling
+from diffinv.data import listing
+from experiments import photos, pictures, reading, super_resolve_page, upscaling
 
+flags.adopt_module_key_flags(reading)
 MODEL = flags.DEFINE_string("model", "embedded", "the network of --solver=ctmsr: a path, or the one that ships")
 SOLVER = flags.DEFINE_string("solver", "ctmsr", "ctmsr, dps or reguidance")
 CANDIDATE = flags.DEFINE_string("candidate", "ctmsr", "what --solver=reguidance refines: ctmsr or dps")
@@ -44,7 +46,9 @@ SIGMA_Y = flags.DEFINE_float("sigma_y", 0.02, "noise that dps and reguidance ass
 SEED = flags.DEFINE_integer("seed", 0, "of the noise")
 LEAST = 8  # pixels
 
-Enlarge = Callable[[int, np.ndarray, tqdm], np.ndarray]
+MOST = 25_000_000  # pixels, whose result takes a gigabyte in 8 bits
+
+Enlarge = Callable[[int, np.ndarray, tqdm, bool], np.ndarray]
 
 
 def listed(arguments: list[str]) -> list[str]:
@@ -63,9 +67,9 @@ def listed(arguments: list[str]) -> list[str]:
 def by_ctmsr() -> Enlarge:
     enlarger = upscaling.Enlarger(upscaling.load(MODEL.value, SCALE.value), TILE.value, OVERLAP.value)
 
-    def enlarge(seed: int, low: np.ndarray, bar: tqdm) -> np.ndarray:
+    def enlarge(seed: int, low: np.ndarray, bar: tqdm, deep: bool) -> np.ndarray:
         bar.reset(enlarger.count(*low.shape[:2]))
-        return enlarger(seed, low, bar.update)
+        return enlarger(seed, low, bar.update, deep)
 
     return enlarge
 
@@ -73,10 +77,10 @@ def by_ctmsr() -> Enlarge:
 def by_solver(name: str, candidate: Enlarge | None) -> Enlarge:
     solver = upscaling.Solver(name, PRIOR.value, SCALE.value, STEPS.value, SIGMA_Y.value)
 
-    def enlarge(seed: int, low: np.ndarray, bar: tqdm) -> np.ndarray:
-        first = candidate and to_unit(candidate(seed, low, bar))
+    def enlarge(seed: int, low: np.ndarray, bar: tqdm, deep: bool) -> np.ndarray:
+        first = candidate and photos.unit(candidate(seed, low, bar, deep))
         bar.reset(solver.count(*low.shape[:2]))
-        return solver(seed, low, first, bar.update)
+        return solver(seed, low, first, bar.update, deep)
 
     return enlarge
 
@@ -94,14 +98,19 @@ def method() -> Enlarge:
 
 def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> super_resolve_page.Entry:
     """Reads, enlarges and writes one picture. Raises ValueError where it cannot be read or is too small."""
-    photo, start = photos.read(path), time.perf_counter()
-    height, width = photo.rgb.shape[:2]
+    photo, start = photos.read(path, reading.reading(MOST)), time.perf_counter()
+    low = photo.unit
+    height, width = low.shape[:2]
     if min(height, width) < LEAST:
-        raise ValueError(f"{path} is {width} x {height}, too small to enlarge; give at least {LEAST} x {LEAST} pixels")
-    result = enlarge(seed, to_unit(photo.rgb), bar)
+        raise ValueError(
+            f"{listing.shown(path)} is {width} x {height}, too small to enlarge; give at least {LEAST} x {LEAST} pixels"
+        )
+    result = enlarge(seed, low, bar, photo.deep)
     target = Path(OUT.value) / f"{name}_x{SCALE.value}.png"
     photos.write(target, result, photo)
-    compare = super_resolve_page.compare(Path(OUT.value) / "compare" / f"{name}.png", photo, result, SCALE.value)
+    compare = super_resolve_page.compare(
+        Path(OUT.value) / "compare" / f"{name}.png", photo, photos.eight(result), SCALE.value
+    )
     seconds = time.perf_counter() - start
     entry = super_resolve_page.Entry(name, (width, height), target, compare, seconds, photo.notes)
     bar.write(entry.line())
@@ -118,9 +127,9 @@ def main(arguments: list[str]) -> None:
             try:
                 entries.append(enlarged(path, name, SEED.value, enlarge, bar))
             except ValueError as error:
-                failed.append(str(error) if path in str(error) else f"{path}: {error}")
+                failed.append(str(error) if listing.shown(path) in str(error) else f"{listing.shown(path)}: {error}")
     if entries:
-        command = f"python -m experiments.super_resolve {shlex.join(sys.argv[1:])}"
+        command = f"python -m experiments.super_resolve {listing.shown(shlex.join(sys.argv[1:]))}"
         print(f"page: {super_resolve_page.write(Path(OUT.value), command, entries, failed)}")
     if failed:
         count = f"{len(failed)} of {len(paths)} pictures failed: " if len(paths) > 1 else ""

@@ -15,7 +15,7 @@ from diffinv.consistency import ctmsr
 from diffinv.consistency.ctmsr import Upscaler
 from diffinv.data import to_pixels
 from diffinv.prior import Prior
-from experiments import solvers
+from experiments import photos, solvers
 
 EMBEDDED = "ctmsr_x4"
 BLOCK = 32  # rows of noise that share a generator, whose start costs as much as two rows
@@ -25,6 +25,11 @@ Tick = Callable[[int], Any]
 
 def silent(count: int) -> None:
     """No progress bar."""
+
+
+def stored(x: np.ndarray, deep: bool) -> np.ndarray:
+    """Floats in [-1, 1] (others are clipped) as whole numbers of 8 bits, or of 16 where `deep`."""
+    return photos.sixteen(x) if deep else to_pixels(x)
 
 
 def load(model: str, scale: int) -> Upscaler:
@@ -102,7 +107,9 @@ def from_noise(upscaler: Upscaler, low: Any, noise: Any, key: Any) -> Any:
 
 
 class Enlarger:
-    """`(seed, low) -> picture`, (h, w, 3) in [-1, 1] to (s h, s w, 3) uint8, for any h and w, by an upscaler on tiles.
+    """`(seed, low) -> picture`, (h, w, 3) in [-1, 1] to (s h, s w, 3), for any h and w, by an upscaler on tiles.
+
+    The picture is uint8, or uint16 where `deep`.
 
     One program for all sizes, a group of tiles at a time; one row of tiles is in memory. All tiles start from one field
     of noise, a function of the position alone, so that they agree where they overlap; what a network of several steps
@@ -131,17 +138,17 @@ class Enlarger:
             strip = self.restore(here, begin, keys, tick=tick)
             yield blended(strip, weights, tuple(s * left for left in columns), s * width)
 
-    def __call__(self, seed: int, low: np.ndarray, tick: Tick = silent) -> np.ndarray:
+    def __call__(self, seed: int, low: np.ndarray, tick: Tick = silent, deep: bool = False) -> np.ndarray:
         height, width, s = *low.shape[:2], self.scale
         low = padded(low, self.tile)
         starts = [s * top for top in tiles.starts(low.shape[0], self.tile, self.overlap)]
         weights = tiles.weights(s * low.shape[0], s * self.tile, s * self.overlap, s * self.overlap // 4)
-        picture = np.zeros((s * low.shape[0], s * low.shape[1], 3), np.uint8)
+        picture = np.zeros((s * low.shape[0], s * low.shape[1], 3), np.uint16 if deep else np.uint8)
         rest = np.zeros((s * self.tile, s * low.shape[1], 3), np.float32)
         for i, strip in enumerate(self.rows(seed, low, tick)):
             rest += weights[i][:, None, None].astype(np.float32) * strip
             done = (starts[i + 1] if i + 1 < len(starts) else s * low.shape[0]) - starts[i]
-            picture[starts[i] : starts[i] + done] = to_pixels(rest[:done])
+            picture[starts[i] : starts[i] + done] = stored(rest[:done], deep)
             rest = np.concatenate([rest[done:], np.zeros_like(rest[:done])])
         return picture[: s * height, : s * width]
 
@@ -174,7 +181,9 @@ class Solver:
         """How many tiles a picture takes."""
         return tile_count((height, width), self.tile, self.overlap)
 
-    def __call__(self, seed: int, low: np.ndarray, candidate: Any = None, tick: Tick = silent) -> np.ndarray:
+    def __call__(
+        self, seed: int, low: np.ndarray, candidate: Any = None, tick: Tick = silent, deep: bool = False
+    ) -> np.ndarray:
         (height, width), s = low.shape[:2], self.scale
         low = padded(low, self.tile)
         stacks = [tiles.cut(jnp.asarray(low), self.tile, self.overlap)]
@@ -184,7 +193,7 @@ class Solver:
         keys = jax.random.split(seed_key(seed), len(stacks[0]))
         found = jnp.clip(self.restore(keys, *stacks, tick=tick), -1, 1)
         shape = (s * low.shape[0], s * low.shape[1], 3)
-        return to_pixels(tiles.join(found, shape, s * self.overlap)[: s * height, : s * width])
+        return stored(np.asarray(tiles.join(found, shape, s * self.overlap))[: s * height, : s * width], deep)
 
 
 def load_prior(path: str) -> Prior:

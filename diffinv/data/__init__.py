@@ -1,25 +1,30 @@
 """Pictures from files, digits and TFDS to shuffled batches; uint8 (H, W, C) until `to_unit` makes them [-1, 1]."""
 
 from diffinv.data.builders import Source, prepare, resident, source
-from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, read, shrink, to_pixels, to_unit
+from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, picture, read
+from diffinv.data.fitting import fit, to_pixels, to_unit
 from diffinv.data.patches import patches
 from diffinv.data.pipeline import augment, batches, order
+from diffinv.data.reader import Picture, Reading
 
 __all__ = [
     "Catalogue",
     "Images",
+    "Picture",
+    "Reading",
     "Record",
     "Source",
     "augment",
     "batches",
     "catalogue",
     "decode",
+    "fit",
     "order",
     "patches",
+    "picture",
     "prepare",
     "read",
     "resident",
-    "shrink",
     "source",
     "to_pixels",
     "to_unit",

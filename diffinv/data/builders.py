@@ -5,7 +5,6 @@ Neither preparing nor reading imports TensorFlow.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import os
@@ -19,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import struct
 
-from diffinv.data import files
+from diffinv.data import files, listing, reader
+from diffinv.data.reader import PLAIN, Reading
 from diffinv.describe import Described, described
 
 VERSION = "1.0.0"
@@ -48,7 +48,8 @@ class Source(Described):
 
     Attributes:
       records: a TFDS data source, or `Resident`.
-      classes: their names; skipped: corrupt images that were left out when the set was prepared, with the reason.
+      classes: their names; skipped: images that were left out when the set was prepared, with the reason.
+      digest: of pixels, labels and order, so that another set is told from this one.
     """
 
     records: Any = struct.field(pytree_node=False)
@@ -56,6 +57,7 @@ class Source(Described):
     channels: int = struct.field(pytree_node=False, default=3)
     classes: tuple[str, ...] = struct.field(pytree_node=False, default=("",))
     skipped: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    digest: str = struct.field(pytree_node=False, default="")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -94,29 +96,32 @@ def _builder() -> type:
         VERSION = tfds.core.Version(VERSION)
         name = "pictures"
 
-        def __init__(self, *, listing: files.Catalogue, size: int, channels: int, **fields: Any):
-            self.listing, self.size, self.channels = listing, size, channels
+        def __init__(self, *, listing: files.Catalogue, size: int, channels: int, reading: Reading, **fields: Any):
+            self.listing, self.size, self.channels, self.reading = listing, size, channels, reading
             super().__init__(**fields)
 
         def _info(self) -> Any:
             shape = (self.size, self.size, self.channels)
             label = tfds.features.Scalar(np.int64)
             features = {IMAGE: tfds.features.Image(shape=shape), LABEL: label, "name": tfds.features.Text()}
-            about = tfds.core.MetadataDict(classes=list(self.listing.classes), skipped=[])
+            about = tfds.core.MetadataDict(classes=list(self.listing.classes), skipped=[], digest={})
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), metadata=about)
 
         def _split_generators(self, download: Any) -> dict[str, Any]:
             return {"train": self._generate_examples(False), "validation": self._generate_examples(True)}
 
         def _generate_examples(self, validation: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+            digest = hashlib.sha256()
             for number, record in enumerate(self.listing.records()):
                 if files.held_out(record, number) == validation:
                     try:
-                        encoded = _png(files.decode(record.source, self.size, self.channels))
+                        pixels = files.decode(record.source, self.size, self.channels, self.reading)
                     except OSError as error:
                         self.info.metadata["skipped"].append(f"{record.name}: {error}")
                         continue
-                    yield number, {IMAGE: encoded, LABEL: record.label, "name": record.name}
+                    digest.update(f"{number} {record.label} ".encode() + pixels.tobytes())
+                    yield number, {IMAGE: _png(pixels), LABEL: record.label, "name": record.name}
+            self.info.metadata["digest"]["validation" if validation else "train"] = digest.hexdigest()
 
     return Pictures
 
@@ -130,36 +135,53 @@ def _png(pixels: np.ndarray) -> io.BytesIO:
     return encoded
 
 
-def _fingerprint(path: str, size: int, channels: int) -> str:
-    """A folder name that changes with the files below `path`, so that a prepared set is never a stale one."""
-    found = [path] if path in files.BUNDLED else files._listed(path) or [path]
+def _fingerprint(path: str, size: int, channels: int, reading: Reading) -> str:
+    """A folder name that changes with the files below `path` and the rules, so that a prepared set is never a stale
+    one: a replaced file has another time of change, whatever its size and its time of writing."""
+    found = [] if path in files.BUNDLED else listing.pictures(path) or listing.matches(path)
     if os.path.isdir(path):
         found = sorted({*found, *(entry.path for entry in os.scandir(path) if entry.is_file())})
-    stats = [(file, *(os.stat(file)[6:9:2] if os.path.exists(file) else ())) for file in found]
-    digest = hashlib.sha256(repr((stats, size, channels)).encode()).hexdigest()[:12]
-    return f"{Path(path).name.split('.')[0] or 'data'}-{size}x{size}x{channels}-{digest}"
+    stats = [(os.fsencode(file), *_times(file)) for file in found]
+    digest = hashlib.sha256(repr((stats, size, channels, reading, reader.RULES)).encode()).hexdigest()[:12]
+    stem = "".join(letter for letter in Path(path).name.split(".")[0] if letter.isalnum() or letter in "-_")[:60]
+    return f"{stem or 'data'}-{size}x{size}x{channels}-{digest}"
 
 
-def prepare(path: str, size: int, folder: str, channels: int = 3) -> str:
+def _times(file: str) -> tuple[int, ...]:
+    """Size, time of writing and time of change of a file; nothing of a link that leads nowhere."""
+    if not os.path.exists(file):
+        return ()
+    found = os.stat(file)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Reading = PLAIN) -> str:
     """Brings a catalogue to one size and stores it as a TFDS data set under `folder`; returns its directory.
 
     Original. Done once: a second call with the same files returns at once, and a run that was cut off leaves nothing
-    behind that is taken for a whole set (TFDS renames at the end). Corrupt images are left out and named in the set's
-    metadata. Every 16th picture (the second first) is for validation where the source has no split
-    of its own.
+    behind that is taken for a whole set (TFDS renames at the end). Images that are corrupt, too large or not plain are
+    left out and named in the set's metadata. Every 16th picture (the second first) is for validation where the source
+    has no split of its own.
 
-    Raises FileNotFoundError where nothing is there, ValueError where no image, or none for validation, is readable.
+    Raises FileNotFoundError where nothing is there, ValueError where no image, or none for validation, is readable, or
+    where `size` is under 1 or over the limit of pixels.
     """
-    target = os.path.join(os.path.abspath(folder), _fingerprint(path, size, channels))
-    listing = files.catalogue(path)
-    builder = _builder()(listing=listing, size=size, channels=channels, data_dir=target, file_format="array_record")
-    if not any(True for _ in listing.records()):
-        raise ValueError(f"data path {path!r} holds no image; give a folder with {', '.join(files.SUFFIXES)} files")
+    if not 1 <= size * size <= reading.pixels or size < 1:
+        raise ValueError(f"size is {size}; give at least 1 and at most {int(reading.pixels**0.5)} pixels")
+    listed = files.catalogue(path, reading)
+    if not any(True for _ in listed.records()):
+        raise ValueError(f"data path {path!r} holds no image; give a folder with {', '.join(listing.SUFFIXES)} files")
+    target = os.path.join(os.path.abspath(folder), _fingerprint(path, size, channels, reading))
+    fields = {"listing": listed, "size": size, "channels": channels, "reading": reading}
+    builder = _builder()(**fields, data_dir=target, file_format="array_record")
     try:
         builder.download_and_prepare()
     except (AssertionError, ValueError) as error:
         skipped = builder.info.metadata["skipped"]
-        raise ValueError(f"data path {path!r} gave no image in a split ({len(skipped)} corrupt): {error}") from error
+        first = f", the first {skipped[0]}" if skipped else ""
+        raise ValueError(
+            f"data path {path!r} gave no image in a split ({len(skipped)} corrupt{first}): {error}"
+        ) from error
     return str(builder.data_dir)
 
 
@@ -192,7 +214,13 @@ def _split(builder: Any, split: str) -> str:
 
 
 def source(
-    name: str, size: int, split: str = "train", folder: str | None = None, channels: int = 3, download: bool = False
+    name: str,
+    size: int,
+    split: str = "train",
+    folder: str | None = None,
+    channels: int = 3,
+    download: bool = False,
+    reading: Reading = PLAIN,
 ) -> Source:
     """Examples of a path (prepared on first use, see `prepare`) or of a public TFDS set, at `size` and `channels`.
 
@@ -203,21 +231,23 @@ def source(
       split: "train" or "validation".
       folder: where prepared sets are; for public ones TFDS_DATA_DIR by default.
       download: let TFDS fetch a public set that is not there yet.
+      reading: how files are read; public sets are 8-bit, and know no other.
 
     Raises FileNotFoundError where nothing is there, with the nearest name; ValueError for another split.
     """
     if split not in ("train", "validation"):
         raise ValueError(f"split is {split!r}; give 'train' or 'validation'")
-    if name in files.BUNDLED or glob.glob(name) or (os.sep in name and not _tfds_name(name)):
+    if name in files.BUNDLED or listing.matches(name) or (os.sep in name and not _tfds_name(name)):
         if folder is None:
             raise ValueError(f"folder is None; say where {name!r} may be prepared")
-        builder = _tfds().builder_from_directory(prepare(name, size, folder, channels))
+        builder = _tfds().builder_from_directory(prepare(name, size, folder, channels, reading))
     else:
         builder = _public(name, folder, download)
     about = builder.info.metadata or {}
     classes = about.get("classes") or getattr(builder.info.features.get(LABEL), "names", None) or [""]
     records = builder.as_data_source(split=_split(builder, split))
-    return Source(records, size, channels, tuple(classes), tuple(about.get("skipped", ())))
+    digest = about.get("digest", {}).get(split) or f"{builder.info.full_name} {_split(builder, split)}"
+    return Source(records, size, channels, tuple(classes), tuple(about.get("skipped", ())), digest)
 
 
 def _tfds_name(name: str) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from diffinv.data import files
 from diffinv.data.builders import Resident, Source
+from diffinv.data.reader import PLAIN, Reading
 
 SPLITS = ("train", "validation")
 
@@ -42,6 +45,7 @@ def patches(
     channels: int = 3,
     pad: bool = True,
     limit: int | None = None,
+    reading: Reading = PLAIN,
 ) -> Source:
     """A source of all patches of the pictures of a path, decoded, in memory: N patches take `N size^2 channels` bytes.
 
@@ -56,6 +60,7 @@ def patches(
       channels: 3 (RGB) or 1 (grey).
       pad: extend a picture under `size` by reflection; otherwise it is left out and named.
       limit: at most so many pictures.
+      reading: how files are read.
 
     Returns:
       Of `len` patches, and `skipped`: names of the corrupt or left-out pictures of this split, with the reason.
@@ -66,7 +71,7 @@ def patches(
     """
     stride = size if stride is None else stride
     _check(size, stride, split, channels, limit)
-    listing = files.catalogue(path)
+    listing = files.catalogue(path, reading)
     labels, skipped = [], []
     kept: list[np.ndarray] = []
     for number, record in enumerate(listing.records()):
@@ -75,7 +80,7 @@ def patches(
         if files.held_out(record, number) != (split == "validation"):
             continue
         try:
-            found = _cut_record(record, size, stride, channels, pad)
+            found = _cut_record(record, size, stride, channels, pad, reading)
         except OSError as error:
             skipped.append(f"{record.name}: {error}")
             continue
@@ -85,12 +90,13 @@ def patches(
         reasons = f", {len(skipped)} left out, the first {skipped[0]}" if skipped else ""
         raise ValueError(f"data path {path!r} gave no picture for {split!r}{reasons}; give it more pictures")
     records = Resident(np.concatenate(kept), np.concatenate(labels))
-    return Source(records, size, channels, listing.classes, tuple(skipped))
+    digest = hashlib.sha256(records.images.tobytes() + records.labels.tobytes()).hexdigest()
+    return Source(records, size, channels, listing.classes, tuple(skipped), digest)
 
 
-def _cut_record(record: files.Record, size: int, stride: int, channels: int, pad: bool) -> np.ndarray:
+def _cut_record(record: files.Record, size: int, stride: int, channels: int, pad: bool, reading: Reading) -> np.ndarray:
     """Raises OSError where the picture is corrupt or, without padding, too small."""
-    pixels = files.decode(record.source, None, channels)
+    pixels = files.decode(record.source, None, channels, reading)
     if not pad and min(pixels.shape[:2]) < size:
         height, width = pixels.shape[:2]
         raise OSError(f"{height} x {width} pixels are under size {size}; pass pad=True to extend it")

@@ -41,9 +41,25 @@ def test_a_shadow_is_removed(files):
     assert np.asarray(Image.open(files / "out" / "strip.png")).shape == (24, 96, 3)
 
 
+def test_a_mask_on_a_transparent_ground_is_the_same_mask(files):
+    """Whatever colour lies under the transparent pixels."""
+    border = np.asarray(Image.open(files / "border.png"))
+    clear = np.dstack([np.full_like(border, 255), border[..., 0]])
+    Image.fromarray(clear).save(files / "clear.png")
+    from experiments import osmosis
+
+    np.testing.assert_array_equal(osmosis.read(str(files / "clear.png"), None, "mask", 0), border)
+    np.testing.assert_array_equal(osmosis.read(str(files / "clear.png")), np.full(border.shape, 255))
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        (
+            ["wall.png", "--mask=border.png", "--max_pixels=100"],
+            "border.png: 32 x 24 pixels are more than the limit of 100",
+        ),
+        (["wall.png", "--guide=wall.png", "--offset=nan"], "--offset"),
         (["wall.png"], "neither --guide nor --mask"),
         (["wall.png", "--guide=small.png"], "8 x 8, the image 24 x 32; resize"),
         (["black.png", "--guide=wall.png", "--offset=0"], "osmosis needs positive images: add an offset above 0"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures
+from experiments import pictures, reading
 
 
 def save(path, array, **options):
@@ -45,7 +45,9 @@ def test_grey_and_alpha_are_converted_and_said(tmp_path, ramp):
     save(tmp_path / "grey.png", ramp[..., 0])
     save(tmp_path / "alpha.png", np.dstack([ramp, ramp[..., :1]]))
     shots = pictures.own(str(tmp_path), 32, 0)
-    assert "L to RGB" in shots.note and "RGBA to RGB" in shots.note
+    assert "grey to RGB" in shots.note and "transparency laid on white" in shots.note
+    white = pictures.read(str(tmp_path / "alpha.png"))[0]
+    np.testing.assert_array_equal(white, np.rint(ramp * (ramp / 255) + 255 - ramp))
 
 
 def test_a_glob_a_file_and_a_count(tmp_path, ramp):
@@ -63,10 +65,68 @@ def test_equal_names_are_numbered(tmp_path, ramp):
 
 
 def test_floats_keep_their_value(tmp_path, ramp):
-    np.save(tmp_path / "unit.npy", (ramp / 127.5 - 1).astype(np.float32))
-    np.save(tmp_path / "byte.npy", ramp)
+    """And what lies between two of 256 levels."""
+    np.save(tmp_path / "a.npy", (ramp / 127.5 - 1).astype(np.float32))
+    np.save(tmp_path / "b.npy", ramp)
+    np.save(tmp_path / "c.npy", (ramp / 255 + 0.001).astype(np.float32))
+    np.save(tmp_path / "d.npy", ramp.astype(np.uint16) * 257 + 20)
     shots = pictures.own(str(tmp_path / "*.npy"), 48, 0)
-    np.testing.assert_allclose(shots.pixels[0], shots.pixels[1])
+    for i, more in enumerate((0, 0, 0.002, 40 / 65535)):
+        np.testing.assert_allclose(shots.pixels[i], shots.pixels[1] + more, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 16, 1), (12, 20, 3), (20, 12, 1)])
+def test_pictures_of_the_priors_own_shape(tmp_path, shape):
+    """The middle, in the prior's proportions, by the area mean; grey is Pillow's own."""
+    colours = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    save(tmp_path / "a.png", colours)
+    shots = pictures.own(str(tmp_path / "a.png"), shape, 0)
+    assert shots.pixels.shape == (1, *shape) and f"{shape[0]} x {shape[1]}" in shots.note
+    whole = np.asarray(Image.fromarray(colours).convert("L" if shape[2] == 1 else "RGB"), float).reshape(60, 100, -1)
+    if shape == (12, 20, 3):
+        expected = whole.reshape(12, 5, 20, 5, 3).mean((1, 3)) / 127.5 - 1
+        np.testing.assert_allclose(shots.pixels[0], expected, atol=2 / 127.5)
+    assert pictures.photographs(shape, 2).pixels.shape == (2, *shape)
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 16, 2), (0, 16, 3), (4, 4, 4, 3)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="the prior has shape"):
+        pictures.photographs(shape, 1)
+
+
+def test_a_count_is_from_0_on(tmp_path, ramp):
+    assert len(pictures.photographs(8, 0).names) == 8
+    assert "8 photographs are bundled" in pictures.photographs(8, 9).note
+    save(tmp_path / "a.png", ramp)
+    for make in (lambda: pictures.photographs(8, -1), lambda: pictures.own(str(tmp_path), 8, -1)):
+        with pytest.raises(ValueError, match="config.pictures is -1"):
+            make()
+
+
+def test_what_was_found_taken_and_left_out_is_said(tmp_path, ramp):
+    for i in range(9):
+        save(tmp_path / f"{i}.png", ramp)
+    (tmp_path / "3.png").write_text("no picture")
+    np.save(tmp_path / "4.npy", np.full((8, 8), np.nan))
+    (tmp_path / "notes.txt").write_text("no picture")
+    every = pictures.own(str(tmp_path), 16, 0)
+    assert len(every.names) == 8
+    assert all(
+        w in every.note for w in ("10 pictures found, 8 taken", "2 left out", "3.png", "4.npy: holds NaN", "1 other")
+    )
+    two = pictures.own(str(tmp_path), 16, 2)
+    assert "10 pictures found, 2 taken; 8 not asked for (config.pictures=0 takes all)" in two.note
+    assert pictures.own(str(tmp_path / "0.png"), (48, 64, 3), 0).note == ""
+
+
+def test_packs_and_bundled_sets(tmp_path, ramp):
+    images = {"train_images": np.stack([ramp[..., 0]] * 3), "test_images": ramp[None, ..., 0] // 2}
+    np.savez(tmp_path / "x[1].npz", **images)
+    shots = pictures.own(str(tmp_path / "x[1].npz"), (48, 64, 1), 0)
+    np.testing.assert_allclose(shots.pixels, ramp[None, ..., :1] // 2 / 127.5 - 1, atol=1e-6)
+    assert shots.names == ["0"]
+    assert "held-out pictures found, 2 taken" in pictures.own("gradients", 8, 2).note
 
 
 @pytest.mark.parametrize(
@@ -74,14 +134,15 @@ def test_floats_keep_their_value(tmp_path, ramp):
     [
         (np.full((8, 8, 3), np.nan, np.float32), "NaN"),
         (np.linspace(-3, 3, 192, dtype=np.float32).reshape(8, 8, 3), r"\[-1, 1\]"),
-        (np.linspace(0, 1, 192, dtype=np.float32).reshape(8, 8, 3), r"0 to 1"),
+        (np.linspace(0, 2, 192, dtype=np.float32).reshape(8, 8, 3), r"0 to 2"),
+        (np.zeros((8, 8, 3), np.float32), r"0 to 0"),
         (np.zeros((8, 8, 5), np.uint8), "shape"),
-        (np.zeros((8, 8), np.uint8), "shape"),
+        (np.zeros(8, np.uint8), "shape"),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path, array, word):
     np.save(tmp_path / "bad.npy", array)
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(ValueError, match=f"bad.npy.*{word}"):
         pictures.own(str(tmp_path / "bad.npy"), 8, 0)
 
 
@@ -95,7 +156,17 @@ def test_bad_files_are_refused(tmp_path, ramp):
             pictures.own(str(tmp_path / name), 8, 0)
 
 
-def test_nothing_to_read(tmp_path):
+def test_nothing_to_read(tmp_path, ramp):
     for pattern in (str(tmp_path), str(tmp_path / "*.png"), str(tmp_path / "missing")):
         with pytest.raises(FileNotFoundError, match="no image matches"):
             pictures.own(pattern, 8, 0)
+    (tmp_path / "deep").mkdir()
+    save(tmp_path / "deep" / "a.png", ramp)
+    with pytest.raises(FileNotFoundError, match="1 lie in folders below it"):
+        pictures.own(str(tmp_path), 8, 0)
+
+
+def test_the_flag_of_levels():
+    assert reading.levels("") is None and reading.levels("auto") == "auto" and reading.levels("400,8400") == (400, 8400)
+    for text in ("400", "8,4", "a,b", "0,nan", "1,2,3"):
+        assert reading._accepted("0,1") and not reading._accepted(text)

@@ -97,12 +97,44 @@ def test_a_transparent_palette_keeps_its_alpha(tmp_path):
     np.testing.assert_array_equal(photo.alpha == 0, np.asarray(image) == 0)
 
 
-def test_sixteen_bits_become_eight_and_it_is_said(tmp_path):
-    """Grey 16-bit PNG: the value over 257, rounded, where dividing by 256 or clipping at 255 would differ."""
+def test_sixteen_bits_stay_sixteen_and_it_is_said(tmp_path):
+    """Shown in 8 bits as the value over 257, rounded, where dividing by 256 or clipping at 255 would differ."""
     values = np.asarray([[0, 255, 257, 32768, 65535]] * 3, np.uint16)
     Image.fromarray(values).save(tmp_path / "in.png")
     photo = photos.read(str(tmp_path / "in.png"))
-    assert photo.rgb[0, :, 0].tolist() == [0, 1, 1, 128, 255] and photo.grey and photo.notes == ("16 bits to 8",)
+    assert photo.rgb[0, :, 0].tolist() == [0, 1, 1, 128, 255] and photo.grey and photo.deep
+    assert photo.notes == ("16-bit values, 0 to 65535 of 0 to 65535",)
+    np.testing.assert_array_equal(photos.sixteen(photo.unit)[..., 0], values)
+    Image.fromarray(np.linspace(400, 8400, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "dim.png")
+    dim = photos.read(str(tmp_path / "dim.png"))
+    assert "400 to 8400" in dim.notes[0] and "LOW,HIGH" in dim.notes[1] and len(np.unique(dim.unit)) == 64
+    stretched = photos.read(str(tmp_path / "dim.png"), data.Reading("auto")).unit
+    assert (stretched.min(), stretched.max()) == (-1, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bits_are_written_in_their_own_kind(tmp_path, channels):
+    """Read back by our own reader, which test_reader holds to the format's words; Pillow agrees in the upper 8 bits."""
+    values = np.random.default_rng(0).integers(0, 65536, (9, 7, channels)).astype(np.uint16)
+    colours = 3 if channels > 2 else 1
+    alpha = (values[..., -1] / 65535).astype(np.float32) if channels in (2, 4) else None
+    photo = photos.Photo(data.Picture((values[..., :colours] / 65535).astype(np.float32), alpha, b"profile"))
+    photos.write(tmp_path / "x.png", photos.sixteen(photo.unit), photo)
+    again = photos.read(str(tmp_path / "x.png"))
+    assert again.grey == photo.grey and again.deep and again.profile == b"profile"
+    np.testing.assert_array_equal(photos.sixteen(again.unit)[..., :colours], values[..., :colours])
+    if alpha is not None:
+        np.testing.assert_array_equal(np.rint(again.alpha * 65535), values[..., -1])
+    with Image.open(tmp_path / "x.png") as image:
+        if channels in (3, 4):
+            np.testing.assert_array_equal(np.asarray(image), values >> 8)
+
+
+def test_the_enlarged_picture_keeps_its_bits(enlarger):
+    low = np.random.default_rng(0).random((9, 16, 3), np.float32) * 2 - 1
+    eight, sixteen = enlarger(0, low), enlarger(0, low, deep=True)
+    assert eight.dtype == np.uint8 and sixteen.dtype == np.uint16 and len(np.unique(sixteen)) > 256
+    assert np.abs(eight - sixteen / 257).max() <= 0.51
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -117,7 +149,7 @@ def test_what_cannot_be_read_is_one_line_with_the_path(tmp_path):
     Image.fromarray(noise(64, 64)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     (tmp_path / "text.jpg").write_text("no picture")
-    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((4, 4), 300, np.float32)).save(tmp_path / "float.tif")
     for name in ("cut.png", "text.jpg", "float.tif", "missing.png"):
         with pytest.raises(ValueError, match=name) as error:
             photos.read(str(tmp_path / name))
