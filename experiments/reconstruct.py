@@ -23,14 +23,16 @@ from pathlib import Path
 from experiments import runtime  # isort: skip  (before jax)
 
 import numpy as np
+from absl import flags
 from tqdm import tqdm
 
 from diffinv import report, schema
 from diffinv.prior import Prior
-from experiments import keeping, pictures, solvers
+from experiments import keeping, pictures, reading, solvers
 from experiments.bench import Bench, pixels
 from experiments.restoration import FIELDS, check, listed, load_prior, require_tasks
 
+flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(
     str(runtime.ROOT / "configs" / "reconstruct.py"),
     "a configuration; FILE:smoke for a quick run",
@@ -94,7 +96,7 @@ def main() -> int:
     tasks, (height, width, _) = listed(config.task), prior.shape
     require_tasks(config, tasks, prior.shape)
     count = config.pictures
-    shots = pictures.own(IMAGES.value, height, count) if IMAGES.value else pictures.photographs(height, count)
+    shots = pictures.own(IMAGES.value, prior.shape, count) if IMAGES.value else pictures.photographs(prior.shape, count)
     names = report.readable(shots.names)
     command = f"python -m experiments.reconstruct {shlex.join(sys.argv[1:])}".strip()
     settings = {**json.loads(config.to_json_best_effort()), "images": IMAGES.value and os.path.abspath(IMAGES.value)}
