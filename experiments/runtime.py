@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -138,7 +140,7 @@ class Preemption:
     def __init__(self) -> None:
         self.came, self.alone = False, jax.process_count() == 1
         if self.alone:
-            signal.signal(signal.SIGTERM, self._note)
+            in_main_thread(lambda: signal.signal(signal.SIGTERM, self._note))
 
     def _note(self, *_: object) -> None:
         self.came = True
@@ -169,9 +171,47 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
     call = (lambda rest: main(rest[1:])) if positional else (lambda _: main())
     parse = lambda found: commandline.parse(found, positional)
     try:
-        app.run(lambda rest: _guarded(lambda: call(rest)), flags_parser=parse)
+        app.run(lambda rest: _waited(lambda: _guarded(lambda: call(rest))), flags_parser=parse)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+        print("\nstopped by Ctrl-C; what was finished is kept", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # a program that is running would hold any other end until it is through
+
+
+ERRANDS: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+
+
+def in_main_thread(errand: Callable[[], object]) -> None:
+    """Does what only the main thread may, such as to hear signals, also where a command asks for it."""
+    if threading.current_thread() is threading.main_thread():
+        errand()
+        return
+    finished = threading.Event()
+    ERRANDS.put(lambda: (errand(), finished.set()))
+    finished.wait()
+
+
+def _waited(main: Callable[[], int | None]) -> int | None:
+    """What `main` returns or raises, run in a thread of its own: the main thread hears Ctrl-C while JAX computes."""
+    done, ends = threading.Event(), []
+
+    def work() -> None:
+        try:
+            ends.append(main())
+        except BaseException as error:
+            ends.append(error)
+        finally:
+            done.set()
+
+    threading.stack_size(2**26)
+    threading.Thread(target=work, daemon=True).start()
+    while not done.wait(0.05):
+        while not ERRANDS.empty():
+            ERRANDS.get()()
+    if isinstance(ends[0], BaseException):
+        raise ends[0]
+    return ends[0]
 
 
 def _guarded(main: Callable[[], int | None]) -> int | None:

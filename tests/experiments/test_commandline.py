@@ -1,6 +1,13 @@
 """Configurations and flags by declaration: what is refused before anything starts, and in which line."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from absl import flags
@@ -138,3 +145,48 @@ def test_a_folder_that_takes_no_files_is_noticed_before_the_work(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "in it", "with\0zero", tmp_path / ("x" * 300)):
         with pytest.raises(OSError, match="^--out is .*no file can be written"):
             runtime.writable(place)
+
+
+LONG = """
+from experiments import runtime
+import jax, jax.numpy as jnp
+def main():
+    runtime.Preemption() if {watched} else None
+    program = jax.jit(lambda x: jax.lax.fori_loop(0, 10**9, lambda i, x: jnp.sin(x), x)).lower(jnp.ones(9999)).compile()
+    print("started", flush=True)
+    program(jnp.ones(9999)).block_until_ready()
+runtime.run(main)
+"""
+
+
+@pytest.mark.parametrize(("watched", "sent", "status"), [(True, signal.SIGINT, 130), (False, signal.SIGTERM, -15)])
+def test_a_signal_is_heard_inside_a_compiled_loop(watched, sent, status):
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "DIFFINV_CACHE": os.environ.get("DIFFINV_CACHE", ".pytest_cache"),
+    }
+    environment.pop("XLA_FLAGS", None)
+    command, pipe = [sys.executable, "-c", LONG.format(watched=watched)], subprocess.PIPE
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout.readline() == "started\n"
+            time.sleep(0.3)
+            process.send_signal(sent)
+            start = time.monotonic()
+            assert process.wait(30) == status
+            assert time.monotonic() - start < 2
+            said = process.stderr.read()
+            assert sent != signal.SIGINT or said.strip() == "stopped by Ctrl-C; what was finished is kept"
+        finally:
+            process.kill()
+
+
+def test_what_a_command_returns_raises_and_asks_of_the_main_thread():
+    seen = []
+    assert runtime._waited(lambda: 2) == 2
+    runtime._waited(lambda: runtime.in_main_thread(lambda: seen.append(threading.current_thread())))
+    assert seen == [threading.main_thread()]
+    with pytest.raises(SystemExit, match="7"):
+        runtime._waited(lambda: sys.exit(7))
