@@ -29,21 +29,31 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from diffinv import schema
 from diffinv.data import listing
 from experiments import photos, pictures, reading, super_resolve_page, upscaling
 
 flags.adopt_module_key_flags(reading)
-MODEL = flags.DEFINE_string("model", "embedded", "the network of --solver=ctmsr: a path, or the one that ships")
-SOLVER = flags.DEFINE_string("solver", "ctmsr", "ctmsr, dps or reguidance")
-CANDIDATE = flags.DEFINE_string("candidate", "ctmsr", "what --solver=reguidance refines: ctmsr or dps")
-PRIOR = flags.DEFINE_string("prior", "", "the prior of dps and reguidance; default: the embedded one")
-OUT = flags.DEFINE_string("out", "runs/super_resolve", "the folder of the results")
-SCALE = flags.DEFINE_integer("scale", 4, "of the sides; the network must be made for it", lower_bound=2)
-TILE = flags.DEFINE_integer("tile", 64, "side of ctmsr's tiles, in pixels of the input", lower_bound=16)
-OVERLAP = flags.DEFINE_integer("overlap", 16, "of ctmsr's tiles, in pixels of the input", lower_bound=0)
-STEPS = flags.DEFINE_integer("steps", 100, "of dps and of reguidance", lower_bound=2)
-SIGMA_Y = flags.DEFINE_float("sigma_y", 0.02, "noise that dps and reguidance assume, on the [-1, 1] scale")
-SEED = flags.DEFINE_integer("seed", 0, "of the noise")
+METHODS = ("ctmsr", "dps", "reguidance")
+MODEL = runtime.flag(
+    "model", "embedded", schema.text("the network of --solver=ctmsr: a path, or 'embedded' for the one that ships")
+)
+SOLVER = runtime.flag("solver", "ctmsr", schema.choice(METHODS, "what enlarges"))
+CANDIDATE = runtime.flag("candidate", "ctmsr", schema.choice(METHODS[:2], "what --solver=reguidance refines"))
+PRIOR = runtime.flag("prior", "", schema.text("the prior of dps and reguidance: a path, or '' for the embedded one"))
+OUT = runtime.flag("out", "runs/super_resolve", schema.text("the folder of the results"))
+SCALE = runtime.flag("scale", 4, schema.whole("of the sides; the network must be made for it", low=2, high=16))
+TILE = runtime.flag("tile", 64, schema.whole("side of ctmsr's tiles", low=16, high=512, unit="pixels of the input"))
+OVERLAP = runtime.flag(
+    "overlap", 16, schema.whole("of ctmsr's tiles, below --tile", low=0, high=511, unit="pixels of the input")
+)
+STEPS = runtime.flag("steps", 100, schema.whole("of dps and of reguidance", low=2, high=100_000))
+SIGMA_Y = runtime.flag(
+    "sigma_y",
+    0.02,
+    schema.number("noise that dps and reguidance assume", above=0, high=10, unit="on [-1, 1]"),
+)
+SEED = runtime.flag("seed", 0, schema.whole("of the noise", low=0))
 LEAST = 8  # pixels
 
 MOST = 25_000_000  # pixels, whose result takes a gigabyte in 8 bits
@@ -87,13 +97,11 @@ def by_solver(name: str, candidate: Enlarge | None) -> Enlarge:
 
 def method() -> Enlarge:
     """What --solver names."""
-    name = runtime.choose("solver", SOLVER.value, ["ctmsr", "dps", "reguidance"])
-    candidate = runtime.choose("candidate", CANDIDATE.value, ["ctmsr", "dps"])
-    if name == "ctmsr":
+    if SOLVER.value == "ctmsr":
         return by_ctmsr()
-    if name == "dps":
+    if SOLVER.value == "dps":
         return by_solver("dps", None)
-    return by_solver("reguidance", by_ctmsr() if candidate == "ctmsr" else by_solver("dps", None))
+    return by_solver("reguidance", by_ctmsr() if CANDIDATE.value == "ctmsr" else by_solver("dps", None))
 
 
 def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> super_resolve_page.Entry:
@@ -118,7 +126,10 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> su
 
 
 def main(arguments: list[str]) -> None:
+    if OVERLAP.value >= TILE.value:
+        raise ValueError(f"--overlap is {OVERLAP.value} and --tile {TILE.value}; give an overlap below the tile's side")
     paths = listed(arguments)
+    runtime.writable(OUT.value)
     names, enlarge = pictures.names(paths), method()
     entries, failed = [], []
     with tqdm(total=0, unit="tile", dynamic_ncols=True, smoothing=0) as bar:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,12 +66,18 @@ def compare(path: Path, photo: Photo, result: np.ndarray, scale: int) -> Path:
     return ledger.put(path, ledger.png(sheet))
 
 
+def linked(path: str) -> str:
+    """A relative path as the target of a link, which is never a scheme's, whatever the file is called."""
+    return html.escape("./" + quote(os.fsencode(path)))
+
+
 def _section(folder: Path, entry: Entry) -> str:
     width, height = entry.size
     source = "data:image/png;base64," + base64.b64encode(entry.compare.read_bytes()).decode()
     notes = "; ".join([f"{width} x {height}", f"{entry.seconds:.1f} s", *entry.notes])
-    target = html.escape(entry.result.relative_to(folder).as_posix())
-    head = f'<h2>{html.escape(entry.name)} <small>{html.escape(notes)} · <a href="{target}">{target}</a></small></h2>'
+    path = entry.result.relative_to(folder).as_posix()
+    link = f'<a href="{linked(path)}">{html.escape(path)}</a>'
+    head = f"<h2>{html.escape(entry.name)} <small>{html.escape(notes)} · {link}</small></h2>"
     return f'<section>{head}<img src="{source}" alt="input, bicubic, result"></section>'
 
 
@@ -85,4 +93,4 @@ def write(folder: Path, command: str, entries: list[Entry], failed: list[str]) -
         *(f'<p class="flag">failed: {html.escape(text)}</p>' for text in failed),
     ]
     page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{chr(10).join(body)}\n</body></html>\n'
-    return ledger.put(folder / "index.html", page.encode())
+    return ledger.put(folder / "index.html", page.encode("utf-8", "replace"))
