@@ -1,9 +1,11 @@
 """Enlarging users' pictures: what is read and kept, tiles and bands without a seam, the command, what it refuses."""
 
+import html
 import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urljoin
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from training_command import FLAGS
 from diffinv import checkpoint, data, gaussian_field, operators, process
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
-from experiments import baselines_sr, photos, upscaling
+from experiments import baselines_sr, photos, super_resolve_page, upscaling
 
 ROOT = Path(__file__).parents[2]
 NET = {"channels": 8, "blocks": 1, "cubic": -0.5}
@@ -173,6 +175,21 @@ def start(*arguments):
     command = [sys.executable, "-m", "experiments.super_resolve", *map(str, arguments)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["javascript:alert(1);", "data:text-html,x", "a #?%<b> \"'", "caf\udce9"])
+def test_a_link_of_the_page_is_a_file_beside_it_whatever_its_name(tmp_path, name):
+    """No scheme, no host, no fragment: a browser asks for the very file."""
+    link = html.unescape(super_resolve_page.linked(f"{name}_x4.png"))
+    target = urljoin("file:///folder/index.html", link)
+    assert target.startswith("file:///folder/") and os.fsdecode(unquote_to_bytes(target[15:])) == f"{name}_x4.png"
+    Image.fromarray(noise(4, 4)).save(tmp_path / "compare.png")
+    path = tmp_path / f"{name}_x4.png"
+    entry = super_resolve_page.Entry(name, (4, 4), path, tmp_path / "compare.png", 1.0, ("<i>",))
+    page = super_resolve_page.write(tmp_path, "command <x>", [entry], ["<failed>"]).read_text()
+    assert (
+        'href="./' in page and "<i>" not in page and "<x>" not in page and "<failed>" not in page and "<b>" not in page
+    )
 
 
 @pytest.mark.slow
