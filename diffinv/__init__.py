@@ -16,7 +16,7 @@ from diffinv import (
     times,
 )
 from diffinv.guided import Guided, guided
-from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
+from diffinv.measure import GaussianNoise, Measurement, Noise, PoissonNoise, measure
 from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, gaussian_mixture, mixture
 from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
 from diffinv.seeds import seed_key
@@ -32,6 +32,7 @@ __all__ = [
     "Guided",
     "Measurement",
     "NetworkDenoiser",
+    "Noise",
     "PoissonNoise",
     "Prior",
     "Sampler",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv.measure import Measurement, require_linear
+from diffinv.measure import GaussianNoise, Measurement, require_linear
 from diffinv.operators.base import LinearOperator
 from diffinv.operators.spectra import Spectrum
 from diffinv.prior import Prior
@@ -36,9 +36,18 @@ def require_fit(prior: Prior, measurement: Measurement, method: str) -> None:
 
 def require_noise(measurement: Measurement, method: str, instead: str) -> None:
     """ValueError where a concrete `sigma_y` is not above 0; `instead` names what would do."""
+    if not (hasattr(measurement.noise, "sigma") or hasattr(measurement.noise, "peak")):
+        return  # a law of one's own without a level
     sigma = measurement.sigma
     if concrete(sigma) and not np.all(np.asarray(sigma) > 0):
         raise ValueError(f"{method}: sigma_y is {sigma}, and it divides by it; give a sigma above 0, or use {instead}")
+
+
+def require_gaussian(measurement: Measurement, method: str, instead: str) -> None:
+    """TypeError where the noise has another law than Gaussian; `instead` names what honours it."""
+    if not isinstance(measurement.noise, GaussianNoise):
+        name = type(measurement.noise).__name__
+        raise TypeError(f"{method} draws from Gaussian noise, and this is {name}; use {instead}, which honours it")
 
 
 def require_count(name: str, value: int, least: int = 1) -> None:

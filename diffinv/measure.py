@@ -16,7 +16,11 @@ from diffinv.typing import Array, Key
 
 @struct.dataclass
 class Noise(Described, abc.ABC):
-    """The law of `y` given the clean `A x`."""
+    """The law of `y` given the clean `A x`: to be subclassed as a `flax.struct.dataclass`, its parameters as fields.
+
+    Methods that take every law as Gaussian, or that step by its width, also want an attribute or a property `sigma`,
+    the standard deviation of y; `posterior.laws` says which method asks for what.
+    """
 
     @abc.abstractmethod
     def sample(self, key: Key, clean: Array) -> Array:
@@ -87,7 +91,12 @@ class Measurement(Described):
         if isinstance(self.noise, PoissonNoise):
             return jnp.sqrt(2.0 / self.noise.peak)
         if not hasattr(self.noise, "sigma"):
-            raise TypeError(f"noise {type(self.noise).__name__} has no sigma; give it one, a standard deviation")
+            name = type(self.noise).__name__
+            raise TypeError(
+                f"noise {name} has no sigma; give it one, a standard deviation, for methods that take it as Gaussian "
+                "or step by it, or use one that needs its likelihood alone: lgd(form='paper'), mgps, "
+                "dps(convention='likelihood')"
+            )
         return self.noise.sigma
 
     def residual(self, x0: Array) -> Array:

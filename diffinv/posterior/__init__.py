@@ -1,5 +1,6 @@
 """Posterior sampling: guidance transforms the prior, methods write a step, wrappers take a solver."""
 
+from diffinv.posterior import laws
 from diffinv.posterior.annealing import daps, pnpdm
 from diffinv.posterior.blind import blind_dps
 from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
@@ -27,6 +28,7 @@ __all__ = [
     "dps",
     "dps_score",
     "fps",
+    "laws",
     "lgd",
     "mcg",
     "mcgdiff",

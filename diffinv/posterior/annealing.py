@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from diffinv.guided import DEAD
-from diffinv.inputs import require_choice, require_count, require_fit, require_noise
+from diffinv.inputs import require_choice, require_count, require_fit, require_gaussian, require_noise
 from diffinv.linalg import inner, norm
 from diffinv.measure import GaussianNoise, Measurement, require_linear
 from diffinv.prior import Prior
@@ -56,11 +56,18 @@ def _decayed(r: Array, decay: Array | float, rho: float) -> Array:
 def _target(
     measurement: Measurement, x0: Array, r: Array, tau: Array, force: float, lr: Array | float
 ) -> tuple[Callable[[Array], Array], Array]:
-    """`-force |y - A x|^2 / tau^2 - |x - x0|^2 / (2 r^2)`, and the step size `lr` relative to both variances."""
+    """`-force |y - A x|^2 / tau^2 - |x - x0|^2 / (2 r^2)`, and the step size `lr` relative to both variances.
+
+    Under another law than Gaussian noise its own likelihood, times `2 force`, stands for the first term.
+    """
 
     def energy(x: Array) -> Array:
-        residual = measurement.residual(x)
-        return -force * inner(residual, residual) / tau**2 - 0.5 * inner(x - x0, x - x0) / r**2
+        if isinstance(measurement.noise, GaussianNoise):
+            residual = measurement.residual(x)
+            data = -force * inner(residual, residual) / tau**2
+        else:
+            data = 2 * force * measurement.log_likelihood(x)
+        return data - 0.5 * inner(x - x0, x - x0) / r**2
 
     return energy, lr / (1 / r**2 + 2 * force / tau**2)
 
@@ -155,6 +162,9 @@ def daps(
         x0|y  ~ exp(-|y - A x|^2 / (2 tau^2) - |x - x0|^2 / (2 r_t^2))
         x_s   ~ p(x_s | x0|y)
 
+    Noise: any law, by its likelihood, which with `sigma` or `tau` sets the step; "conjugate" is for Gaussian noise
+    alone.
+
     Source: Zhang et al. 2024, arXiv:2407.01521, algorithm 1 and eq. 7. `force` (static): "legacy" is the density above;
     "main", their repository's main branch, has twice the data force, `|y - A x|^2 / tau^2`. `chain` (static):
     "langevin" as published; "hmc", their code's underdamped chain from a velocity of N(0, I) (lr and momentum tuned per
@@ -173,7 +183,9 @@ def daps(
 
     Args:
       prior: with an isotropic process; one sample of shape (*shape).
-      measurement: any differentiable operator; y - A x is weighed by `tau`.
+      measurement: any differentiable operator; y - A x is weighed by `tau` under Gaussian noise. Under another law its
+        own likelihood is the force (twice that under "main"), and `tau` sets the length of a step alone; "conjugate"
+        refuses it.
       ode_steps, mcmc_steps: static. lr: dimensionless.
       tau: units of y, above 0 for "langevin"; None takes the noise's own sigma (published: 0.01 at sigma_y = 0.05).
       sigma_end: where the inner ODE stops, in noise-to-signal. rho: of its grid; static.
@@ -183,7 +195,7 @@ def daps(
       momentum: of "hmc"; dimensionless, in [0, 1).
 
     Raises ValueError for another force or chain, a concrete tau of 0 or a y that does not fit, TypeError for
-    "conjugate" with an operator that is not linear.
+    "conjugate" with an operator that is not linear, or noise that is not Gaussian.
     """
     require_fit(prior, measurement, "daps")
     forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "hmc", "metropolis", "conjugate")
@@ -193,6 +205,7 @@ def daps(
         raise ValueError(f"chain is {chain!r}; choose one of {', '.join(chains)}")
     if chain == "conjugate":
         require_linear(measurement, 'daps with chain="conjugate"')
+        require_gaussian(measurement, 'daps with chain="conjugate"', 'chain="langevin"')
     names = {"langevin": "Langevin", "hmc": "HMC", "metropolis": "Metropolis"}
     hmc = partial(_hmc, momentum=momentum)
     walks: dict[str, Callable[..., Array]] = {"langevin": _langevin, "hmc": hmc, "metropolis": _metropolis}
@@ -235,19 +248,23 @@ def pnpdm(
     The state is a clean x. At a constant coupling both draws keep `p(x, z | y)`, whose x has the posterior of a
     measurement with noise `sigma_y^2 I + rho_k^2 A A^T`.
 
+    Noise: "conjugate" is for Gaussian noise alone; "langevin" takes any law, by its likelihood, and steps by its
+    `sigma`.
+
     Source: Wu et al. 2024, arXiv:2405.18782, algorithm 1. Published couplings: `max(10 0.9^k, 0.3)` over 100 rounds for
     deblurring and super-resolution (0.1 at the end for phase retrieval), as
     `times.from_sigma(process, jnp.append(jnp.maximum(10 * 0.9**k, 0.3), 0))`; then rounds after a burn-in of 40 are
     kept: `record` this sampler. `chain` (static): "conjugate" is their exact draw for linear operators, "langevin" that
     for the others (40 steps). Differs: the reverse SDE is the ancestral chain on EDM's grid of `reverse_steps`
-    from the coupling to `sigma_end`, then 0; the step of Langevin is relative, as in `daps`.
+    from the coupling to `sigma_end`, then 0; the step of Langevin is relative, as in `daps`, and its force the
+    likelihood of whatever law the noise has ("conjugate" refuses all but Gaussian noise).
 
     Args:
       prior: with an isotropic process. reverse_steps, mcmc_steps: static, at least 1. lr: dimensionless.
       sigma_end: noise-to-signal; rho: of the grid, static.
 
     Raises ValueError for another chain, a count under 1, a concrete sigma_y of 0 with "langevin"; TypeError for
-    "conjugate" with an operator that is not linear.
+    "conjugate" with an operator that is not linear, or noise that is not Gaussian.
     """
     require_fit(prior, measurement, "pnpdm")
     require_choice("chain", chain, ("conjugate", "langevin"))
@@ -255,6 +272,7 @@ def pnpdm(
     require_count("mcmc_steps", mcmc_steps)
     if chain == "conjugate":
         require_linear(measurement, 'pnpdm with chain="conjugate"')
+        require_gaussian(measurement, 'pnpdm with chain="conjugate"', 'chain="langevin"')
     else:
         require_noise(measurement, "pnpdm with chain='langevin'", "chain='conjugate'")
     process, tau = prior.process, jnp.asarray(measurement.sigma)

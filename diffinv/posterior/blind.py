@@ -55,6 +55,8 @@ def blind_dps(
     used. The state is a `Pair`; the picture is returned, and every step's kernel is in the info: the last is
     `info.kernel[-1]`.
 
+    Noise: least squares, whatever the law; "likelihood" takes any law, by its likelihood.
+
     Source: Chung et al. 2023, arXiv:2211.10656, algorithm 1 and eq. 14, with its constant step sizes. Differs: one
     process for both may have two schedules; the kernel's scale and centre are free, as in the paper: its prior has to
     fix them. Their code maps k0 to `(k0 + 1) / 2` and divides it by its sum before the

@@ -30,6 +30,8 @@ def dps(
         x'  ~ q(x_s | x_t, x0)
         x_s = x' - zeta grad_{x_t} |y - A x0|
 
+    Noise: least squares, whatever the law; "likelihood" takes any law, by its likelihood.
+
     Source: Chung et al. 2023, arXiv:2209.14687, algorithm 1, in their code's convention: the un-squared norm, of one
     sample (their script runs one; a norm over a batch would couple the pictures). Algorithm 1 prints the squared norm
     with `zeta / |y - A x0|`, which is twice as large; `convention = "square"` is that gradient without the quotient,
@@ -87,6 +89,8 @@ def mcg(
         x'  ~ q(x_s | x_t, x0);   x'' = x' - zeta grad_{x_t} |y - A x0|^2
         x_s = (I - A^+ A) x'' + A^+ y_s,        y_s = alpha_s y + sigma_s A z
 
+    Noise: least squares, whatever the law, but for "likelihood".
+
     Source: Chung et al. 2022, arXiv:2206.00941, algorithm 1 (zeta 0.1 for colourisation, else 1). Their W is I here.
     `convention` (static): "square" as the algorithm prints it; "norm" as their own code and DPS's repository compute
     it. Differs: `A^+` stands for their `A^T`, which it is for masks; noise in y is taken as signal; y is noised to s,
@@ -124,6 +128,8 @@ def pgdm(
 
         g   = J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0),      r^2 = sigma^2 / (sigma^2 + alpha^2)
         x_s = alpha_s x0 + c1 z + c2 eps + c g                            started at alpha_T A^+ y + sigma_T z
+
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), algorithm 1, with
     `form = "paper"`: `c = alpha_t`. "code" (static) is that of the authors' RED-diff repository with `awd`:
@@ -178,6 +184,8 @@ def lgd(
         x' ~ q(x_s | x_t, x0),   r_t^2 = sigma^2 / (sigma^2 + alpha^2)
         "code":   x_s = x' - scale grad_{x_t} sqrt(L) / draws,  L = sum_k |y - A x0_k|^2
         "paper":  x_s = x' + scale grad_{x_t} log mean_k p(y | x0_k)
+
+    Noise: "paper" takes any law, by its likelihood; "code" is least squares, whatever the law.
 
     Source: Song et al. 2023 (ICML, "Loss-guided diffusion models for plug-and-play controllable generation"), eq. 8, is
     "paper"; there is no official code, and "code" is InverseBench's (3 draws, 3e-3, 1000 steps): its gradient is a mean

@@ -32,6 +32,8 @@ def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, 
 
         score' = score + rho grad_{x_t} R(x0(x_t)),   R = -|y - A x0|^2.
 
+    Noise: least squares, whatever the law; "likelihood" takes any law, by its likelihood.
+
     Source: Chung et al. 2023, arXiv:2209.14687, eq. 11, on the probability-flow ODE as in Karan et al. 2025,
     arXiv:2506.10955. The conventions differ between papers and codes, so it is an argument: "square" as above, "norm"
     `-|y - A x0|` (DPS's code), "likelihood" `log p(y | x0)`, that is the square over `2 sigma_y^2`. ReGuidance's own
@@ -64,6 +66,8 @@ def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, f
 
         grad log p(y | x_t) = J^T A^H (r^2 A A^H + sigma_y^2 I)^{-1} (y - A x0).
 
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
+
     Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), eq. 7 and 8. `form`
     (static): "likelihood" is the score above as it stands; "adaptive" their algorithm 1, which adds
     `alpha J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0)` to x0. In "likelihood" form exact for `x_0 ~ N(m, I)`.
@@ -93,6 +97,8 @@ def mmps(prior: Prior, measurement: Measurement, iterations: int = 8) -> Prior:
         E[x_0 | x_t, y] = x0 + Cov A^H (A Cov A^H + sigma_y^2 I)^{-1} (y - A x0),
 
     by `iterations` (static) of conjugate gradients, one pullback each. Exact for Gaussian priors once they converge.
+
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Rozet et al. 2024, arXiv:2405.13712, eq. 18 to 20. Differs: conjugate gradients instead of GMRES, which
     assumes that the network's J is symmetric. Raises TypeError for an operator that is not linear, ValueError for
@@ -142,6 +148,8 @@ def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
     keeps its diagonal alone; "diagonal", their vjp form, takes the row sums in its place, one pullback more (for masks
     and other operators whose rows hardly overlap: negative row sums are cut at 0, and without much noise the guidance
     blows up). A measurement that is 0 by construction, as on masked pixels, pulls at nothing, also at `sigma_y = 0`.
+
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP, "diag" and "plus" in their code. Raises
     TypeError for an operator that is not linear, ValueError for another form or a y that does not fit.

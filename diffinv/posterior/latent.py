@@ -38,6 +38,8 @@ def psld(
 
     the second of which asks z0 to be a fixed point of "decode, put the measurement in, encode".
 
+    Noise: least squares, whatever the law.
+
     Source: Rout et al. 2023, arXiv:2307.00619, algorithm 2; eta 0, gamma 0.01 to 0.1 and omega 0.1 in their code, whose
     omission of squares is kept. `final` decodes. Differs: `A^+` stands for their `A^T` (the same for masks); their code
     adds fresh noise of deviation sigma_y to `A D(z0)` before it takes the residual, which no algorithm of theirs does.
@@ -98,6 +100,8 @@ def resample(
 
     The last step ends with one more optimisation in codes. `space` (static): "staged" as above; "latent" or "pixel" for
     all of the steps before the last.
+
+    Noise: least squares, whatever the law.
 
     Source: Song et al. 2024, arXiv:2307.08123, algorithm 1 and eq. 15; in their code scale 0.5 alpha_t^2, every 10 of
     500 steps in the last two thirds, gamma 40, and AdamW at 5e-3 for at most 500 iterations in codes, at 1e-2 for at

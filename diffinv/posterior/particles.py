@@ -105,6 +105,8 @@ def mcgdiff(
 
     and a plain reverse step below tau_i and in the null space. Consistent as N grows, for the chain of the grid.
 
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
+
     Source: Cardoso et al. 2024, arXiv:2308.07983, algorithm 1 (noiseless) and section 3.2. kappa is 1e-2 in their
     Gaussian-mixture script, 1e-4 for pictures, 1e-6 in benchopt; eta 1, and 0.6 or 0.85 for the mixtures. `tau_i` is
     taken as the nearer of the grid's neighbours, as their code does; `v_t` above uses the exact one. Differs: any
@@ -180,6 +182,8 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         x_s ~ N(alpha_s x0 + sqrt(1 - c) sigma_s eps, c sigma_s^2) N(y_s; A x_s, (alpha_s sigma_y)^2), normalised
 
     weighed by the second factor's mean under the first and resampled in every step, from `p(x_T | y_T)`.
+
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Dou & Song 2024 (ICLR, "Diffusion posterior sampling for linear inverse problem solving: a filtering
     perspective"), algorithm 1; their code's c = 0.95, 5 particles, 1000 steps. Differs: systematic resampling; the last
@@ -277,6 +281,8 @@ def tds(
     with `p~(y | x_0) = p(y | x_0)`: consistent as N grows, whatever the twist, for the chain of the grid. Systematic
     resampling where the effective size is at most `threshold` N.
 
+    Noise: Gaussian of `measurement.sigma` in the twist, and in the last weights the likelihood of whatever law it has.
+
     Source: Wu et al. 2023, arXiv:2306.17775, algorithm 1 and eq. 11. Differs: `spread` widens the twist for any
     operator (near 0 it is the paper's `p(y | x0)` itself, whose weights are heavier; their code widens it for
     inpainting). Operators without a closed-form `solve` have I in the place of `A A^T`.
@@ -334,6 +340,8 @@ def ddsmc(
     weighed as in `tds` by `p~(y | x_t) = N(y; A f, sigma_y^2 + rho_t^2 A A^T)`. `eta` runs from all fresh noise (0,
     DAPS's kernel) to the ancestral step (1). f is the denoised mean, or the end of `ode_steps` Euler steps of the
     probability-flow ODE; `rho_t^2 = spread sigma^2 / (sigma^2 + alpha^2)`, at most what leaves the root above real.
+
+    Noise: Gaussian of `measurement.sigma` in the twist, and in the last weights the likelihood of whatever law it has.
 
     Source: Kelvinius, Zhao & Lindsten 2025, arXiv:2502.06379, algorithm 1, as InverseBench's port reads: eta 0.5, 16
     particles, 200 steps, resampled in each. Differs: rho_t has one form, theirs is a schedule tuned per task;

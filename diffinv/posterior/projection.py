@@ -26,6 +26,8 @@ def _ddnm(prior: Prior, measurement: Measurement, x: Array, t: Time) -> Predicti
 def ddnm(prior: Prior, measurement: Measurement) -> Prior:
     """Replaces the range of x0 by the measurement: `x0' = x0 + A^+ (y - A x0)`; use it under `ddim(eta=0.85)`.
 
+    Noise: least squares, whatever the law.
+
     Source: Wang et al. 2023, arXiv:2212.00490, eq. 13 and algorithm 1. It is the noiseless form: noise in y goes into
     x0 as it is, amplified by `A^+`. Raises TypeError for an operator that is not linear, ValueError for a y that does
     not fit.
@@ -72,6 +74,8 @@ def ddrm(
         sigma_s >= w  x_s = alpha_s ((1 - eta_b) x0 + eta_b yb) + sqrt(sigma_s^2 - eta_b^2 w^2) z,   w = alpha_s sy / s
 
     started at `alpha_T yb + sqrt(sigma_T^2 - w^2) z` where that is real, else at noise.
+
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Kawar et al. 2022, arXiv:2201.11793, eq. 7 and 8; there in VE form, x / alpha. Their code doubles the noise
     given on the command line, for its [-1, 1] pictures: here sigma_y is on that scale already. At an exact tie,
@@ -136,6 +140,8 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
         s = 0, or sy = 0      Lambda = 1                                    noise sigma_s (eta z + sqrt(1 - eta^2) eps)
         up (s > t)            x_s = alpha_s x0 + sigma_s z                  of the last x0, without an evaluation
 
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
+
     Source: Wang et al. 2023, arXiv:2212.00490, eq. 17 to 19 and algorithm 2, as their code reads. `form` (static) "svd"
     is that; "scalar" their simplified version, for operators without a spectrum that are nearly orthogonal: one
     `Lambda = min(1, sigma_s / (a sy))` for all, with noise `sqrt(max(sigma_s^2 - (a sy)^2, 0)) (eta z + ...)`. That is
@@ -196,6 +202,8 @@ def repaint(prior: Prior, measurement: Measurement, eta: Array | float = 1.0) ->
 
         x'  ~ q(x_s | x_t, x0)
         x_s = x' + A^+ (alpha_s y + sigma_s A z - A x')            up (s > t): x_s ~ p(x_s | x_t)
+
+    Noise: least squares, whatever the law.
 
     Source: Lugmayr et al. 2022, arXiv:2201.09865, algorithm 1; resampling is the grid `travel(grid(250))`, where it
     goes up. For a mask this is their eq. 8; with another linear A, the same projection. Noise in y is taken as signal.

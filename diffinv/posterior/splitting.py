@@ -37,6 +37,8 @@ def diffpir(
         eps'  = (x_t - alpha_t x0') / sigma_t
         x_s   = alpha_s x0' + sigma_s (sqrt(1 - zeta) eps' + sqrt(zeta) z)
 
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
+
     Source: Zhu et al. 2023, arXiv:2305.08995, algorithm 1 and eq. 12. Their code takes the proximal step on pictures in
     [0, 1] with sigma_y on that scale, half of ours, but r_t on the [-1, 1] scale: its lam is 4 times ours. `prox`
     (static): "closed" by `operator.solve`; "gradient", one step `x0 - grad |y - A x0|^2 / (2 + 2 rho_t)` on the same
@@ -82,6 +84,8 @@ def sitcom(
 
         v   = argmin |y - A x0(v, t)|^2 + lam |v - x_t|^2           `iterations` of Adam from v = x_t
         x_s = alpha_s x0(v, t) + sigma_s z
+
+    Noise: least squares, whatever the law.
 
     Source: Alkhouri et al. 2025, arXiv:2410.04479, algorithm 1, with their code's 20 steps in time, 30 of Adam and rate
     0.01 (0.02 for some tasks). They stop at `|y - A x0|^2 < (sigma_y + 0.001)^2 n`: `tolerance` times the measurement's
@@ -142,6 +146,8 @@ def dcdp(
 
         x <- `iterations` of gradient descent with momentum on |y - A x|^2 / 2, from x
         x <- DDIM of `purify_steps` from x_t = alpha_t x + sigma_t z, down to 0
+
+    Noise: least squares, whatever the law.
 
     Source: Li et al. 2024, arXiv:2403.06054, algorithm 1 and section 3.3. The grid holds the levels T_k, each of which
     is one round, and 0: published, ten from 0.4 to one step of a thousand, and 100 iterations, that is

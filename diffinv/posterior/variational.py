@@ -52,6 +52,8 @@ def reddiff(
 
     `eps(x_t) - e = (mu - x0(x_t)) / r_t`, in which form it is computed: finite where alpha is 0.
 
+    Noise: least squares, whatever the law.
+
     Source: Mardani et al. 2024, arXiv:2305.04391, algorithm 1, with their code's means, Adam at 0.1 (up to 0.5), lam
     0.25 and `w(r) = r` ("linear"; "sqrt", "square" and "const" are its others), 1000 steps. `form = "sum"` is
     InverseBench's: `grad |y - A mu|^2 + lam w (eps - e)`, for which it has lr 0.02 and "const". The balance of both
@@ -117,6 +119,8 @@ def mgps(
 
     from `q = p(x_l | x_t, x_0)` at the x0 of the midpoint before, with `p(x_l | x_t)` the ancestral transition about
     that of x_t. A small midpoint trusts the likelihood, and the transition less.
+
+    Noise: any law, by its likelihood.
 
     Source: Moufad et al. 2024 (MGPS), arXiv:2410.09945, algorithm 1, with the default of their code's configuration:
     midpoint ratio 0.5, 300 steps, Adam at 0.03 on the mean and the log deviation, 2 iterations a step and 10 in each of

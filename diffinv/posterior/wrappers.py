@@ -91,6 +91,8 @@ def warm_start(propose: Solver, refine: Solver, prior: Prior, t: Array | float) 
 def best_of(solver: Solver, draws: int) -> Solver:
     """Of `draws` (static) runs, the finite one with the smallest residual `|y - A x|`; info is stacked over the draws.
 
+    Noise: least squares, whatever the law.
+
     Source: DAPS's phase retrieval takes the best of 4 runs (Zhang et al. 2024, arXiv:2407.01521, section 4.2).
     Differs: chosen by the residual, which needs no truth. Raises ValueError for draws under 1.
     """
