@@ -99,6 +99,17 @@ def text(meaning: str = "", most: int = 4096) -> Field:
     return Field(fits, f"a text in one line of at most {most} characters", meaning)
 
 
+def _is_path(value: Any) -> bool:
+    bytes_of_no_text = lambda letter: "\udc80" <= letter <= "\udcff"
+    clean = isinstance(value, str) and all(letter.isprintable() or bytes_of_no_text(letter) for letter in value)
+    return clean and len(value) <= 4096
+
+
+def path(meaning: str = "") -> Field:
+    """A file, a folder or a pattern, with any letters that a name may have but control characters. Original."""
+    return Field(_is_path, "a path in one line of at most 4096 characters", meaning)
+
+
 def _is_component(value: Any, most: int) -> bool:
     fits = isinstance(value, str) and len(value.encode("utf-8", "replace")) <= most and value.isprintable()
     return fits and value.strip() == value and not set(value) & set('/\\:*?"<>|') and value not in (".", "..")

@@ -39,9 +39,9 @@ CONFIG = runtime.config_flag(
     FIELDS,
     check,
 )
-IMAGES = runtime.flag("images", "", schema.text("a file, a folder or a quoted glob; default: bundled photographs"))
+IMAGES = runtime.flag("images", "", schema.path("a file, a folder or a quoted glob; default: bundled photographs"))
 FRESH = runtime.flag("fresh", False, schema.switch("restore everything again, whatever the folder holds"))
-OUT = runtime.flag("out", "runs", schema.text("the folder of all runs"))
+OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 
 TITLE = "Restoration with a diffusion prior"
 NOTES = (

@@ -14,7 +14,7 @@ FIELDS = {
     "task": schema.choices(list(solvers.TASKS), "what is undone"),
     "solver": schema.choices(list(solvers.SOLVERS), "what restores"),
     "base": schema.choice([name for name in solvers.SOLVERS if name != "reguidance"], "what reguidance starts from"),
-    "prior": schema.text("path of a checkpoint; '' for the embedded prior"),
+    "prior": schema.path("of a checkpoint; '' for the embedded prior"),
     "sigma_y": schema.number("deviation of the measurement's noise", 0, 1000, unit="on the [-1, 1] scale"),
     "pictures": schema.whole("at most so many; 0 for all", 0),
     "group": schema.whole("pictures that are restored at once", 1, 65536),

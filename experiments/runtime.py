@@ -168,6 +168,8 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
     """Parses the flags and runs `main`, with the arguments that are no flags where `positional`; what a user can mend
     ends in one line, a bug in its traceback. What `main` returns is the exit status."""
     logging.set_verbosity(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
     call = (lambda rest: main(rest[1:])) if positional else (lambda _: main())
     parse = lambda found: commandline.parse(found, positional)
     try:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from diffinv import operators
 from diffinv.data import to_pixels, to_unit
 from diffinv.report import ledger
-from diffinv.report.page import STYLE
+from diffinv.report.page import STYLE, link, shown
 from experiments.photos import Photo
 
 MORE = "\nsection img { max-width: 100%; image-rendering: auto; }"
@@ -66,18 +64,13 @@ def compare(path: Path, photo: Photo, result: np.ndarray, scale: int) -> Path:
     return ledger.put(path, ledger.png(sheet))
 
 
-def linked(path: str) -> str:
-    """A relative path as the target of a link, which is never a scheme's, whatever the file is called."""
-    return html.escape("./" + quote(os.fsencode(path)))
-
-
 def _section(folder: Path, entry: Entry) -> str:
     width, height = entry.size
     source = "data:image/png;base64," + base64.b64encode(entry.compare.read_bytes()).decode()
     notes = "; ".join([f"{width} x {height}", f"{entry.seconds:.1f} s", *entry.notes])
-    path = entry.result.relative_to(folder).as_posix()
-    link = f'<a href="{linked(path)}">{html.escape(path)}</a>'
-    head = f"<h2>{html.escape(entry.name)} <small>{html.escape(notes)} · {link}</small></h2>"
+    target = entry.result.relative_to(folder)
+    file = f'<a href="{link(target)}">{shown(target)}</a>'
+    head = f"<h2>{shown(entry.name)} <small>{html.escape(notes)} · {file}</small></h2>"
     return f'<section>{head}<img src="{source}" alt="input, bicubic, result"></section>'
 
 

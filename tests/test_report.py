@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffinv import report
 from diffinv.report import gallery, ledger, tables
+from diffinv.report.page import link, shown
 
 
 def _image(seed, shape=(8, 8, 3)):
@@ -308,3 +309,68 @@ def test_every_picture_has_a_strip(tmp_path):
     columns = 2 + len(_record()["methods"])
     with Image.open(path) as image:
         assert image.size[0] > columns * _record()["truth"].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("javascript:alert(1);_x4.png", "./javascript%3Aalert%281%29%3B_x4.png"),
+        ("a#b?c%d.png", "./a%23b%3Fc%25d.png"),
+        ('"><script>.png', "./%22%3E%3Cscript%3E.png"),
+        ("folder/a b.png", "./folder/a%20b.png"),
+        (os.fsdecode(b"caf\xe9.png"), "./caf%E9.png"),
+    ],
+)
+def test_a_link_leads_to_its_file_and_to_nothing_else(path, address):
+    assert link(path) == address
+    assert not set("<>\"'&\udce9") & set(link(path)) and "<" not in shown(path)
+    shown(path).encode()
+
+
+def test_names_that_are_no_text_leave_a_whole_report(tmp_path):
+    name = os.fsdecode(b"caf\xe9\n")
+    written = report.write(tmp_path, name, name, [_record(name), _record("b")], notes=name)
+    assert written.index.exists() and [r["picture"] for r in report.load(tmp_path)] == [name, "b"]
+    assert report.readable([name, "caf??", "a", "a", "a-2", ""]) == ["caf??", "caf??-2", "a", "a-2", "a-2-2", "?"]
+
+
+def _case(**numbers):
+    return {"first_bad_step": -1, "psnr": 20.0, "largest": 1.2, **numbers}
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (_case(), ""),
+        (_case(psnr=float("inf")), ""),
+        (_case(first_bad_step=3), "frozen: not finite from step 3"),
+        (_case(psnr=float("nan")), "not finite"),
+        (_case(largest=float("inf")), "diverged: |x| up to inf"),
+        (_case(largest=6.0), "diverged: |x| up to 6"),
+        ({"psnr": 20.0}, ""),
+    ],
+)
+def test_what_failed_says_so(case, said, tmp_path):
+    record = _record(methods=("dps", "ddrm"))
+    record["methods"]["dps"] = {"image": record["methods"]["dps"]["image"], **case}
+    assert tables.complaint(record["methods"]["dps"]) == said
+    assert report.failures([record]) == (int(said != ""), 2)
+    index = report.write(tmp_path, "title", "command", [record]).index.read_text()
+    assert ("⚠" in index) == ("⚠" in report.table(report.summarise([record]))) == (said != "")
+
+
+def test_a_failure_is_never_the_best():
+    rows = [{"task": "box", "psnr": 30.0, "frozen": 1}, {"task": "box", "psnr": 20.0, "frozen": 0}]
+    rows += [{"task": "box", "psnr": 10.0, "frozen": 0}]
+    assert tables.best(rows, "psnr") == {1}
+
+
+def test_what_is_sound_is_told_from_what_is_damaged(tmp_path):
+    report.write(tmp_path, "title", "command", [_record("a"), _record("b")], config={"x": 1})
+    head, records, lines = report.sound(tmp_path)
+    assert head["config"] == {"x": 1} and len(records) == 2 and lines == []
+    with pytest.raises(ValueError, match="damaged or missing"):
+        next((tmp_path / "pictures").rglob("0-truth.png")).write_bytes(b"")
+        report.load(tmp_path)
+    assert len(report.sound(tmp_path)[1]) == 1
+    assert report.sound(tmp_path / "nothing") == ({}, [], [])

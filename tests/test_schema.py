@@ -81,3 +81,31 @@ def test_help_and_tables_come_from_the_declaration():
     assert "--config.sigma_y=0.0\n    noise; a number at least 0 (on [-1, 1])" in helped
     assert "| `config.zeta` | `1` | a number above 0 | step of the gradient |" in table
     assert helped.count("--config.") == table.count("| `config.") == 8
+
+
+@pytest.mark.parametrize(
+    "value, fits", [("a/../b c", True), ("", True), ("caf\udce9", True), ("a\nb", False), (3, False)]
+)
+def test_paths_are_any_name_that_a_file_may_have(value, fits):
+    assert bool(schema.refusal(schema.path(), value, "--out")) != fits
+
+
+@pytest.mark.parametrize(
+    "field, written, value",
+    [
+        (schema.whole(), "3", 3),
+        (schema.whole(), "3.0", "3.0"),
+        (schema.number(), "1e-3", 1e-3),
+        (schema.choice([1, 2]), "2", 2),
+        (schema.choice(["a"]), "2", "2"),
+        (schema.several(schema.whole()), "1,2", [1, 2]),
+        (schema.several(schema.whole()), "1,x", [1, "x"]),
+        (schema.several(schema.whole()), "", []),
+        (schema.either(schema.exactly(0), schema.whole(low=2)), "0", 0),
+        (schema.switch(), "true", True),
+        (schema.switch(), "yes", "yes"),
+    ],
+)
+def test_texts_of_the_command_line_become_values(field, written, value):
+    found = schema.parsed(field, written)
+    assert found == value and type(found) is type(value)

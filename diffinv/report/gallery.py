@@ -65,12 +65,13 @@ def draw(records: Sequence[Record], note: str = "") -> Any:
     font = ImageFont.load_default(13)
     rows = [images(record) for record in records]
     columns = keys(rows)
-    layout = _layout(rows, records, columns, lambda t: round(font.getlength(t)))
+    layout = _layout(rows, records, columns, lambda t: round(font.getlength(t.encode("utf-8", "replace").decode())))
     sheet = image_module.new(
         "RGB", (layout.lefts[-1] - GAP + MARGIN, layout.tops[-1] + MARGIN + LINE * bool(note)), PAPER
     )
     pen = ImageDraw.Draw(sheet)
-    write = lambda x, y, string, ink: pen.text((x, y), string, ink, font)
+    plain = lambda string: string.encode("utf-8", "replace").decode()
+    write = lambda x, y, string, ink: pen.text((x, y), plain(string), ink, font)
     for left, column in zip(layout.lefts, columns):
         write(left, MARGIN, column, INK)
     for top, row, record in zip(layout.tops, rows, records):

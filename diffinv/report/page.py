@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from diffinv.report.gallery import enlargement
 from diffinv.report.ledger import images, png
@@ -59,6 +62,19 @@ LABELS = {
     "nfe": "NFE",
     "seconds": "seconds",
 }
+
+
+def link(path: str | PurePath) -> str:
+    """The address of a file beside the page, fit for an attribute: `./a%23b.png`, whatever its name looks like.
+
+    Original. The leading `./` keeps a name such as `javascript:x` a file's; bytes that are no UTF-8 stay what they are.
+    """
+    return "./" + html.escape(quote(os.fsencode(PurePath(path).as_posix())))
+
+
+def shown(name: str | PurePath) -> str:
+    """A file's name, escaped, to be read; what is no text becomes "?". Original."""
+    return html.escape(str(name).encode("utf-8", "replace").decode())
 
 
 def _tag(name: str, body: str, **attributes: str) -> str:

@@ -17,6 +17,7 @@ from training_command import FLAGS
 from diffinv import checkpoint, data, gaussian_field, operators, process
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
+from diffinv.report.page import link
 from experiments import baselines_sr, photos, super_resolve_page, upscaling
 
 ROOT = Path(__file__).parents[2]
@@ -180,8 +181,7 @@ def start(*arguments):
 @pytest.mark.parametrize("name", ["javascript:alert(1);", "data:text-html,x", "a #?%<b> \"'", "caf\udce9"])
 def test_a_link_of_the_page_is_a_file_beside_it_whatever_its_name(tmp_path, name):
     """No scheme, no host, no fragment: a browser asks for the very file."""
-    link = html.unescape(super_resolve_page.linked(f"{name}_x4.png"))
-    target = urljoin("file:///folder/index.html", link)
+    target = urljoin("file:///folder/index.html", html.unescape(link(f"{name}_x4.png")))
     assert target.startswith("file:///folder/") and os.fsdecode(unquote_to_bytes(target[15:])) == f"{name}_x4.png"
     Image.fromarray(noise(4, 4)).save(tmp_path / "compare.png")
     path = tmp_path / f"{name}_x4.png"
