@@ -110,18 +110,15 @@ def mcgdiff(
     Source: Cardoso et al. 2024, arXiv:2308.07983, algorithm 1 (noiseless) and section 3.2. kappa is 1e-2 in their
     Gaussian-mixture script, 1e-4 for pictures, 1e-6 in benchopt; eta 1, and 0.6 or 0.85 for the mixtures. `tau_i` is
     taken as the nearer of the grid's neighbours, as their code does; `v_t` above uses the exact one. Differs: any
-    isotropic process. `scheme` (static) "multinomial" is theirs; "systematic" needs several times fewer particles:
-    on benchopt's (1, 8) mixture, 32 of them are as good as 128 of the other. The authors' later package differs: it
-    weighs each coordinate as it leaves the filter, at its tau, and the last particles by `p(y | x_0)`; this is the
-    paper's script, which comes nearer to the posterior.
+    isotropic process; "systematic" resampling needs several times fewer particles than their "multinomial" (`scheme`,
+    static): 32 are as good as 128 on benchopt's (1, 8) mixture; this is their script, which comes nearer to the
+    posterior than their later package: that weighs a coordinate at its tau, and the last particles by `p(y | x_0)`.
 
     Args:
       measurement: with an operator that has `spectrum()`; sigma_y may be 0.
-      particles: N, static, at least 1; published: 64 for pictures.
-      kappa, eta: dimensionless.
+      particles: N, static, at least 1; published: 64 for pictures. kappa, eta: dimensionless.
 
-    Raises TypeError for an operator without a spectrum; ValueError for no particles, another scheme, or a y that does
-    not fit.
+    Raises TypeError without a spectrum; ValueError for no particles, another scheme, or a y that does not fit.
     """
     require_fit(prior, measurement, "mcgdiff")
     require_count("particles", particles)
@@ -189,8 +186,8 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
     perspective"), algorithm 1; their code's c = 0.95, 5 particles, 1000 steps. Differs: systematic resampling; the last
     step weighs by y, theirs does not; their motion blur is a separable surrogate, here any operator with `spectrum()`.
 
-    Biased, as theirs is, towards too little variance: the noise of y is the same in every y_t, and each step takes
-    it for a fresh one. On a Gaussian with variances 1.39 and 0.91 their code's samples have 0.87 and 0.19.
+    Biased, as theirs is, towards too little variance: each step takes the one noise of y for a fresh one. On a Gaussian
+    with variances 1.39 and 0.91 their code's samples have 0.87 and 0.19.
 
     Args: particles: static, at least 1. c: share of fresh noise, in [0, 1]. sigma_y may be 0.
 
@@ -201,16 +198,21 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
     process, (basis, seen, singular, _, _) = prior.process, _observed(measurement, "fps")
     noise, keep = jnp.asarray(measurement.sigma), jnp.sqrt(1 - c)
 
+    def drawn(mean: Array, gap: Array, var: Array, blur: Array, z: Array) -> Array:
+        """`N(mean, var)` given a measurement that is `gap` off, of noise `blur`; z is standard normal."""
+        spread = singular**2 * var + blur
+        kept = divide(blur * jnp.ones_like(spread), spread)  # 1 - gain singular, which would cancel
+        deviation = jnp.sqrt(var * jnp.where(singular > 0, kept, 1.0))
+        return jax.vmap(basis.synthesise)(mean + divide(singular * var, spread)[None] * gap + deviation[None] * z)
+
     def init(key: Key, t: Time, x: Array | None) -> FilteringState:
         x_key, y_key = jax.random.split(key)
         z = jax.random.normal(y_key, seen.shape, seen.dtype)
         alpha, sigma, cloud = process.alpha(t), process.sigma(t), _start(prior, x_key, t, x, particles)
         y = alpha * seen + sigma * singular * z
         if x is None:
-            code, spread = jax.vmap(basis.analyse)(cloud), (singular * sigma) ** 2 + (alpha * noise) ** 2
-            kept = jnp.where(singular > 0, divide((alpha * noise) ** 2 * jnp.ones_like(spread), spread), 1.0)
-            pulled = divide(singular * sigma**2 * y, spread)[None] + jnp.sqrt(kept)[None] * code
-            cloud = jax.vmap(basis.synthesise)(pulled)
+            code = jax.vmap(basis.analyse)(cloud) / sigma
+            cloud = drawn(jnp.zeros_like(code), y[None], sigma**2, (alpha * noise) ** 2, code)
         return FilteringState(Particles(cloud, _even(particles)), y)
 
     def step(key: Key, state: FilteringState, t: Time, s: Time) -> tuple[FilteringState, ParticleInfo]:
@@ -225,11 +227,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         gap, spread = y[None] - singular[None] * mean, singular**2 * var + blur
         log_weights = -0.5 * _total(jnp.where(singular[None] > 0, divide(gap**2, spread[None]), 0.0))
         even, (mean, gap) = resampled(pick_key, log_weights, (mean, gap))
-        gain = divide(singular * var, spread)
-        kept = divide(blur * jnp.ones_like(spread), spread)  # 1 - gain singular, which would cancel
-        deviation = jnp.sqrt(var * jnp.where(singular > 0, kept, 1.0))
-        fresh = jax.random.normal(noise_key, mean.shape, mean.dtype)
-        moved = jax.vmap(basis.synthesise)(mean + gain[None] * gap + deviation[None] * fresh)
+        moved = drawn(mean, gap, var, blur, jax.random.normal(noise_key, mean.shape, mean.dtype))
         info = _info(prior.cost.plus(calls=2), measurement, x0, log_weights)
         return FilteringState(Particles(moved, even), y), info
 
@@ -347,17 +345,15 @@ def ddsmc(
     particles, 200 steps, resampled in each. Differs: rho_t has one form, theirs is a schedule tuned per task;
     systematic resampling; the last step draws from N(mu, V), where theirs takes mu and its weight leaves the step out.
 
-    Biased, as theirs is, but for two pairs: the denoised mean with `eta = 1`, and a fine ODE with `eta = 0`, are exact
-    on a fine grid. Between them the noise is too small: under the denoised mean a coordinate of a Gaussian prior that
-    is not seen ends at `1 / (2 - eta)` of its variance. An ODE at `eta = 1` is too wide.
+    Biased, as theirs is, but for the denoised mean with `eta = 1` and a fine ODE with `eta = 0`, on a fine grid: the
+    mean leaves an unseen coordinate of a Gaussian prior `1 / (2 - eta)` of its variance, an ODE at `eta = 1` too much.
 
     Args:
       measurement: with an operator that has `spectrum()`; sigma_y above 0.
       particles, ode_steps: static, at least 1. threshold: static, see `tds`.
       eta, spread: dimensionless; eta in [0, 1].
 
-    Raises TypeError for an operator without a spectrum; ValueError for no particles, a concrete sigma_y of 0, or a y
-    that does not fit.
+    Raises TypeError without a spectrum; ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
     """
     require_fit(prior, measurement, "ddsmc")
     require_noise(measurement, "ddsmc", "mcgdiff")
