@@ -1,0 +1,55 @@
+"""docs/configuration.md out of the declarations that commands check their configurations by.
+
+python -m experiments.fields_page > docs/configuration.md
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from diffinv import schema
+from experiments import lab_fields, restoration, scalespace_fields
+from experiments.commandline import Fields
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS: dict[str, tuple[str, Fields]] = {
+    "reconstruct": ("configs/reconstruct.py", restoration.FIELDS),
+    "exact_lab": ("configs/exact_lab.py", lab_fields.fields),
+    "scalespace": ("configs/scalespace.py", scalespace_fields.FIELDS),
+}
+HEAD = """# Configurations, field by field
+
+A configuration is a Python file whose `get_config()` returns an `ml_collections.ConfigDict`. `--config=FILE` names it,
+`--config=FILE:smoke` its quick variant, and `--config.FIELD=VALUE` sets one field. Copy a shipped file to make your own;
+it carries the fields below and no others. All is checked before anything is read or compiled, and what is refused is
+named with its value and with what to give instead. `--help` of a command prints the same lines.
+
+A command ends with status 0, 1 where something given is wrong, 130 after Ctrl-C, which it hears within a moment and
+which leaves whole what was finished; `reconstruct` with 2 where every reconstruction failed.
+
+This page is made from the declarations: `python -m experiments.fields_page > docs/configuration.md`.
+"""
+
+
+def defaults(path: str, mode: str = ""):
+    """The configuration that a file of configs/ returns."""
+    found = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert found is not None and found.loader is not None, path
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.get_config(mode)
+
+
+def page() -> str:
+    """The page as Markdown."""
+    parts = [HEAD]
+    for command, (path, fields) in COMMANDS.items():
+        config = defaults(path)
+        table = schema.markdown(fields(config) if callable(fields) else fields, config.to_dict())
+        parts.append(f"## `python -m experiments.{command}`\n\nDefaults are those of `{path}`.\n\n{table}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
