@@ -5,25 +5,24 @@ python -m experiments.fields_page > docs/configuration.md
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from types import ModuleType
 
+from configs import exact_lab, reconstruct, scalespace
 from diffinv import schema
 from experiments import lab_fields, restoration, scalespace_fields
 from experiments.commandline import Fields
 
-ROOT = Path(__file__).resolve().parents[1]
-COMMANDS: dict[str, tuple[str, Fields]] = {
-    "reconstruct": ("configs/reconstruct.py", restoration.FIELDS),
-    "exact_lab": ("configs/exact_lab.py", lab_fields.fields),
-    "scalespace": ("configs/scalespace.py", scalespace_fields.FIELDS),
+COMMANDS: dict[str, tuple[ModuleType, Fields]] = {
+    "reconstruct": (reconstruct, restoration.FIELDS),
+    "exact_lab": (exact_lab, lab_fields.fields),
+    "scalespace": (scalespace, scalespace_fields.FIELDS),
 }
 HEAD = """# Configurations, field by field
 
 A configuration is a Python file whose `get_config()` returns an `ml_collections.ConfigDict`. `--config=FILE` names it,
-`--config=FILE:smoke` its quick variant, and `--config.FIELD=VALUE` sets one field. Copy a shipped file to make your own;
-it carries the fields below and no others. All is checked before anything is read or compiled, and what is refused is
-named with its value and with what to give instead. `--help` of a command prints the same lines.
+`--config=FILE:smoke` its quick variant, and `--config.FIELD=VALUE` sets one field. Copy a shipped file to make your
+own; it carries the fields below and no others. All is checked before anything is read or compiled, and what is refused
+is named with its value and with what to give instead. `--help` of a command prints the same lines.
 
 A command ends with status 0, 1 where something given is wrong, 130 after Ctrl-C, which it hears within a moment and
 which leaves whole what was finished; `reconstruct` with 2 where every reconstruction failed.
@@ -32,22 +31,14 @@ This page is made from the declarations: `python -m experiments.fields_page > do
 """
 
 
-def defaults(path: str, mode: str = ""):
-    """The configuration that a file of configs/ returns."""
-    found = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert found is not None and found.loader is not None, path
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module.get_config(mode)
-
-
 def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
-    for command, (path, fields) in COMMANDS.items():
-        config = defaults(path)
+    for command, (file, fields) in COMMANDS.items():
+        config = file.get_config()
         table = schema.markdown(fields(config) if callable(fields) else fields, config.to_dict())
-        parts.append(f"## `python -m experiments.{command}`\n\nDefaults are those of `{path}`.\n\n{table}\n")
+        where = f"{file.__name__.replace('.', '/')}.py"
+        parts.append(f"## `python -m experiments.{command}`\n\nDefaults are those of `{where}`.\n\n{table}\n")
     return "\n".join(parts)
 
 

@@ -18,8 +18,8 @@ def test_the_page_is_that_of_the_declarations():
 @pytest.mark.parametrize("command", fields_page.COMMANDS)
 @pytest.mark.parametrize("mode", ["", "smoke"])
 def test_what_ships_is_accepted_and_every_field_says_what_it_means(command, mode):
-    path, fields = fields_page.COMMANDS[command]
-    config = fields_page.defaults(path, mode)
+    file, fields = fields_page.COMMANDS[command]
+    config = file.get_config(mode)
     fields = fields(config) if callable(fields) else fields
     assert not list(schema.refusals(fields, config.to_dict(), "config"))
     assert not [name for name, field in schema.rows(fields) if not field.meaning]

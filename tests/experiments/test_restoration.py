@@ -7,13 +7,14 @@ import jax
 import pytest
 
 import diffinv as di
+from configs import reconstruct
 from diffinv import operators, schema
-from experiments import fields_page, restoration, solvers
+from experiments import restoration, solvers
 
 
 def configuration(mode="", **changes):
     """configs/reconstruct.py with changes by full name, `__` for the point."""
-    config = fields_page.defaults("configs/reconstruct.py", mode)
+    config = reconstruct.get_config(mode)
     for path, value in changes.items():
         *sections, name = path.split("__")
         part = config
