@@ -5,11 +5,14 @@ The one place that knows orbax's interface.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from typing import Any
+import zlib
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 STATE, ABOUT = "state", "about"
@@ -43,18 +46,35 @@ def snapshots(
     return ocp.CheckpointManager(os.path.abspath(folder), options=options)
 
 
+def _sums(state: Any) -> dict[str, int] | None:
+    """A checksum of every array; None where this process does not hold all of them."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    if not all(getattr(leaf, "is_fully_addressable", True) for _, leaf in leaves):
+        return None
+    return {_name(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).ravel()) for path, leaf in leaves}
+
+
+def _seal(about: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+
+
 def save(manager: ocp.CheckpointManager, step: int, state: Any, about: dict[str, Any]) -> bool:
     """Saves the state's arrays and `about` (JSON: metrics, the data iterator's state, seconds) as one unit.
 
-    Original. False where that step is there already.
+    Original. False where that step is there already. Checksums of both are kept beside them, because orbax reads a
+    damaged array without a word.
     """
-    parts = {STATE: ocp.args.StandardSave(state), ABOUT: ocp.args.JsonSave(about)}
+    told = {"about": about, "sums": _sums(state)}
+    parts = {STATE: ocp.args.StandardSave(state), ABOUT: ocp.args.JsonSave({**told, "seal": _seal(told)})}
     return step not in manager.all_steps() and manager.save(step, args=ocp.args.Composite(**parts))
 
 
+def _name(path: Any) -> str:
+    return "/".join(re.findall(r"\w+", jax.tree_util.keystr(path)))
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(re.findall(r"\w+", jax.tree_util.keystr(path))): tuple(leaf.shape) for path, leaf in leaves}
+    return {_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _misfit(kept: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str | None:
@@ -64,27 +84,65 @@ def _misfit(kept: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
     return None
 
 
-def latest(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict[str, Any]] | None:
-    """`(state, about)` of the newest whole checkpoint, or None where there is none.
+def _require_sound(found: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """What was kept about the state; ValueError where it, or an array, is not what was written."""
+    if "seal" not in told:  # of an earlier version
+        return told
+    if _seal({name: value for name, value in told.items() if name != "seal"}) != told["seal"]:
+        raise ValueError("what it says about itself has changed")
+    sums = _sums(found) if told["sums"] is not None else None
+    for name, kept in (told["sums"] or {}).items():
+        if sums is not None and sums.get(name) != kept:
+            raise ValueError(f"the array {name} has changed")
+    return told["about"]
 
-    Original. `like`: a tree of `jax.ShapeDtypeStruct` with shardings, which say where each array goes; the checkpoint
-    may be of another number of devices and hosts. Raises ValueError where it is of another network or optimizer, with
-    the parameter and both shapes.
-    """
-    step = manager.latest_step()
-    if step is None:
-        return None
+
+def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    """One checkpoint. Raises ValueError where it is of another network or damaged, which looks alike at times."""
     where = os.path.join(str(manager.directory), str(step))
     try:
         with ocp.StandardCheckpointer() as reader:
             kept = _shapes(reader.metadata(os.path.join(where, STATE)).item_metadata)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{where} is not a checkpoint of ours, or is damaged ({type(error).__name__}); move it away"
-        ) from error
-    misfit = _misfit(kept, _shapes(like))
-    if misfit:
-        raise ValueError(f"checkpoint {where} is of another network or optimizer: {misfit}; use another --workdir")
-    parts = {STATE: ocp.args.StandardRestore(like), ABOUT: ocp.args.JsonRestore()}
-    found = manager.restore(step, args=ocp.args.Composite(**parts))
-    return found[STATE], found[ABOUT]
+        misfit = _misfit(kept, _shapes(like))
+        if misfit is None:
+            parts = {STATE: ocp.args.StandardRestore(like), ABOUT: ocp.args.JsonRestore()}
+            found = manager.restore(step, args=ocp.args.Composite(**parts))
+            return found[STATE], _require_sound(found[STATE], found[ABOUT])
+    except Exception as error:  # whatever damaged bytes bring orbax to: the older checkpoint is wanted then
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{where} is not a checkpoint of ours, or is damaged ({why}); move it away") from error
+    raise ValueError(f"checkpoint {where} is of another network or optimizer: {misfit}; use another --workdir")
+
+
+class Found(NamedTuple):
+    """What `latest` gives: the state, what was saved about it, and the newer checkpoints that are damaged, with why."""
+
+    state: Any
+    about: dict[str, Any]
+    damaged: dict[int, str]
+
+
+def latest(manager: ocp.CheckpointManager, like: Any) -> Found | None:
+    """The newest whole checkpoint, or None where there is none at all.
+
+    Original. `like`: a tree of `jax.ShapeDtypeStruct` with shardings, which say where each array goes; the checkpoint
+    may be of another number of devices and hosts. Raises ValueError, about the newest, where none is whole and of this
+    network and optimizer, with the parameter and both shapes.
+    """
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            return Found(*_read(manager, step, like), damaged)
+        except ValueError as error:
+            damaged[step] = str(error)
+    if damaged:
+        raise ValueError(damaged[max(damaged)])
+    return None
+
+
+def set_aside(manager: ocp.CheckpointManager, step: int) -> str:
+    """Renames a damaged checkpoint, so that its step can be saved again; returns its new path. Original."""
+    folder = str(manager.directory)
+    moved = os.path.join(folder, f".damaged-{step}-{os.getpid()}")
+    os.rename(os.path.join(folder, str(step)), moved)
+    return moved

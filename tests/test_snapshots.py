@@ -46,7 +46,7 @@ def test_restores_on_another_mesh(tmp_path, fsdp):
     saved(tmp_path / "run", 7)
     places = sharding.fsdp(sharding.mesh(fsdp=fsdp), state())
     with snapshots.snapshots(tmp_path / "run") as manager:
-        found, about = snapshots.latest(manager, like(state(), places))
+        found, about, _ = snapshots.latest(manager, like(state(), places))
     assert about == {"metric": 3.5}
     jax.tree.map(np.testing.assert_array_equal, found, state())
     assert found["w"].sharding == places["w"] and len(found["w"].sharding.device_set) == 8
@@ -57,7 +57,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     half = tmp_path / "run" / "2.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
     with snapshots.snapshots(tmp_path / "run") as manager:
-        assert snapshots.latest(manager, like(state()))[1] == {"metric": 0.5}
+        assert snapshots.latest(manager, like(state())).about == {"metric": 0.5}
         assert snapshots.save(manager, 2, state(), {})
     assert not half.exists()
 
@@ -79,6 +79,45 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     with snapshots.snapshots(tmp_path / "run") as manager:
         with pytest.raises(ValueError, match="damaged"):
             snapshots.latest(manager, like(state()))
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 4
+    path.write_bytes(content)
+
+
+def largest(folder):
+    """The file that holds the arrays."""
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("which", ["arrays", "about", "_METADATA"])
+def test_one_damaged_byte_is_noticed_and_the_older_one_taken(tmp_path, which):
+    """orbax itself reads the damaged arrays without a word."""
+    saved(tmp_path / "run", 1, 2)
+    two = tmp_path / "run" / "2"
+    file = {"arrays": largest(two / "state"), "about": two / "about" / "metadata"}.get(which, two / "state" / which)
+    flip(file, len(file.read_bytes()) // 2)
+    with snapshots.snapshots(tmp_path / "run") as manager:
+        found = snapshots.latest(manager, like(state()))
+        assert found.about == {"metric": 0.5} and list(found.damaged) == [2]
+        assert str(two) in found.damaged[2] and "\n" not in found.damaged[2]
+        assert not snapshots.save(manager, 2, state(), {})
+        moved = snapshots.set_aside(manager, 2)
+        manager.reload()
+        assert snapshots.save(manager, 2, state(), {"metric": 9.0})
+    assert os.path.isdir(moved)
+    with snapshots.snapshots(tmp_path / "run") as manager:
+        assert snapshots.latest(manager, like(state())).about == {"metric": 9.0}
+
+
+def test_checkpoints_without_checksums_are_still_read(tmp_path):
+    with snapshots.snapshots(tmp_path / "run") as manager:
+        parts = {"state": snapshots.ocp.args.StandardSave(state()), "about": snapshots.ocp.args.JsonSave({"old": 1})}
+        manager.save(1, args=snapshots.ocp.args.Composite(**parts))
+    with snapshots.snapshots(tmp_path / "run") as manager:
+        assert snapshots.latest(manager, like(state())).about == {"old": 1}
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
