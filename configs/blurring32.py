@@ -26,7 +26,6 @@ def get_config(mode: str = "") -> ConfigDict:
     config.flip = False
     config.eval_levels = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
     if mode == "":
-        config.data_name, config.data_licence = "MNIST, 28 pixels enlarged to 32", "CC BY-SA 3.0"
         config.channels = 1
         config.net.update({"channels": 32, "multipliers": (1, 2), "attention": (2,), "patch": 4})
         config.batch, config.steps, config.cooldown, config.warmup = 32, 4000, 1200, 200

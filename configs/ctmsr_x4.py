@@ -41,9 +41,6 @@ def base(mode: str) -> ConfigDict:
     config.learning_rate, config.weight_decay = 1e-3, 0.0
     config.ema_half_lives = (8_000, 2_000, 24_000)
     config.eval_every, config.eval_images, config.sample_grid, config.sample_steps = 1000, 128, 4, 15
-    if mode != "smoke":
-        config.data_name = "BSDS300's 200 training images (Berkeley), patches of 64 pixels"
-        config.data_licence = "non-commercial research and education"
     return config
 
 
@@ -73,7 +70,6 @@ def large(config: ConfigDict, mode: str) -> None:
     if mode == "published":
         config.size, config.stride, config.degradation, config.cubic = 256, 0, "resshift", -0.75
         config.perceptual, config.name = "lpips", "ctmsr_x4_published"
-        config.data_name, config.data_licence = "ImageNet, train split, 256 pixels", "non-commercial research"
         config.net.update({"channels": 192, "multipliers": (1, 2, 2, 2), "blocks": 4, "heads": 6, "resolution": 64})
         config.net.update({"dropout": 0.13, "residual": False, "cubic": -0.75, "dtype": "float32"})
         config.flip, config.turn, config.index, config.anchor = False, False, "batch", 0.0

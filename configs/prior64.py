@@ -18,7 +18,6 @@ def get_config(mode: str = "") -> ConfigDict:
     config.name = "prior64"
     if mode == "":
         config.size = 64
-        config.data_name = "Tiny ImageNet (Stanford CS231n), train split, 64 pixels"
         config.net.update({"channels": 128, "multipliers": (1, 1.5, 2, 2), "attention": (4, 8), "head_channels": 64})
         config.net.update({"blocks": 2, "patch": 2, "dtype": "bfloat16"})
         config.batch, config.steps, config.cooldown, config.warmup = 256, 200_000, 40_000, 1000

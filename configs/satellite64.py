@@ -22,8 +22,6 @@ def get_config(mode: str = "") -> ConfigDict:
     config.classes = 10 if mode == "" else 2
     config.turn = True  # seen from above, every quarter turn is a picture of the same kind
     if mode == "":
-        config.data_name = "EuroSAT RGB, train split, 64 pixels; contains modified Copernicus Sentinel data"
-        config.data_licence = "MIT, Copyright (c) 2023 Patrick Helber"
         config.size = 64
         config.net.update({"channels": 32, "multipliers": (1, 2, 4, 4), "attention": (4, 8), "head_channels": 32})
         config.batch, config.steps, config.cooldown, config.warmup = 32, 20_000, 1000, 300

@@ -20,7 +20,7 @@ PARTIAL = "orbax-checkpoint-tmp"
 
 
 def snapshots(
-    folder: str, keep: int = 2, permanent: int | None = None, asynchronous: bool = True
+    folder: str, keep: int = 2, permanent: int | None = None, asynchronous: bool = True, read_only: bool = False
 ) -> ocp.CheckpointManager:
     """A manager of numbered checkpoints in `folder`; use as a context, which waits for the last one.
 
@@ -30,6 +30,7 @@ def snapshots(
       keep: how many of the newest stay.
       permanent: steps that are multiples of this stay for ever.
       asynchronous: write in the background, from a copy.
+      read_only: touch nothing, so that a training may go on in the folder.
 
     Raises ValueError where the folder holds something else, which would be in danger.
     """
@@ -41,7 +42,8 @@ def snapshots(
         max_to_keep=keep,
         keep_period=permanent,
         enable_async_checkpointing=asynchronous,
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
     )
     return ocp.CheckpointManager(os.path.abspath(folder), options=options)
 

@@ -10,9 +10,12 @@ On several hosts start it once on each: see docs/running-at-scale.md.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import time
+from pathlib import Path
 
 from experiments import runtime  # isort: skip  (before jax)
 
@@ -21,26 +24,45 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from diffinv import data, snapshots
+from diffinv import data, schema, snapshots
 from diffinv.report.series import Series
-from experiments.training import Run, export, task, tiled
+from experiments import keeping, train_fields
+from experiments.training import Run, export, require_free, require_same, task, tiled
 
-CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics and samples")
-EXPORT = flags.DEFINE_string("export", None, "write weights and card of the latest checkpoint here, and stop")
+CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", train_fields.fields, train_fields.check)
+WORKDIR = runtime.flag("workdir", None, schema.text("folder for checkpoints, metrics and samples"))
+EXPORT = runtime.flag("export", None, schema.text("write weights and card of the latest checkpoint here, and stop"))
+
+
+def data_folder() -> str:
+    """Where prepared pictures are kept: inside DIFFINV_CACHE, else beside the compiled programs."""
+    given = os.environ.get("DIFFINV_CACHE")
+    return os.path.join(given, "data") if given else str(runtime.cache_folder().parent / "data")
 
 
 def sources(config) -> tuple[data.Source, data.Source]:
     """(training, held-out) pictures; prepared by the first process, while the others wait."""
-    folder = config.data_folder or str(runtime.cache_folder().parent / "data")
+    folder = config.data_folder or data_folder()
+    quiet()
     make = lambda split: task(config).source(config, split, folder)
     if runtime.first():
-        make("train")
+        print(f"reading the pictures; what is prepared once is kept in {folder}", flush=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS says that it downloads
+            make("train")
     runtime.together("data")
     found = make("train"), make("validation")
     if found[0].skipped and runtime.first():
         print(f"{len(found[0].skipped)} corrupt images were left out: {found[0].skipped[:10]}", flush=True)
     return tuple(map(data.resident, found)) if config.resident else found
+
+
+def quiet() -> None:
+    """No progress bars of TFDS, which fill the terminal."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:  # the data say what is missing, where they need it
+        return
+    tfds.disable_progress_bar()
 
 
 class Loop:
@@ -51,8 +73,8 @@ class Loop:
         self.config, self.seconds, self.started = run.config, about.get("seconds", 0.0), time.time()
         self.saved, self.mark = time.time(), (time.time(), int(state.step))
         self.losses, self.evaluated = about.get("held_out", {}), about.get("evaluated", 0)
-        self.series = Series(WORKDIR.value, int(state.step)) if runtime.first() else None
-        if runtime.first() and not self.series.tensorboard:
+        self.series = Series(WORKDIR.value, int(state.step)) if runtime.first() and not EXPORT.value else None
+        if self.series and not self.series.tensorboard:
             print("metrics.jsonl only; for TensorBoard files: pip install tensorboard", flush=True)
 
     def elapsed(self) -> float:
@@ -61,7 +83,7 @@ class Loop:
     def keep(self, step: int, feed) -> None:
         """Saves the state, the data iterator's and the last metrics, without waiting for the disk."""
         about = {"seconds": self.elapsed(), "data": feed.get_state()}
-        about |= {"held_out": self.losses, "evaluated": self.evaluated}
+        about |= {"held_out": self.losses, "evaluated": self.evaluated, "of": self.run.identity}
         snapshots.save(self.manager, step, self.state, about)
         self.saved = time.time()
 
@@ -102,7 +124,8 @@ class Loop:
         averages = self.state.ema[: len(self.config.ema_half_lives)]
         known = [self.losses] if self.evaluated == int(self.state.step) else []
         losses = known + [self.run.held_out(weights, self.held_out) for weights in averages[len(known) :]]
-        chosen = int(np.argmin([np.mean(list(each.values())) for each in losses]))
+        means = np.asarray([np.mean(list(each.values())) for each in losses])
+        chosen = int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
         return chosen, losses[chosen]
 
     def train(self, feed, preempted: runtime.Preemption) -> bool:
@@ -110,6 +133,8 @@ class Loop:
         config, start, before = self.config, int(self.state.step), None
         if start and start % config.eval_every == 0 and self.evaluated != start:
             self.evaluate(start)  # SIGTERM came between the step and its evaluation
+        if start < config.steps and runtime.first():
+            print(f"compiling the step of {config.batch} pictures, once; then the bar moves", flush=True)
         options = {"mininterval": 5, "unit": "step", "disable": not runtime.first()}
         with tqdm.tqdm(range(start, config.steps), initial=start, total=config.steps, **options) as bar:
             for step in bar:
@@ -133,30 +158,63 @@ class Loop:
         return True
 
 
+def restored(manager, run: Run):
+    """The state and what was saved about it, of the newest whole checkpoint of this run, or a new state."""
+    found = snapshots.latest(manager, run.like())
+    if found is None:
+        return run.init(), {}
+    where = os.path.join(str(manager.directory), str(int(found.state.step)))
+    require_same(found.about.get("of", {}), run.identity, where)
+    for step, why in found.damaged.items():
+        if runtime.first():
+            aside = "" if EXPORT.value else f"; it is kept as {snapshots.set_aside(manager, step)}"
+            print(f"checkpoint {step} cannot be used: {why}{aside}; {where} is taken", file=sys.stderr, flush=True)
+    if found.damaged:
+        runtime.together("aside")
+        manager.reload()
+    return found.state, found.about
+
+
+@contextlib.contextmanager
+def workdir():
+    """The folder of checkpoints; held against a second training. Raises ValueError where there is nothing to export."""
+    folder = os.path.join(WORKDIR.value, "checkpoints")
+    if EXPORT.value:
+        if not any(name.isdigit() for name in (os.listdir(folder) if os.path.isdir(folder) else [])):
+            raise ValueError(f"--workdir is {WORKDIR.value!r}, which holds no checkpoint to export; name that of a run")
+        yield folder
+        return
+    runtime.writable(WORKDIR.value, "--workdir")
+    with keeping.alone(Path(WORKDIR.value)) if runtime.first() else contextlib.nullcontext():
+        yield folder
+
+
 def main() -> None:
     config = CONFIG.value
     runtime.agree("configuration", config.to_json_best_effort(sort_keys=True))
-    os.makedirs(WORKDIR.value, exist_ok=True)
-    training, held_out = sources(config)
-    run = Run(config, training)
-    folder = os.path.join(WORKDIR.value, "checkpoints")
-    with snapshots.snapshots(folder, config.keep, config.permanent_every) as manager:
-        state, about = snapshots.latest(manager, run.like()) or (run.init(), {})
-        loop = Loop(run, manager, state, about, held_out)
-        if not EXPORT.value:
-            part = (jax.process_index(), jax.process_count())
-            feed = data.batches(training, config.batch, config.seed, part, config.threads)
-            if "data" in about:
-                feed.set_state(about["data"])
-            if not loop.train(feed, runtime.Preemption()):
-                manager.wait_until_finished()
-                print(f"stopped by SIGTERM; step {int(loop.state.step)} is saved, the same command goes on", flush=True)
-                sys.exit(143)
-            loop.evaluate(config.steps)
-        chosen, losses = loop.best()
-        if runtime.first():
-            export(run, loop.state, chosen, loop.elapsed(), losses, training, EXPORT.value or WORKDIR.value)
-        runtime.together("end")
+    with workdir() as folder:
+        training, held_out = sources(config)
+        run = Run(config, training)
+        target = EXPORT.value or WORKDIR.value
+        require_free(os.path.join(target, config.name), run.digest)
+        with snapshots.snapshots(folder, config.keep, config.permanent_every, read_only=bool(EXPORT.value)) as manager:
+            state, about = restored(manager, run)
+            loop = Loop(run, manager, state, about, held_out)
+            if not EXPORT.value:
+                part = (jax.process_index(), jax.process_count())
+                feed = data.batches(training, config.batch, config.seed, part, config.threads)
+                if "data" in about:
+                    feed.set_state(about["data"])
+                if not loop.train(feed, runtime.Preemption()):
+                    manager.wait_until_finished()
+                    step = int(loop.state.step)
+                    print(f"stopped by SIGTERM; step {step} is saved, the same command goes on", flush=True)
+                    sys.exit(143)
+                loop.evaluate(config.steps)
+            chosen, losses = loop.best()
+            if runtime.first():
+                export(run, loop.state, chosen, loop.elapsed(), losses, training, target)
+            runtime.together("end")
 
 
 if __name__ == "__main__":

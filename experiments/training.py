@@ -6,18 +6,26 @@ Here is what all tasks share: optimizer, devices, compilation, evaluation over t
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib import import_module
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from diffinv import checkpoint, data, seed_key, sharding, train
-from experiments import runtime
+from diffinv import checkpoint, data, schema, seed_key, sharding, train
+from experiments import keeping, provenance, runtime
 
+MOVABLE = {
+    "name", "steps", "cooldown", "data", "data_name", "data_licence", "data_folder", "download", "resident", "threads",
+    "fsdp", "patience", "log_every", "eval_every", "eval_images", "sample_grid", "checkpoint_minutes",
+    "checkpoint_every", "permanent_every", "keep",
+}  # fmt: skip
+"""Fields that a restart may change: what is trained stays the same."""
 TASKS = {
     "denoising": "task_denoising.Denoising",
     "spectral": "task_spectral.Spectral",
@@ -51,13 +59,57 @@ def optimizer(config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), chosen())
 
 
+def starting_point(path: str) -> str:
+    """Where `config.start` is: a path, or the name of a checkpoint that ships inside the package."""
+    shipped = checkpoint.embedded(path) if os.path.basename(path) == path else ""
+    return shipped if shipped and os.path.exists(f"{shipped}.json") else path
+
+
+def identity(config, source: data.Source) -> dict[str, Any]:
+    """What makes a run this run: the configuration but for what a restart may move, and digests of pictures and start.
+
+    JSON values, by their full names.
+    """
+    whole = json.loads(json.dumps(config.to_dict()))
+    whole["start"] = checkpoint.read_card(starting_point(config.start))["sha256"][:16] if config.start else ""
+    told = {f"config.{name}": value for name, value in keeping.flat(whole).items() if name not in MOVABLE}
+    return {**told, "the pictures": provenance.digest(source)}
+
+
+def require_same(was: dict[str, Any], now: dict[str, Any], where: str) -> None:
+    """ValueError where a checkpoint is of another run, with what has changed; an earlier version told nothing."""
+    changed = [name for name in {**now, **was} if was and was.get(name) != now.get(name)]
+    if changed:
+        phrases = [f"{name}: {schema.shown(was.get(name))} then, {schema.shown(now.get(name))} now" for name in changed]
+        more = f" and {len(phrases) - 4} more" if len(phrases) > 4 else ""
+        raise ValueError(
+            f"{where} was trained with something else ({'; '.join(phrases[:4])}{more}); give the same again, or "
+            "another --workdir, where --config.start may name its export"
+        )
+
+
+def require_free(path: str, run: str) -> None:
+    """ValueError where the files of an export are there and of another run, by their card."""
+    if not any(os.path.exists(f"{path}{suffix}") for suffix in (".json", ".safetensors")):
+        return
+    try:
+        card = checkpoint.read_card(path)
+    except (ValueError, OSError):
+        card = {}
+    if card.get("run") != run:
+        what = f"{card['name']}, {card.get('steps', 'unknown')} steps" if "name" in card else "no export of ours"
+        raise ValueError(
+            f"{path}.safetensors is of another run ({what}) and is not overwritten; give another --config.name, "
+            "--export or --workdir, or remove it and its card"
+        )
+
+
 def starting_weights(path: str, drawn):
     """The weights of a checkpoint, or of one that ships inside the package, which must be of the same network as the
     `drawn` ones; None where none is named."""
     if not path:
         return None
-    shipped = checkpoint.embedded(path)
-    params, _ = checkpoint.restore(shipped if os.path.exists(f"{shipped}.json") else path)
+    params, _ = checkpoint.restore(starting_point(path))
     shapes = lambda tree: jax.tree.map(lambda a: tuple(a.shape), tree)
     if shapes(params) != shapes(drawn):
         raise ValueError(f"config.start is {path}, whose weights are not those of config.net's network")
@@ -76,6 +128,8 @@ class Run:
 
     def __init__(self, config, source: data.Source):
         self.config, self.count, self.key = config, len(source), seed_key(config.seed)
+        self.identity = identity(config, source)
+        self.digest = keeping.digest(self.identity)
         self.mesh = sharding.mesh(fsdp=config.fsdp)
         self.rows, self.whole = sharding.rows(self.mesh), sharding.replicated(self.mesh)
         if config.batch % (self.mesh.size * config.accumulate):
@@ -140,13 +194,17 @@ class Run:
 
 def export(run: Run, state, average: int, seconds: float, held_out: dict, source: data.Source, folder: str) -> None:
     """One of the averages as safetensors, and the card."""
-    config, step = run.config, int(state.step)
+    config, step, path = run.config, int(state.step), os.path.join(folder, run.config.name)
+    wrong = [name for name, loss in held_out.items() if not np.isfinite(loss)]
+    if wrong:
+        raise ValueError(f"the held-out loss {wrong[0]!r} is not finite after {step} steps; nothing is exported")
+    require_free(path, run.digest)
     channels = run.task.shape[-1]
     card = {
         "name": config.name,
         **run.task.card(),
-        "shape": list(run.task.shape), "layout": "HWC, RGB" if channels == 3 else "HWC, grey", "range": [-1, 1],
-        "data": config.data_name, "data_licence": config.data_licence, "examples": run.count,
+        "shape": list(run.task.shape), "layout": {1: "HWC, grey", 3: "HWC, RGB"}.get(channels, "HWC"), "range": [-1, 1],
+        **provenance.about(config, source), "examples": run.count, "run": run.digest,
         "steps": step, "batch": config.batch, "images_seen": step * config.batch, "steps_skipped": int(state.skipped),
         "optimizer": f"{config.optimizer} {config.learning_rate}, b2 {config.b2}, {config.warmup} steps up, "
         f"{config.cooldown} down",
@@ -156,6 +214,5 @@ def export(run: Run, state, average: int, seconds: float, held_out: dict, source
         "held_out_loss": held_out,
     }  # fmt: skip
     card |= {"started_from": config.start} if config.start else {}
-    os.makedirs(folder, exist_ok=True)
-    card = checkpoint.save(os.path.join(folder, config.name), jax.tree.map(np.asarray, state.ema[average]), card)
-    print(f"{card['parameters']} weights after {step} steps exported to {folder}/{config.name}.safetensors", flush=True)
+    card = checkpoint.save(path, jax.tree.map(np.asarray, state.ema[average]), card)
+    print(f"{card['parameters']} weights after {step} steps exported to {path}.safetensors", flush=True)

@@ -27,6 +27,20 @@ def test_a_resumed_run_does_not_repeat_its_lines(tmp_path):
     assert lines(tmp_path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 1.0}, {"step": 3, "loss": 9.0}]
 
 
+def test_a_kill_while_the_lines_are_rewritten_loses_none(tmp_path, monkeypatch):
+    first = Series(str(tmp_path))
+    first.write(1, {"loss": 0.5})
+    first.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('5\n{"step": "x"}\n\udcff\n'.encode("utf-8", "surrogateescape").decode("latin-1"))
+    with monkeypatch.context() as context:
+        context.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Series(str(tmp_path), step=1)
+    Series(str(tmp_path), step=1).close()
+    assert lines(tmp_path) == [{"step": 1, "loss": 0.5}]
+
+
 def test_pictures_are_png(tmp_path):
     series, pixels = Series(str(tmp_path)), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     series.picture(7, "samples", pixels)

@@ -16,14 +16,25 @@ def _whole_lines(path: str, before: int) -> list[str]:
     if not os.path.exists(path):
         return []
     kept = []
-    with open(path) as file:
+    with open(path, errors="replace") as file:
         for line in file:
             try:
-                if json.loads(line)["step"] <= before:
-                    kept.append(line)
-            except (ValueError, KeyError):
+                row = json.loads(line)
+            except ValueError:
                 continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= before:
+                kept.append(line if line.endswith("\n") else f"{line}\n")
     return kept
+
+
+def _rewrite(path: str, lines: list[str]) -> None:
+    """Through a temporary file: a kill leaves the old lines or the new ones."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _event_writer(folder: str) -> Any:
@@ -46,8 +57,7 @@ class Series:
     def __init__(self, folder: str, step: int = 0):
         self.folder, path = folder, os.path.join(folder, "metrics.jsonl")
         kept = _whole_lines(path, step)
-        with open(path, "w") as file:
-            file.writelines(kept)
+        _rewrite(path, kept)
         self.file, self.events = open(path, "a", buffering=1), _event_writer(os.path.join(folder, "tensorboard"))
         self.tensorboard = self.events is not None
         self.known = {(line["step"], *sorted(line)) for line in map(json.loads, kept)}
