@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffinv.linalg import LOST
 from diffinv.measure import GaussianNoise, Measurement, require_linear
 from diffinv.operators.base import LinearOperator
 from diffinv.operators.spectra import Spectrum
 from diffinv.prior import Prior
+from diffinv.typing import Array
 
 
 def concrete(value: Any) -> bool:
@@ -20,8 +22,8 @@ def concrete(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def require_fit(prior: Prior, measurement: Measurement, method: str) -> None:
-    """ValueError where operator, `y` and the prior's shape do not fit, or a concrete `y` is not finite."""
+def require_fit(prior: Prior, measurement: Measurement, method: str) -> Measurement:
+    """The measurement, as `require_sound` gives it; ValueError where operator, `y` and the prior's shape do not fit."""
     operator, y = measurement.operator, measurement.y
     if tuple(operator.shape) != tuple(prior.shape):
         name = type(operator).__name__
@@ -29,18 +31,53 @@ def require_fit(prior: Prior, measurement: Measurement, method: str) -> None:
     like = jax.eval_shape(operator, jax.ShapeDtypeStruct(prior.shape, jnp.finfo(y.dtype).dtype))
     if tuple(like.shape) != tuple(y.shape):
         raise ValueError(f"{method}: y has shape {y.shape}; {type(operator).__name__} gives {like.shape}: reshape y")
-    bad = int(np.sum(~np.isfinite(np.asarray(y)))) if concrete(y) else 0
-    if bad:
-        raise ValueError(f"{method}: y has {bad} values that are not finite; mask them with operators.inpainting")
+    return require_sound(measurement, method)
 
 
-def require_noise(measurement: Measurement, method: str, instead: str) -> None:
-    """ValueError where a concrete `sigma_y` is not above 0; `instead` names what would do."""
-    if not (hasattr(measurement.noise, "sigma") or hasattr(measurement.noise, "peak")):
-        return  # a law of one's own without a level
-    sigma = measurement.sigma
-    if concrete(sigma) and not np.all(np.asarray(sigma) > 0):
-        raise ValueError(f"{method}: sigma_y is {sigma}, and it divides by it; give a sigma above 0, or use {instead}")
+def require_sound(measurement: Measurement, method: str) -> Measurement:
+    """The measurement, with `y` NaN where it is traced and has numbers beyond 1e18, or its noise a level that is none.
+
+    So no finite sample comes of them: methods hand NaN on. A level is none that is negative, infinite or NaN.
+    ValueError for a concrete `y` or level of the kind.
+    """
+    y = measurement.y
+    if concrete(y):
+        bad = int(np.sum(~(np.abs(np.asarray(y)) < LOST)))
+        if bad:
+            raise ValueError(f"{method}: y has {bad} values that are not finite or beyond 1e18; mask them (inpainting)")
+    else:
+        measurement = _only_where(jnp.abs(y) < LOST, measurement)
+    name, level = _level(measurement)
+    if not concrete(level):
+        return _only_where((level >= 0) & jnp.isfinite(level), measurement)
+    if not np.all((np.asarray(level) >= 0) & np.isfinite(np.asarray(level))):
+        raise ValueError(f"{method}: {name} is {level}; give a finite number, at least 0")
+    return measurement
+
+
+def require_noise(measurement: Measurement, method: str, instead: str) -> Measurement:
+    """The measurement, with `y` NaN where a traced `sigma_y` is 0; ValueError where a concrete one is not above 0.
+
+    `instead` names what would do.
+    """
+    name, level = _level(measurement)
+    if not concrete(level):
+        return _only_where(level > 0, measurement)
+    if not np.all(np.asarray(level) > 0):
+        raise ValueError(f"{method}: {name} is {level}, and it divides by it; give one above 0, or use {instead}")
+    return measurement
+
+
+def _level(measurement: Measurement) -> tuple[str, Any]:
+    """What says how strong the noise is: a law of one's own may have nothing of the kind, which passes."""
+    noise = measurement.noise
+    if hasattr(noise, "peak"):
+        return "peak", noise.peak
+    return "sigma_y", getattr(noise, "sigma", 1.0)
+
+
+def _only_where(sound: Array, measurement: Measurement) -> Measurement:
+    return measurement.replace(y=jnp.where(jnp.all(sound), measurement.y, jnp.nan))
 
 
 def require_gaussian(measurement: Measurement, method: str, instead: str) -> None:

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from diffinv.fft import dct2, idct2, in_planes
 from diffinv.typing import Array, Key
 
+LOST = 1e18
+"""A number whose square is no float32 any more: norms of what holds one overflow."""
+
 
 def inner(a: Array, b: Array) -> Array:
     """`Re <a, b>` over all coordinates: a real scalar."""
@@ -38,22 +41,23 @@ def cg(matrix: Callable[[Array], Array], b: Array, iterations: int, tolerance: f
     r"""Solves `M u = b` for a Hermitian positive semi-definite `M` by conjugate gradients from 0.
 
     A fixed number of `iterations` (static), so that it can be differentiated and vmapped; a system whose residual has
-    fallen below `tolerance |b|` stands still. Source: Hestenes & Stiefel 1952.
+    fallen below `tolerance |b|` stands still; what is not finite gives NaN. Source: Hestenes & Stiefel 1952.
     """
-    floor = (jnp.maximum(tolerance, 4 * jnp.finfo(b.dtype).eps) ** 2) * inner(b, b)
+    whole = inner(b, b)
+    floor = (jnp.maximum(tolerance, 4 * jnp.finfo(b.dtype).eps) ** 2) * jnp.where(jnp.isfinite(whole), whole, jnp.nan)
 
     def step(state: tuple, _: None) -> tuple[tuple, None]:
         u, r, p, rr = state
         mp = matrix(p)
         curvature = inner(p, mp)
-        live = (rr > floor) & (curvature > 0)
+        live = ~(rr <= floor) & ~(curvature <= 0)  # NaN lives on, and is the result
         a = jnp.where(live, rr / jnp.where(live, curvature, 1.0), 0.0)
         u, r_next = u + _times(a, p), r - _times(a, mp)
         rr_next = inner(r_next, r_next)
         p_next = r_next + _times(jnp.where(live, rr_next / jnp.where(live, rr, 1.0), 0.0), p)
         return jax.tree.map(lambda new, old: jnp.where(live, new, old), (u, r_next, p_next, rr_next), state), None
 
-    return jax.lax.scan(step, (jnp.zeros_like(b), b, b, inner(b, b)), None, iterations)[0][0]
+    return jax.lax.scan(step, (jnp.zeros_like(b), b, b, whole), None, iterations)[0][0]
 
 
 def spectral_norm(matrix: Callable[[Array], Array], x: Array, iterations: int = 32) -> Array:

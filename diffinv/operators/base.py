@@ -193,8 +193,8 @@ def real_scalar(value: Array | float, like: Array) -> Array:
 
 
 def divide(v: Array, gain: Array) -> Array:
-    """`v / gain` for a real `gain >= 0`, and 0 where the gain is 0; its gradient is finite there, too."""
-    live = gain > 0
+    """`v / gain` for a real `gain >= 0`, and 0 where the gain is 0, with a finite gradient there; NaN stays NaN."""
+    live = ~(gain <= 0)
     return v * jnp.where(live, 1 / jnp.where(live, gain, 1.0), 0.0).astype(v.dtype)
 
 

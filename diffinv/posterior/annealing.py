@@ -7,9 +7,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffinv.guided import DEAD
-from diffinv.inputs import require_choice, require_count, require_fit, require_gaussian, require_noise
+from diffinv.inputs import concrete, require_choice, require_count, require_fit, require_gaussian, require_noise
 from diffinv.linalg import inner, norm
 from diffinv.measure import GaussianNoise, Measurement, require_linear
 from diffinv.prior import Prior
@@ -119,21 +120,26 @@ def _metropolis(
     def step(x: Array, k: Key) -> tuple[Array, None]:
         walk_key, accept_key = jax.random.split(k)
         proposal = x + jnp.sqrt(eta) * jax.random.normal(walk_key, x.shape, x.dtype)
-        accept = jnp.log(jax.random.uniform(accept_key, (), x.dtype)) < energy(proposal) - energy(x)
-        return jnp.where(accept, proposal, x), None
+        gain = energy(proposal) - energy(x)
+        accept = jnp.log(jax.random.uniform(accept_key, (), x.dtype)) < gain
+        return jnp.where(jnp.isnan(gain), jnp.nan, jnp.where(accept, proposal, x)), None
 
     return jax.lax.scan(step, x0, jax.random.split(key, steps))[0]
 
 
 def _conjugate(key: Key, measurement: Measurement, x0: Array, r: Array, tau: Array, force: float) -> Array:
-    """An exact draw of the same law for a linear operator: perturb, then optimise."""
+    """An exact draw of the same law for a linear operator: perturb, then optimise.
+
+    A damping under the rounding of 1 would blow up what rounding left outside the range of A, and is raised to it.
+    """
     A = require_linear(measurement, 'chain="conjugate"')
     prior_key, noise_key = jax.random.split(key)
     variance = tau**2 / (2 * force)
     z = x0 + r * jax.random.normal(prior_key, x0.shape, x0.dtype)
     clean = A(z)
     noise = jnp.asarray(jnp.sqrt(variance), clean.dtype) * GaussianNoise(1.0).sample(noise_key, jnp.zeros_like(clean))
-    return z + A.adjoint(A.solve(measurement.y + A.project(noise) - clean, variance / r**2))
+    damping = jnp.where(variance > 0, jnp.maximum(variance / r**2, float(jnp.finfo(x0.dtype).eps)), variance)
+    return z + A.adjoint(A.solve(measurement.y + A.project(noise) - clean, damping))
 
 
 def _chain_calls(chain: str, steps: int) -> int:
@@ -194,10 +200,10 @@ def daps(
         published: 0.01.
       momentum: of "hmc"; dimensionless, in [0, 1).
 
-    Raises ValueError for another force or chain, a concrete tau of 0 or a y that does not fit, TypeError for
-    "conjugate" with an operator that is not linear, or noise that is not Gaussian.
+    Raises ValueError for another force or chain, a concrete tau of 0 (a traced one gives NaN) or a y that does not fit,
+    TypeError for "conjugate" with an operator that is not linear, or noise that is not Gaussian.
     """
-    require_fit(prior, measurement, "daps")
+    measurement = require_fit(prior, measurement, "daps")
     forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "hmc", "metropolis", "conjugate")
     if force not in forces:
         raise ValueError(f"force is {force!r}; choose one of {', '.join(forces)}")
@@ -206,14 +212,16 @@ def daps(
     if chain == "conjugate":
         require_linear(measurement, 'daps with chain="conjugate"')
         require_gaussian(measurement, 'daps with chain="conjugate"', 'chain="langevin"')
-    names = {"langevin": "Langevin", "hmc": "HMC", "metropolis": "Metropolis"}
+    names = {"langevin": "Langevin", "hmc": "HMC", "metropolis": "Metropolis", "conjugate": "an exact draw"}
     hmc = partial(_hmc, momentum=momentum)
     walks: dict[str, Callable[..., Array]] = {"langevin": _langevin, "hmc": hmc, "metropolis": _metropolis}
     process, weight = prior.process, 0.5 if chain == "metropolis" else forces[force]
     tau = measurement.sigma if tau is None else tau
-    if chain != "conjugate" and isinstance(tau, float | int) and tau <= 0:
-        raise ValueError(f"tau is {tau}; {names[chain]} needs one above 0: give one, or use 'conjugate'")
+    least = 0.0 if chain == "conjugate" else float(jnp.finfo(measurement.y.dtype).tiny)
+    if concrete(tau) and not np.all(np.asarray(tau) >= least):
+        raise ValueError(f"tau is {tau}; {names[chain]} needs one above 0: give one, or use 'conjugate' with 0")
     tau = jnp.asarray(tau)
+    tau = jnp.where(tau >= least, tau, jnp.nan)
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         chain_key, noise_key = jax.random.split(key)
@@ -266,7 +274,7 @@ def pnpdm(
     Raises ValueError for another chain, a count under 1, a concrete sigma_y of 0 with "langevin"; TypeError for
     "conjugate" with an operator that is not linear, or noise that is not Gaussian.
     """
-    require_fit(prior, measurement, "pnpdm")
+    measurement = require_fit(prior, measurement, "pnpdm")
     require_choice("chain", chain, ("conjugate", "langevin"))
     require_count("reverse_steps", reverse_steps)
     require_count("mcmc_steps", mcmc_steps)
@@ -274,7 +282,7 @@ def pnpdm(
         require_linear(measurement, 'pnpdm with chain="conjugate"')
         require_gaussian(measurement, 'pnpdm with chain="conjugate"', 'chain="langevin"')
     else:
-        require_noise(measurement, "pnpdm with chain='langevin'", "chain='conjugate'")
+        measurement = require_noise(measurement, "pnpdm with chain='langevin'", "chain='conjugate'")
     process, tau = prior.process, jnp.asarray(measurement.sigma)
 
     def init(key: Key, t: Time, x: Array | None) -> Array:

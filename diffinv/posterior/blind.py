@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from diffinv.describe import described
 from diffinv.guided import reward
+from diffinv.inputs import require_noise, require_sound
 from diffinv.linalg import norm
 from diffinv.measure import Measurement
 from diffinv.operators.base import Operator
@@ -67,9 +68,11 @@ def blind_dps(
       build: from a kernel to the operator; static, differentiable.
       zeta, zeta_kernel: step sizes, as in `dps`. sparsity: weight of the 1-norm. convention: see `dps`; static.
 
-    Raises ValueError for another convention.
+    Raises ValueError for another convention, or a concrete sigma_y of 0 with "likelihood".
     """
-    value = reward(convention)
+    value, measurement = reward(convention), require_sound(measurement, "blind_dps")
+    if convention == "likelihood":
+        measurement = require_noise(measurement, "blind_dps with convention='likelihood'", "convention='norm'")
 
     def loss(pair: Pair, t: Time) -> tuple[Array, tuple[Pair, Array]]:
         clean = Pair(prior.denoise(pair.image, t), kernel_prior.denoise(pair.kernel, t))

@@ -49,10 +49,12 @@ def dps(
       clip: clamp x0 to [-1, 1] inside the graph, as their code does (gradient 0 where it clips); static.
       eta: 1 is ancestral; below it, and without a learned variance, DDIM's.
 
-    Raises ValueError for another convention, or a y that does not fit.
+    Raises ValueError for another convention, a concrete sigma_y of 0 with "likelihood", or a y that does not fit.
     """
-    require_fit(prior, measurement, "dps")
+    measurement = require_fit(prior, measurement, "dps")
     value = reward(convention)
+    if convention == "likelihood":
+        measurement = require_noise(measurement, "dps with convention='likelihood'", "convention='norm'")
 
     def loss(x: Array, t: Time) -> tuple[Array, tuple[Array, Array | None]]:
         x0, v = prior.predict(x, t)
@@ -98,8 +100,10 @@ def mcg(
 
     Raises TypeError for an operator that is not linear, ValueError for another convention.
     """
-    require_fit(prior, measurement, "mcg")
+    measurement = require_fit(prior, measurement, "mcg")
     A, process, value = require_linear(measurement, "mcg"), prior.process, reward(convention)
+    if convention == "likelihood":
+        measurement = require_noise(measurement, "mcg with convention='likelihood'", "convention='square'")
 
     def loss(x: Array, t: Time) -> tuple[Array, Array]:
         x0 = prior.denoise(x, t)
@@ -143,7 +147,7 @@ def pgdm(
 
     Raises TypeError for an operator that is not linear, ValueError for another form.
     """
-    require_fit(prior, measurement, "pgdm")
+    measurement = require_fit(prior, measurement, "pgdm")
     require_choice("form", form, ("paper", "code"))
     A, process = require_linear(measurement, "pgdm"), prior.process
     overwrites = form == "code" and isinstance(A, Mask)
@@ -197,12 +201,12 @@ def lgd(
 
     Raises ValueError for another form, draws under 1, or "paper" with a concrete sigma_y of 0.
     """
-    require_fit(prior, measurement, "lgd")
+    measurement = require_fit(prior, measurement, "lgd")
     require_choice("form", form, ("code", "paper"))
     require_count("draws", draws)
     process = prior.process
     if form == "paper":
-        require_noise(measurement, "lgd with form='paper'", "form='code'")
+        measurement = require_noise(measurement, "lgd with form='paper'", "form='code'")
 
     def loss(x: Array, t: Time, e: Array) -> tuple[Array, Array]:
         alpha, sigma = process.alpha(t), process.sigma(t)

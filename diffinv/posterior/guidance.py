@@ -11,7 +11,7 @@ from flax import struct
 
 from diffinv.describe import Described
 from diffinv.guided import guided, linearise, reward
-from diffinv.inputs import require_choice, require_count, require_fit
+from diffinv.inputs import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import cg
 from diffinv.measure import Measurement, require_linear
 from diffinv.operators.base import divide
@@ -44,10 +44,12 @@ def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, 
     Args:
       rho: dimensionless for "likelihood", else per (squared) unit of y. convention: static.
 
-    Raises ValueError for another convention or a y that does not fit.
+    Raises ValueError for another convention, a concrete sigma_y of 0 with "likelihood", or a y that does not fit.
     """
-    require_fit(prior, measurement, "dps_score")
+    measurement = require_fit(prior, measurement, "dps_score")
     reward(convention)
+    if convention == "likelihood":
+        measurement = require_noise(measurement, "dps_score with convention='likelihood'", "convention='norm'")
     return guided(prior, measurement, _dps_score, 1, 2, weights={"rho": rho}, convention=convention)
 
 
@@ -76,7 +78,7 @@ def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, f
     For isotropic processes. Raises TypeError for an operator that is not linear, ValueError for another form or a y
     that does not fit.
     """
-    require_fit(prior, measurement, "pigdm")
+    measurement = require_fit(prior, measurement, "pigdm")
     require_linear(measurement, "pigdm")
     require_choice("form", form, ("likelihood", "adaptive"))
     return guided(prior, measurement, _pigdm, 1, 3, weights={"weight": weight}, form=form)
@@ -104,7 +106,7 @@ def mmps(prior: Prior, measurement: Measurement, iterations: int = 8) -> Prior:
     assumes that the network's J is symmetric. Raises TypeError for an operator that is not linear, ValueError for
     iterations under 1 or a y that does not fit.
     """
-    require_fit(prior, measurement, "mmps")
+    measurement = require_fit(prior, measurement, "mmps")
     require_linear(measurement, "mmps")
     require_count("iterations", iterations)
     return guided(prior, measurement, _mmps, iterations + 1, 2 * iterations + 2, iterations=iterations)
@@ -154,7 +156,7 @@ def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
     Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP, "diag" and "plus" in their code. Raises
     TypeError for an operator that is not linear, ValueError for another form or a y that does not fit.
     """
-    require_fit(prior, measurement, "tmpd")
+    measurement = require_fit(prior, measurement, "tmpd")
     require_linear(measurement, "tmpd")
     require_choice("form", form, ("exact", "entries", "diagonal"))
     parts = 2 if jnp.iscomplexobj(measurement.y) else 1

@@ -16,7 +16,7 @@ import optax
 from diffinv.charts import Chart
 from diffinv.descent import adam
 from diffinv.describe import described
-from diffinv.inputs import require_choice, require_count
+from diffinv.inputs import require_choice, require_count, require_sound
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prior
@@ -50,6 +50,7 @@ def psld(
 
     Raises TypeError for an operator that is not linear.
     """
+    measurement = require_sound(measurement, "psld")
     A, process = require_linear(measurement, "psld"), prior.process
 
     def loss(z: Array, t: Time) -> tuple[Array, tuple[Array, Array]]:
@@ -121,7 +122,7 @@ def resample(
     require_count("every", every)
     require_count("iterations", iterations)
     require_count("pixel_iterations", pixel_iterations)
-    process = prior.process
+    process, measurement = prior.process, require_sound(measurement, "resample")
 
     def fitted(v: Array, decode: Callable[[Array], Array], steps: int, lr: Array | float) -> Array:
         optimizer = adam(lr)

@@ -120,7 +120,7 @@ def mcgdiff(
 
     Raises TypeError without a spectrum; ValueError for no particles, another scheme, or a y that does not fit.
     """
-    require_fit(prior, measurement, "mcgdiff")
+    measurement = require_fit(prior, measurement, "mcgdiff")
     require_count("particles", particles)
     require_choice("scheme", scheme, tuple(SCHEMES))
     process, (basis, _, singular, y_bar, width) = prior.process, _observed(measurement, "mcgdiff")
@@ -193,7 +193,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
 
     Raises TypeError for an operator without a spectrum, ValueError for no particles or a y that does not fit.
     """
-    require_fit(prior, measurement, "fps")
+    measurement = require_fit(prior, measurement, "fps")
     require_count("particles", particles)
     process, (basis, seen, singular, _, _) = prior.process, _observed(measurement, "fps")
     noise, keep = jnp.asarray(measurement.sigma), jnp.sqrt(1 - c)
@@ -292,8 +292,8 @@ def tds(
 
     Raises ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
     """
-    require_fit(prior, measurement, "tds")
-    require_noise(measurement, "tds", "mcgdiff")
+    measurement = require_fit(prior, measurement, "tds")
+    measurement = require_noise(measurement, "tds", "mcgdiff")
     require_count("particles", particles)
     A, process, noise = measurement.operator, prior.process, jnp.asarray(measurement.sigma) ** 2
 
@@ -355,8 +355,8 @@ def ddsmc(
 
     Raises TypeError without a spectrum; ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
     """
-    require_fit(prior, measurement, "ddsmc")
-    require_noise(measurement, "ddsmc", "mcgdiff")
+    measurement = require_fit(prior, measurement, "ddsmc")
+    measurement = require_noise(measurement, "ddsmc", "mcgdiff")
     require_count("particles", particles)
     require_count("ode_steps", ode_steps)
     process, (basis, seen, singular, _, _) = prior.process, _observed(measurement, "ddsmc")

@@ -32,7 +32,7 @@ def ddnm(prior: Prior, measurement: Measurement) -> Prior:
     x0 as it is, amplified by `A^+`. Raises TypeError for an operator that is not linear, ValueError for a y that does
     not fit.
     """
-    require_fit(prior, measurement, "ddnm")
+    measurement = require_fit(prior, measurement, "ddnm")
     require_linear(measurement, "ddnm")
     return guided(prior, measurement, _ddnm, calls=2)
 
@@ -90,7 +90,7 @@ def ddrm(
 
     Raises TypeError for an operator without a spectrum, ValueError for another `ties` and a y that does not fit.
     """
-    require_fit(prior, measurement, "ddrm")
+    measurement = require_fit(prior, measurement, "ddrm")
     require_choice("ties", ties, ("paper", "code"))
     process, spectrum = prior.process, require_spectrum(measurement, "ddrm")
     eta_c = eta if eta_c is None else eta_c
@@ -115,8 +115,8 @@ def ddrm(
         noisy = alpha * x0 + sigma * (jnp.sqrt(1 - eta**2) * divide(seen - s_values * x0, noise) + eta * z)
         left = jnp.sqrt(jnp.maximum(sigma**2 - (eta_b * alpha * width) ** 2, 0.0))
         clear = alpha * ((1 - eta_b) * x0 + eta_b * y_bar) + left * z
-        is_clear = sigma >= alpha * width if ties == "paper" else sigma > alpha * width
-        code = jnp.where(live & is_clear, clear, jnp.where(live & (sigma < alpha * width), noisy, unseen))
+        told = live if ties == "paper" else live & (sigma != alpha * width)
+        code = jnp.where(told, jnp.where(sigma >= alpha * width, clear, noisy), unseen)
         info = StepInfo(prior.cost.plus(calls=4).times(1), norm(measurement.residual(denoised)))
         return spectrum.synthesise(code), info
 
@@ -153,7 +153,7 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
 
     Raises TypeError for an operator that is not linear, or without a spectrum for "svd"; ValueError for another form.
     """
-    require_fit(prior, measurement, "ddnm_plus")
+    measurement = require_fit(prior, measurement, "ddnm_plus")
     require_choice("form", form, ("svd", "scalar"))
     A, noise, process = require_linear(measurement, "ddnm_plus"), jnp.asarray(measurement.sigma), prior.process
 
@@ -209,7 +209,7 @@ def repaint(prior: Prior, measurement: Measurement, eta: Array | float = 1.0) ->
     goes up. For a mask this is their eq. 8; with another linear A, the same projection. Noise in y is taken as signal.
     `eta` is the reverse step's. Raises TypeError for an operator that is not linear.
     """
-    require_fit(prior, measurement, "repaint")
+    measurement = require_fit(prior, measurement, "repaint")
     A, process = require_linear(measurement, "repaint"), prior.process
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:

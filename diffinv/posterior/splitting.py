@@ -51,7 +51,7 @@ def diffpir(
 
     Raises ValueError for another prox, TypeError for "closed" with an operator that is not linear.
     """
-    require_fit(prior, measurement, "diffpir")
+    measurement = require_fit(prior, measurement, "diffpir")
     require_choice("prox", prox, ("closed", "gradient"))
     process, variance = prior.process, jnp.asarray(measurement.sigma) ** 2
     if prox == "closed":
@@ -102,7 +102,7 @@ def sitcom(
 
     Raises ValueError for a count under 1 or a y that does not fit.
     """
-    require_fit(prior, measurement, "sitcom")
+    measurement = require_fit(prior, measurement, "sitcom")
     require_count("iterations", iterations)
     process, optimizer = prior.process, adam(lr)
 
@@ -115,7 +115,7 @@ def sitcom(
             v, state = carry
             (_, misfit), gradient = jax.value_and_grad(loss, has_aux=True)(v, x, t)
             updates, moved = optimizer.update(gradient, state)
-            live = misfit > tolerance * measurement.y.size
+            live = ~(misfit <= tolerance * measurement.y.size)  # NaN goes on, and shows
             return jax.tree.map(lambda new, old: jnp.where(live, new, old), (v + updates, moved), carry), None
 
         (v, _), _ = jax.lax.scan(descend, (x, optimizer.init(x)), None, iterations)
@@ -165,7 +165,7 @@ def dcdp(
 
     Raises ValueError for a count under 1 or a y that does not fit.
     """
-    require_fit(prior, measurement, "dcdp")
+    measurement = require_fit(prior, measurement, "dcdp")
     require_count("iterations", iterations)
     require_count("purify_steps", purify_steps)
     flow = euler(prior).step

@@ -65,7 +65,7 @@ def reddiff(
 
     Raises ValueError for another weight or form, or a y that does not fit.
     """
-    require_fit(prior, measurement, "reddiff")
+    measurement = require_fit(prior, measurement, "reddiff")
     require_choice("weight", weight, WEIGHTS)
     require_choice("form", form, ("mean", "sum"))
     process, optimizer, A = prior.process, adam(lr, b2=0.99), measurement.operator
@@ -135,8 +135,8 @@ def mgps(
 
     Raises ValueError for a count under 1, a concrete sigma_y of 0, or a y that does not fit.
     """
-    require_fit(prior, measurement, "mgps")
-    require_noise(measurement, "mgps", "ddnm")
+    measurement = require_fit(prior, measurement, "mgps")
+    measurement = require_noise(measurement, "mgps", "ddnm")
     require_count("iterations", iterations)
     require_count("early", early)
     require_count("first", first, 0)
