@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def _level(measurement: Measurement) -> tuple[str, Any]:
 
 
 def _only_where(sound: Array, measurement: Measurement) -> Measurement:
-    return measurement.replace(y=jnp.where(jnp.all(sound), measurement.y, jnp.nan))
+    return replace(measurement, y=jnp.where(jnp.all(sound), measurement.y, jnp.nan))
 
 
 def require_gaussian(measurement: Measurement, method: str, instead: str) -> None:
