@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffinv.data import Picture, Reading, Record, catalogue, fitting, listing, packs, picture
-from diffinv.data.files import BUNDLED
+from diffinv.data.files import is_bundled
 from experiments import reading
 
 PHOTOGRAPHS = (
@@ -123,7 +123,7 @@ class Found(NamedTuple):
 
 def _found(pattern: str) -> Found:
     """Files; or the pictures of a pack, a folder of IDX files or a bundled set, of which those for validation."""
-    packed = pattern in BUNDLED or (pattern.endswith(".npz") and listing.matches(pattern)) or packs.idx_files(pattern)
+    packed = is_bundled(pattern) or (pattern.endswith(".npz") and listing.matches(pattern)) or packs.idx_files(pattern)
     if packed:
         records = list(catalogue(pattern, reading.reading()).records())
         held_out = [record for record in records if record.split == 1]

@@ -9,6 +9,7 @@ import numpy as np
 import diffinv as di
 from diffinv import data, process, samplers, times, train
 from diffinv.nn import unet
+from experiments import reading
 
 
 def network(config) -> unet.UNet:
@@ -35,7 +36,8 @@ class Denoising:
     @staticmethod
     def source(config, split: str, folder: str) -> data.Source:
         """The pictures of one split; `folder` is where prepared data are kept."""
-        return data.source(config.data, config.size, split, folder, config.channels, config.download)
+        rules = reading.reading()
+        return data.source(config.data, config.size, split, folder, config.channels, config.download, rules)
 
     def __init__(self, config, source: data.Source):
         if config.classes and config.classes < len(source.classes):

@@ -9,7 +9,7 @@ import numpy as np
 from diffinv import checkpoint, data, degrade, seed_key
 from diffinv.consistency import ctmsr
 from diffinv.metrics import features, image, lpips
-from experiments import runtime
+from experiments import reading, runtime
 from experiments.task_denoising import augmented
 
 METHODS = ("ctmsr", "dtm", "resshift")
@@ -30,7 +30,8 @@ class SuperResolution:
     @staticmethod
     def source(config, split: str, folder: str) -> data.Source:
         """Patches of the pictures of one split."""
-        return data.patches(config.data, config.size, config.stride, split, config.channels)
+        options = {"channels": config.channels, "reading": reading.reading()}
+        return data.patches(config.data, config.size, config.stride, split, **options)
 
     def __init__(self, config, source: data.Source):
         self.method = runtime.choose("config.method", config.method, list(METHODS))

@@ -26,9 +26,10 @@ from absl import flags
 
 from diffinv import data, schema, snapshots
 from diffinv.report.series import Series
-from experiments import keeping, train_fields
+from experiments import keeping, reading, train_fields
 from experiments.training import Run, export, require_free, require_same, task, tiled
 
+flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", train_fields.fields, train_fields.check)
 WORKDIR = runtime.flag("workdir", None, schema.text("folder for checkpoints, metrics and samples"))
 EXPORT = runtime.flag("export", None, schema.text("write weights and card of the latest checkpoint here, and stop"))
@@ -52,7 +53,7 @@ def sources(config) -> tuple[data.Source, data.Source]:
     runtime.together("data")
     found = make("train"), make("validation")
     if found[0].skipped and runtime.first():
-        print(f"{len(found[0].skipped)} corrupt images were left out: {found[0].skipped[:10]}", flush=True)
+        print(f"{len(found[0].skipped)} images were left out: {found[0].skipped[:10]}", flush=True)
     return tuple(map(data.resident, found)) if config.resident else found
 
 

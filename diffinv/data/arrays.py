@@ -119,10 +119,9 @@ def one(values: np.ndarray) -> np.ndarray:
     """
     shape = values.shape
     values = values[0] if values.ndim == 4 and shape[0] == 1 else values
-    values = values[..., None] if values.ndim == 2 else values
     if values.ndim == 4:
         raise Refused(f"has shape {shape}, which is {shape[0]} pictures; save them as `images` in a .npz")
-    values = _last(values, shape) if values.ndim == 3 else values
+    values = values[..., None] if values.ndim == 2 else _last(values, shape) if values.ndim == 3 else values
     if values.ndim != 3 or values.shape[-1] not in (1, 3, 4) or not values.size:
         raise Refused(f"has shape {shape}; give (height, width) or (height, width, channels) of 1, 3 or 4")
     return _alpha(values, shape)
@@ -136,8 +135,7 @@ def many(values: np.ndarray) -> np.ndarray:
     shape = values.shape
     if values.ndim == 3 and shape[-1] in (1, 3, 4):
         raise Refused(f"has shape {shape}; give (pictures, height, width, channels), also where there is one picture")
-    values = values[..., None] if values.ndim == 3 else values
-    values = _last(values, shape) if values.ndim == 4 else values
+    values = values[..., None] if values.ndim == 3 else _last(values, shape) if values.ndim == 4 else values
     if values.ndim != 4 or values.shape[-1] not in (1, 3, 4) or not values.size:
         raise Refused(f"has shape {shape}; give (pictures, height, width) or (..., channels) of 1, 3 or 4")
     return _alpha(values, shape)

@@ -24,6 +24,7 @@ from diffinv.describe import Described, described
 
 VERSION = "1.0.0"
 IMAGE, LABEL = "image", "label"
+RESIDENT = 2**34  # bytes in memory
 
 
 @described
@@ -138,7 +139,7 @@ def _png(pixels: np.ndarray) -> io.BytesIO:
 def _fingerprint(path: str, size: int, channels: int, reading: Reading) -> str:
     """A folder name that changes with the files below `path` and the rules, so that a prepared set is never a stale
     one: a replaced file has another time of change, whatever its size and its time of writing."""
-    found = [] if path in files.BUNDLED else listing.pictures(path) or listing.matches(path)
+    found = [] if files.is_bundled(path) else listing.pictures(path) or listing.matches(path)
     if os.path.isdir(path):
         found = sorted({*found, *(entry.path for entry in os.scandir(path) if entry.is_file())})
     stats = [(os.fsencode(file), *_times(file)) for file in found]
@@ -254,8 +255,19 @@ def _tfds_name(name: str) -> bool:
     return name.split("/")[0].split(":")[0] in _tfds().list_builders(with_community_datasets=False)
 
 
+def afford(count: int, size: int, channels: int) -> None:
+    """Raises ValueError where so many decoded pictures take more than 16 GiB, before they do. Original."""
+    if (need := count * size * size * channels) > RESIDENT:
+        what = f"{count} decoded pictures of {size} x {size} x {channels} take {need} bytes"
+        raise ValueError(f"{what}, more than {RESIDENT}; read them from disk (config.resident=False), or give fewer")
+
+
 def resident(source: Source, chunk: int = 1024) -> Source:
-    """The same source, decoded into memory: for sets that fit, so that no step waits for a decoder. Original."""
+    """The same source, decoded into memory: for sets that fit, so that no step waits for a decoder.
+
+    Original. Raises ValueError where it takes more than 16 GiB.
+    """
+    afford(len(source), source.size, source.channels)
     starts = range(0, len(source), chunk)
     parts = [source.take(range(start, min(start + chunk, len(source)))) for start in starts]
     images, labels = (np.concatenate([part[key] for part in parts]) for key in ("image", "label"))

@@ -116,13 +116,18 @@ def _gradients(count: int = 80, size: int = 16) -> Catalogue:
 BUNDLED = {"digits": _digits, "photographs": _photographs, "gradients": _gradients}
 
 
+def is_bundled(path: str) -> bool:
+    """Whether a path is the name of a set that a package carries, and of nothing that lies here. Original."""
+    return path in BUNDLED and not os.path.lexists(path)
+
+
 def catalogue(path: str, reading: Reading = PLAIN) -> Catalogue:
     """The records of a folder, a file, a glob, a `.npz`, a folder of IDX files, or of one of `BUNDLED`.
 
     Original. A path that exists is taken literally, also where it has brackets. Raises FileNotFoundError where nothing
     is there, ValueError for a `.npz` or IDX file that is damaged, too large, or of another form.
     """
-    if path in BUNDLED:
+    if is_bundled(path):
         return BUNDLED[path]()
     found = listing.matches(path)
     if not found:

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from diffinv.data import files
-from diffinv.data.builders import Resident, Source
+from diffinv.data.builders import Resident, Source, afford
 from diffinv.data.reader import PLAIN, Reading
 
 SPLITS = ("train", "validation")
@@ -80,6 +80,7 @@ def patches(
         if files.held_out(record, number) != (split == "validation"):
             continue
         try:
+            afford(sum(map(len, kept)), size, channels)
             found = _cut_record(record, size, stride, channels, pad, reading)
         except OSError as error:
             skipped.append(f"{record.name}: {error}")
@@ -100,6 +101,8 @@ def _cut_record(record: files.Record, size: int, stride: int, channels: int, pad
     if not pad and min(pixels.shape[:2]) < size:
         height, width = pixels.shape[:2]
         raise OSError(f"{height} x {width} pixels are under size {size}; pass pad=True to extend it")
+    places = [len(corners(max(side, size), size, stride)) for side in pixels.shape[:2]]
+    afford(places[0] * places[1], size, channels)
     return cut(pixels, size, stride)
 
 

@@ -134,9 +134,11 @@ def picture(values: np.ndarray, found: arrays.Found) -> Picture:
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """What Pillow raises for damaged files, as one OSError."""
+    """What Pillow raises for damaged files, as one OSError; its warnings about what it leaves out are not repeated."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except (Refused, FileNotFoundError, PermissionError):
         raise
     except pillow().UnidentifiedImageError:
@@ -151,13 +153,11 @@ def _opened(source: bytes | str, reading: Reading) -> Iterator[Any]:
     module = pillow()
     if module.MAX_IMAGE_PIXELS is not None and reading.pixels > module.MAX_IMAGE_PIXELS:
         module.MAX_IMAGE_PIXELS = reading.pixels  # the caller's word counts, not Pillow's default
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", module.DecompressionBombWarning)
-        try:
-            image = module.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        except module.DecompressionBombError as error:
-            told = f"is over the limit of {reading.pixels} pixels ({error})"
-            raise Refused(f"{told}; crop it, or raise the limit of pixels") from None
+    try:
+        image = module.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except module.DecompressionBombError as error:
+        told = f"is over the limit of {reading.pixels} pixels ({error})"
+        raise Refused(f"{told}; crop it, or raise the limit of pixels") from None
     with image:
         reading.admit(*image.size)
         _interleaved(getattr(image, "tag_v2", {}), image.mode)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinv import checkpoint
+from diffinv import checkpoint, data
 from diffinv.nn import unet
+from experiments import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"channels": 8, "multipliers": [1], "blocks": 1, "attention": [], "head_channels": 8, "patch": 4}
@@ -58,5 +60,52 @@ def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
     assert notes[0]["value"] != notes[1]["value"] and notes[0]["floor"] == notes[1]["floor"] > 0
     assert all(str(note["value"]) in done.stdout for note in notes)
     assert (saved / "1.png").exists() and (saved / "2.png").exists()
+    assert "compared at 32 x 32, RGB: 8 pictures" in done.stdout
     wrong = run("--count=8", "--steps=3")
     assert wrong.returncode != 0 and "--steps is 3" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ({}, None),
+        ({"given": {"label": 3}, "label_null": 3}, None),
+        ({"given": {"label": 1}, "labels": ["cat", "dog"]}, 0),
+        ({"given": {"label": 2}}, 1),
+    ],
+)
+def test_a_prior_of_one_label_is_compared_with_its_pictures(card, expected):
+    assert evaluate.label_of(card, ("dog", "2")) == expected
+    if expected is not None:
+        with pytest.raises(ValueError, match="which --data does not have"):
+            evaluate.label_of(card, ("",))
+
+
+def test_held_out_pictures_have_the_priors_shape(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
+    labels = {"train_labels": [0] * 6, "test_labels": [0, 1, 0, 1]}
+    np.savez(tmp_path / "x.npz", train_images=pixels, test_images=pixels[:4], **labels)
+    flags = [("data", str(tmp_path / "x.npz")), ("count", 4)]
+    with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags}):
+        for shape in ((10, 10, 3), (10, 20, 1)):
+            found = evaluate.held_out(shape, {})
+            expected = data.read(str(tmp_path / "x.npz"), shape[:2], 1, channels=shape[2]).pixels
+            np.testing.assert_array_equal(data.to_pixels(found), expected)
+            assert found.shape == (4, *shape)
+        with pytest.raises(ValueError, match="holds 2 pictures, fewer than --count=4"):
+            evaluate.held_out((10, 10, 3), {"given": {"label": 1}})
+
+
+def test_a_batch_is_no_larger_than_what_there_is(tmp_path):
+    with mock.patch.multiple(evaluate, BATCH=mock.Mock(value=10**9)):
+        sizes = []
+        double = lambda rows: (sizes.append(len(rows)), 2 * rows)[1]
+        np.testing.assert_array_equal(evaluate.mapped(double, np.arange(11), note=""), 2 * np.arange(11))
+    assert sizes == [16]  # of the eight devices
+
+
+def test_a_grid_of_grey_pictures(tmp_path):
+    samples = np.linspace(-1, 1, 5 * 4 * 6, dtype=np.float32).reshape(5, 4, 6, 1)
+    evaluate.grid(samples, str(tmp_path / "{x}.png"))
+    with Image.open(tmp_path / "{x}.png") as image:
+        assert image.mode == "L" and image.size == (24, 16)
