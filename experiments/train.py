@@ -197,9 +197,9 @@ def main() -> None:
         training, held_out = sources(config)
         run = Run(config, training)
         target = EXPORT.value or WORKDIR.value
-        require_free(os.path.join(target, config.name), run.digest)
         with snapshots.snapshots(folder, config.keep, config.permanent_every, read_only=bool(EXPORT.value)) as manager:
             state, about = restored(manager, run)
+            require_free(os.path.join(target, config.name), run.digest)
             loop = Loop(run, manager, state, about, held_out)
             if not EXPORT.value:
                 part = (jax.process_index(), jax.process_count())

@@ -16,7 +16,7 @@ import numpy as np
 from diffinv import cards, schema
 from diffinv.convert import adm, weights
 from diffinv.convert.weights import Imported, State
-from diffinv.schema import Schema, number, text, whole
+from diffinv.schema import Schema, either, exactly, number, text, whole
 
 BLOCK = {
     "norm0": "0.in_layers.0",
@@ -33,7 +33,7 @@ ENDS = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2", "out_norm": 
 
 FIELDS: Schema = {
     "class": text(),
-    "sigma_data": number(above=0, high=1e4),
+    "sigma_data": either(exactly(None, "null"), number(above=0, high=1e4)),
     "img_resolution": whole(low=1, high=8192),
     "channels_per_head": whole(low=1, high=8192),
 }
@@ -181,7 +181,7 @@ def imported(state: State, fields: dict[str, Any]) -> Imported:
         "name": "edm",
         "family": f"EDM (NVlabs/edm), {architecture['name']}",
         "architecture": architecture,
-        "parametrisation": {"parametrisation": "edm", "sigma_data": float(fields.get("sigma_data", 0.5))},
+        "parametrisation": {"parametrisation": "edm", "sigma_data": float(fields.get("sigma_data") or 0.5)},
         "process": {"name": "EDM", "sigma_max": 80.0},
         "schedule": "EDM noise levels, ln sigma ~ N(-1.2, 1.2^2)",
         "shape": [sizes[0], sizes[0], inside],

@@ -48,12 +48,16 @@ def _tensor(key: int, shape: tuple[int, ...]) -> bytes:
 def save(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     """Writes `state` to `path`, as float32, through a temporary file. Source: original."""
     entries = b"".join(_text(name) + _tensor(key, np.shape(value)) for key, (name, value) in enumerate(state.items()))
-    temporary = f"{path}.tmp"
-    with zipfile.ZipFile(temporary, "w") as archive:
-        body = pickle.PROTO + b"\x02" + _EMPTY + pickle.MARK + entries + pickle.SETITEMS + pickle.STOP
-        archive.writestr("archive/data.pkl", body)
-        archive.writestr("archive/byteorder", "little")
-        for key, value in enumerate(state.values()):
-            archive.writestr(f"archive/data/{key}", np.ascontiguousarray(value, "<f4").tobytes())
-        archive.writestr("archive/version", "3\n")
-    os.replace(temporary, path)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            body = pickle.PROTO + b"\x02" + _EMPTY + pickle.MARK + entries + pickle.SETITEMS + pickle.STOP
+            archive.writestr("archive/data.pkl", body)
+            archive.writestr("archive/byteorder", "little")
+            for key, value in enumerate(state.values()):
+                archive.writestr(f"archive/data/{key}", np.ascontiguousarray(value, "<f4").tobytes())
+            archive.writestr("archive/version", "3\n")
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

@@ -1,6 +1,7 @@
 """The training command: that a kill costs nothing, and that two hosts are one run."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -69,6 +70,26 @@ def test_two_processes_are_one_run(whole, tmp_path):
     for name, value in weights[0].items():
         np.testing.assert_array_equal(weights[1][name], value)
         np.testing.assert_allclose(weights[2][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_what_changed_is_said_where_a_run_is_resumed_with_something_else(whole):
+    done = run(whole, *LONGER, "--config.batch=16")
+    assert "config.batch: 8 then, 16 now" in error(done.stderr, done.returncode)
+
+
+def test_one_damaged_byte_in_the_newest_checkpoint_costs_five_steps(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "20"
+    arrays = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(arrays.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrays.write_bytes(content)
+    again = run(tmp_path / "run", *LONGER)
+    assert again.returncode == 0, again.stderr
+    assert f"checkpoint 20 cannot be used: {newest}" in again.stderr and "checkpoints/15 is taken" in again.stderr
+    name = "prior32.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+    assert steps(tmp_path / "run") == [15, 20]
 
 
 def test_another_network_does_not_overwrite(whole):

@@ -33,6 +33,8 @@ def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_p
         (["--config.batch=3"], "config.batch is 3"),
         (["--config.classes=1"], "the data have 2 labels"),
         (["--process=1"], "give all three"),
+        (["--config.net.channels=0"], "config.net.channels is 0; give a whole number"),
+        (["--export=nowhere"], "holds no checkpoint to export"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, more, word):
