@@ -28,6 +28,16 @@ def effective_size(log_weights: Array) -> Array:
     return jnp.exp(-jax.nn.logsumexp(2 * normalised(log_weights)))
 
 
+def uniform(size: int) -> Array:
+    """Equal log weights (N,) in float32."""
+    return jnp.full(size, -jnp.log(float(size)), jnp.float32)
+
+
+def pick(key: Key, log_weights: Array, particles: Array) -> Array:
+    """One of the particles (N, ...), by its weight."""
+    return particles[jax.random.categorical(key, normalised(log_weights))]
+
+
 def systematic(key: Key, log_weights: Array) -> Array:
     """Indices (N,), int32, increasing: particle i comes `floor(N w_i)` or `ceil(N w_i)` times, `N w_i` on average.
 

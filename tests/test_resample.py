@@ -85,3 +85,12 @@ def test_particles_on_eight_devices_are_resampled_as_on_one(key):
     assert len(split[1].sharding.device_set) == 8
     for one, other in zip(run(LOG_WEIGHTS, x), run(*split)):
         np.testing.assert_array_equal(one, other)
+
+
+def test_one_particle_is_picked_by_its_weight(key):
+    """Equal weights by default; a share of 0.75 is picked as often, within five standard errors."""
+    assert float(resample.effective_size(resample.uniform(5))) == pytest.approx(5, rel=1e-6)
+    weights = jnp.log(jnp.asarray([0.75, 0.25], jnp.float32))
+    keys = jax.random.split(key, 4000)
+    picked = jax.vmap(lambda k: resample.pick(k, weights, jnp.asarray([[1.0, 2.0], [0.0, 0.0]])))(keys)
+    assert picked.shape == (4000, 2) and abs(float(picked[:, 0].mean()) - 0.75) < 5 * (0.75 * 0.25 / 4000) ** 0.5

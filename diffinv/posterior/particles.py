@@ -19,7 +19,7 @@ from diffinv.measure import Measurement
 from diffinv.operators.base import ClosedForm, divide
 from diffinv.operators.spectra import Spectrum
 from diffinv.prior import Prior
-from diffinv.resample import SCHEMES, effective_size, normalised, resampled
+from diffinv.resample import SCHEMES, effective_size, normalised, pick, resampled, uniform
 from diffinv.samplers import euler
 from diffinv.times import grid
 from diffinv.typing import Array, Cost, Key, Sampler, Time
@@ -49,19 +49,11 @@ def _start(prior: Prior, key: Key, t: Time, x: Array | None, particles: int) -> 
     return jnp.broadcast_to(x[None], (particles, *x.shape))
 
 
-def _even(particles: int) -> Array:
-    return jnp.full(particles, -jnp.log(float(particles)), jnp.float32)
-
-
 def _info(cost: Cost, measurement: Measurement, x0: Array, log_weights: Array) -> ParticleInfo:
     residuals = jax.vmap(lambda x0: norm(measurement.residual(x0)))(x0)
     weights = jnp.exp(normalised(log_weights)).astype(residuals.dtype)
     total = cost.plus(calls=1).times(len(x0))
     return ParticleInfo(total, jnp.sum(weights * residuals), effective_size(log_weights))
-
-
-def _draw(key: Key, log_weights: Array, x: Array) -> Array:
-    return x[jax.random.categorical(key, normalised(log_weights))]
 
 
 def _total(terms: Array) -> Array:
@@ -143,7 +135,7 @@ def mcgdiff(
         o, v = observation(t)
         spread = process.sigma(t) ** 2
         gain = jnp.where(observed_at(t, t), divide(spread * jnp.ones_like(v), spread + v), 0.0)
-        return Particles(synthesise(gain[None] * o[None] + jnp.sqrt(1 - gain)[None] * analyse(x)), _even(particles))
+        return Particles(synthesise(gain[None] * o[None] + jnp.sqrt(1 - gain)[None] * analyse(x)), uniform(particles))
 
     def step(key: Key, state: Particles, t: Time, s: Time) -> tuple[Particles, ParticleInfo]:
         pick_key, noise_key = jax.random.split(key)
@@ -161,7 +153,7 @@ def mcgdiff(
         moved = mean + gain[None] * (o_s[None] - mean) + deviation[None] * z
         return Particles(synthesise(moved), even), _info(prior.cost.plus(calls=3), measurement, x0, log_weights)
 
-    return Sampler(init, step, lambda key, state: _draw(key, state.log_weights, state.x))
+    return Sampler(init, step, lambda key, state: pick(key, state.log_weights, state.x))
 
 
 @described
@@ -191,7 +183,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
 
     Args: particles: static, at least 1. c: share of fresh noise, in [0, 1]. sigma_y may be 0.
 
-    Raises TypeError for an operator without a spectrum, ValueError for no particles or a y that does not fit.
+    Raises TypeError without a spectrum, ValueError for no particles or a y that does not fit.
     """
     measurement = require_fit(prior, measurement, "fps")
     require_count("particles", particles)
@@ -213,7 +205,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         if x is None:
             code = jax.vmap(basis.analyse)(cloud) / sigma
             cloud = drawn(jnp.zeros_like(code), y[None], sigma**2, (alpha * noise) ** 2, code)
-        return FilteringState(Particles(cloud, _even(particles)), y)
+        return FilteringState(Particles(cloud, uniform(particles)), y)
 
     def step(key: Key, state: FilteringState, t: Time, s: Time) -> tuple[FilteringState, ParticleInfo]:
         y_key, pick_key, noise_key = jax.random.split(key, 3)
@@ -231,7 +223,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         info = _info(prior.cost.plus(calls=2), measurement, x0, log_weights)
         return FilteringState(Particles(moved, even), y), info
 
-    return Sampler(init, step, lambda key, state: _draw(key, *state.particles[::-1]))
+    return Sampler(init, step, lambda key, state: pick(key, *state.particles[::-1]))
 
 
 def _twisted(
@@ -244,7 +236,7 @@ def _twisted(
     """
 
     def init(key: Key, t: Time, x: Array | None) -> Particles:
-        return Particles(_start(prior, key, t, x, particles), _even(particles))
+        return Particles(_start(prior, key, t, x, particles), uniform(particles))
 
     def step(key: Key, state: Particles, t: Time, s: Time) -> tuple[Particles, ParticleInfo]:
         pick_key, noise_key = jax.random.split(key)
@@ -258,7 +250,7 @@ def _twisted(
 
     def final(key: Key, state: Particles) -> Array:
         likelihood = jax.vmap(measurement.log_likelihood)(state.x)
-        return _draw(key, state.log_weights + (likelihood - jnp.max(likelihood)).astype(jnp.float32), state.x)
+        return pick(key, state.log_weights + (likelihood - jnp.max(likelihood)).astype(jnp.float32), state.x)
 
     return Sampler(init, step, final)
 
@@ -276,19 +268,22 @@ def tds(
         x_s ~ N(m + c^2 grad_{x_t} log p~(y | x_t), c^2),           m, c: mean and deviation of q(x_s | x_t, x0)
         w   = N(x_s; m, c^2) p~(y | x_s) / (p~(y | x_t) N(x_s; m + c^2 grad log p~, c^2))
 
-    with `p~(y | x_0) = p(y | x_0)`: consistent as N grows, whatever the twist, for the chain of the grid. Systematic
-    resampling where the effective size is at most `threshold` N.
+    with `p~(y | x_0) = p(y | x_0)`: consistent as N grows for the chain of the grid. Systematic resampling where the
+    effective size is at most `threshold` N.
 
     Noise: Gaussian of `measurement.sigma` in the twist, and in the last weights the likelihood of whatever law it has.
 
     Source: Wu et al. 2023, arXiv:2306.17775, algorithm 1 and eq. 11. Differs: `spread` widens the twist for any
     operator (near 0 it is the paper's `p(y | x0)` itself, whose weights are heavier; their code widens it for
-    inpainting). Operators without a closed-form `solve` have I in the place of `A A^T`.
+    inpainting). The shift is that of the kernel tilted by the twist; theirs, through x0, is larger by
+    `alpha_s sigma_t^2 / (alpha_t sigma_s^2)`, and of no better effective size. An operator without a closed-form
+    `solve` has I in place of `A A^T`. r_t^2 assumes data of unit variance: far modes die early, whatever N; there tune
+    `spread`, up to 100.
 
     Args:
       measurement: any differentiable operator; sigma_y above 0.
-      particles: static, at least 1. threshold: static, 0 (never) to 1 (in every step); published: 0.5.
-      spread: dimensionless.
+      particles: static, at least 1. spread: dimensionless.
+      threshold: static, 0 (never) to 1 (in every step); published: 0.5.
 
     Raises ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
     """
@@ -350,8 +345,7 @@ def ddsmc(
 
     Args:
       measurement: with an operator that has `spectrum()`; sigma_y above 0.
-      particles, ode_steps: static, at least 1. threshold: static, see `tds`.
-      eta, spread: dimensionless; eta in [0, 1].
+      particles, ode_steps: static, at least 1. threshold: see `tds`. eta, spread: dimensionless; eta in [0, 1].
 
     Raises TypeError without a spectrum; ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
     """
