@@ -69,9 +69,12 @@ def drift_of(image: jax.Array, guide: jax.Array | None, mask: jax.Array | None) 
 def evolve(image, guide, mask, taus):
     """The evolved image, and the residual of its last step."""
     rates = drift_of(image, guide, mask)
-    path = osmosis.trajectory(rates, image, taus, tolerance=1e-6, iterations=300)
-    before = path[-2] if len(path) > 1 else image
-    return path[-1], osmosis.residual(rates, path[-1], before, taus[-1])
+
+    def step(images, tau):
+        return (images[1], osmosis.implicit(rates, images[1], tau, 1e-6, 300)), None
+
+    before, u = jax.lax.scan(step, (image, image), taus)[0]
+    return u, osmosis.residual(rates, u, before, taus[-1])
 
 
 def to_pixels(u: np.ndarray, offset: float) -> np.ndarray:
