@@ -58,6 +58,7 @@ NOISE = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
 STEP = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 ETA = (0.0, 0.2, 0.4, 0.6, 0.7, 0.85, 0.95, 1.0)
 SMALL = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+WIDE = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 METHODS: dict[str, Method] = {
     "TMPD exact": Method(
@@ -92,9 +93,9 @@ METHODS: dict[str, Method] = {
     ),
     "MCGDiff 16": Method(lambda p, m, v: posterior.mcgdiff(p, m, 16, eta=v), "eta", ETA[1:], "asymptotic"),
     "MCGDiff 64": Method(lambda p, m, v: posterior.mcgdiff(p, m, 64, eta=v), "eta", ETA[1:], "asymptotic"),
-    "TDS 16": Method(lambda p, m, v: posterior.tds(p, m, 16, spread=v), "spread", NOISE, "asymptotic"),
+    "TDS 16": Method(lambda p, m, v: posterior.tds(p, m, 16, spread=v), "spread", WIDE, "asymptotic"),
     "FPS 16": Method(lambda p, m, v: posterior.fps(p, m, 16, v), "c", ETA[1:], "asymptotic"),
-    "DDSMC 16": Method(lambda p, m, v: posterior.ddsmc(p, m, 16, v), "eta", ETA[1:], "asymptotic"),
+    "DDSMC 16": Method(lambda p, m, v: posterior.ddsmc(p, m, 16, v), "eta", ETA, "biased"),
     "MGPS": Method(lambda p, m, v: posterior.mgps(p, m, lr=v), "lr", SMALL, "biased", 50),
     "ReGuidance(DDRM)": Method(lambda p, m, v: posterior.ddrm(p, m), "rho", STEP, "biased", 50, _reguidance),
     "ReGuidance(DPS)": Method(lambda p, m, v: posterior.dps(p, m, 0.3), "rho", STEP, "biased", 50, _reguidance),

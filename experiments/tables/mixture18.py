@@ -76,10 +76,16 @@ def instance(dtype=jnp.float32):
     return prior, measurement, grid
 
 
-def exact(rng: np.random.Generator, count: int) -> np.ndarray:
+def exact(rng: np.random.Generator, count: int, y: float = Y) -> np.ndarray:
     """Posterior samples (count, 8)."""
     prior = Law(WEIGHTS / WEIGHTS.sum(), MEANS, np.broadcast_to(np.eye(8), (25, 8, 8)))
-    return bayes(prior, A[None], np.array([Y]), SIGMA).sample(rng, count)
+    return bayes(prior, A[None], np.array([y]), SIGMA).sample(rng, count)
+
+
+def another(rng: np.random.Generator, count: int, dtype=jnp.float32) -> tuple[di.Measurement, np.ndarray]:
+    """A measurement of another draw from the prior, and posterior samples (count, 8)."""
+    y = float(A @ unconditional(rng, 1)[0] + SIGMA * rng.standard_normal())
+    return instance(dtype)[1].replace(y=jnp.asarray([y], dtype)), exact(rng, count, y)
 
 
 def unconditional(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -140,6 +140,21 @@ def test_benchopts_published_values_are_those_of_the_reproduction():
         np.testing.assert_allclose([low, high], [least, most], atol=0.051)
 
 
+def test_another_measurement_of_the_frozen_mixture_has_its_own_posterior():
+    """Of the same operator and noise: seen through it, its samples scatter by sigma about the other y."""
+    measurement, samples = mixture18.another(np.random.default_rng(0), 4000, float)
+    seen, y = samples @ mixture18.A, float(measurement.y[0])
+    assert y != mixture18.Y and abs(y - seen.mean()) < mixture18.SIGMA and float(measurement.sigma) == mixture18.SIGMA
+    np.testing.assert_allclose(seen.std(), mixture18.SIGMA, rtol=0.1)
+
+
+def test_a_tuned_row_takes_the_value_that_is_nearest_elsewhere():
+    options = published.values(benchopt_gmm.OPTIONS, reference=50)
+    target = mixture18.another(np.random.default_rng(2), 50)[1]
+    run = lambda seed, measurement, value: target + value if value else np.full((40, 8), np.nan)
+    assert benchopt_gmm.tuned(run, (0.0, 3.0, 0.1, 1.0), options) == 0.1
+
+
 def test_the_noisy_process_is_their_ornstein_uhlenbeck():
     """`alpha = exp(-T)` and unit total variance, T = 2 at the end."""
     t = np.linspace(0.1, 1.0, 4)
@@ -282,7 +297,7 @@ def test_a_sample_that_diverged_is_not_finite():
 SMALL = {
     tmpd_gmm: {"dims": [2], "samples": 40, "steps": 40, "methods": ["TMPD"]},
     mcgdiff_gmm: {"samples": 40, "methods": ["DDRM", "DAPS", "DDSMC"]},
-    benchopt_gmm: {"samples": 40, "methods": ["ddrm"]},
+    benchopt_gmm: {"samples": 40, "methods": ["ddrm", "tds 32 tuned"]},
     gfk: {"dim": 2, "particles": 64, "offsets": [0.0], "methods": ["aux"]},
     inversebench_scattering: {"side": 8, "seeds": 2, "methods": ["DDRM"]},
     inversebench_navier_stokes: {"side": 8, "seeds": 2, "methods": ["DPS"]},
