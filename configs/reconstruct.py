@@ -30,13 +30,14 @@ def get_config(mode: str = "") -> ConfigDict:
     config.box = ConfigDict({"top": 8, "left": 8, "size": 16})
     config.random = ConfigDict({"masked": 0.7})
     config.factor = 4  # of both super-resolutions
-    config.blur = ConfigDict({"size": 9, "std": 1.5})
+    config.blur = ConfigDict({"size": 9, "std": 1.5, "threshold": 0.03})  # as DDRM's code has it for blurs
 
     config.steps = 0  # of the solvers that run with their paper's defaults; 0: the paper's
     config.dps = ConfigDict({"steps": 300, "zeta": 1.0, "clip": True})
     config.daps = ConfigDict({"steps": 50, "ode_steps": 5, "mcmc_steps": 100, "chain": "langevin", "spread": 1.0})
     config.daps.update({"lr": 1.0, "tau": 0.01, "decay": 0.01})  # as published: 1e-4 falling to 1e-6
     config.daps.update({"sigma_max": 100.0, "sigma_min": 0.02, "sigma_end": 0.005})
+    config.lgd = ConfigDict({"scale": 1.0})
     config.reguidance = ConfigDict({"steps": 60, "rho": 20.0, "convention": "square", "horizon": 0.3, "power": 2.0})
     config.guided = ConfigDict({"steps": 50, "iterations": 4, "eta": 0.85})  # pigdm, mmps, ddnm
     if mode == "smoke":

@@ -78,6 +78,12 @@ def published(method: Callable, steps: int, grid: Callable[[int], Array] = times
     return lambda config, prior: as_solver(lambda m: guard(method(prior, m)), grid(config.steps or steps))
 
 
+def lgd(config: ConfigDict, prior: Prior) -> Solver:
+    """LGD-MC, whose scale is a task's own: the published ones, 3e-3 and the like, belong to problems of other units."""
+    method = lambda m: guard(posterior.lgd(prior, m, config.lgd.scale))
+    return as_solver(method, times.grid(config.steps or 1000))
+
+
 def _cooling(steps: int) -> Array:
     """PnP-DM's noise levels, `max(10 0.9^k, 0.3)` and 0."""
     sigmas = jnp.append(jnp.maximum(10 * 0.9 ** jnp.arange(steps), 0.3), 0.0)
@@ -114,7 +120,7 @@ SOLVERS: dict[str, Entry] = {
     "ddnm_plus": Entry("DDNM+", published(posterior.ddnm_plus, 100)),
     "pgdm": Entry("PiGDM as published", published(posterior.pgdm, 100)),
     "mcg": Entry("MCG", published(posterior.mcg, 1000)),
-    "lgd": Entry("LGD-MC", published(posterior.lgd, 1000)),
+    "lgd": Entry("LGD-MC", lgd),
     "diffpir": Entry("DiffPIR", published(posterior.diffpir, 100)),
     "repaint": Entry("RePaint", published(posterior.repaint, 250, lambda n: posterior.travel(times.grid(n)))),
     "reddiff": Entry("RED-diff", published(posterior.reddiff, 1000)),
@@ -142,7 +148,11 @@ def _box(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
 def _gaussian_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
     if config.blur.size > min(shape[:2]):
         raise ValueError(f"config.blur.size is {config.blur.size}; give a size that the picture has room for")
-    return operators.gaussian_blur(shape, config.blur.size, config.blur.std)
+    return operators.gaussian_blur(shape, config.blur.size, config.blur.std, threshold=config.blur.threshold)
+
+
+def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
+    return operators.motion_blur(key, shape, config.blur.size, threshold=config.blur.threshold)
 
 
 TASKS: dict[str, Task] = {
@@ -153,7 +163,7 @@ TASKS: dict[str, Task] = {
     "bicubic": Task(lambda config, key, shape: operators.bicubic(shape, config.factor)),
     "colourisation": Task(lambda config, key, shape: operators.grayscale(shape), colour=True),
     "gaussian_blur": Task(_gaussian_blur),
-    "motion_blur": Task(lambda config, key, shape: operators.motion_blur(key, shape, config.blur.size)),
+    "motion_blur": Task(_motion_blur),
 }
 
 
@@ -169,6 +179,7 @@ FIELDS: Schema = {
     "blur": {
         "size": whole("side of the kernel of both blurs, odd", 1, 65535, unit="pixels"),
         "std": number("deviation of gaussian_blur", above=0, high=1e4, unit="pixels"),
+        "threshold": number("transfer, relative to its greatest, under which a frequency counts as lost", 0, below=1),
     },
     "steps": either(
         exactly(0, "0 for the paper's"), _steps("", 2), meaning="of the solvers that run with their paper's defaults"
@@ -191,6 +202,7 @@ FIELDS: Schema = {
         "sigma_min": number("last level before 0, below sigma_max", above=0, high=1e4, unit="noise-to-signal"),
         "sigma_end": number("where the inner ODE stops", above=0, high=1e4, unit="noise-to-signal"),
     },
+    "lgd": {"scale": number("step along the gradient of the un-squared residual", above=0, high=1e4)},
     "reguidance": {
         "steps": _steps("of Heun's method", 2),
         "rho": number("weight of the guidance", above=0, high=1e6),
