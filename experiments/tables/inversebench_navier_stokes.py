@@ -39,7 +39,7 @@ ROWS = {
     "DPS likelihood": Method(
         lambda p, m, v: posterior.dps(p, m, v, "likelihood"), "zeta", (0.001, 0.003, 0.01, 0.03), "biased"
     ),
-    "LGD": Method(lambda p, m, v: posterior.lgd(p, m, v), "scale", (0.03, 0.1, 0.3, 1.0), "biased"),
+    "LGD": Method(lambda p, m, v: posterior.lgd(p, m, v), "scale", (0.05, 0.17, 0.52, 1.7), "biased"),
     "DiffPIR": Method(
         lambda p, m, v: posterior.diffpir(p, m, v, 0.5, "gradient"), "lam", (0.1, 1.0, 10.0, 100.0), "biased"
     ),

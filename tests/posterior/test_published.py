@@ -173,6 +173,17 @@ def test_dcdp():
     assert_close(posterior.dcdp(prior, m).init(KEY, T, jnp.asarray(X)), X / alpha)
 
 
+def test_dcdp_keeps_what_it_fitted_on_the_published_levels():
+    """The last level is one step of a thousand: the residual is below the noise; a last level of 0.04 undoes it."""
+    prior, m = problem(0.05)
+    grids = jnp.stack([jnp.append(jnp.linspace(0.4, 0.001, 10), 0.0), jnp.linspace(0.4, 0.0, 11)])
+    sampler = posterior.dcdp(prior, m, lr=0.1, purify_steps=5)
+    run = jax.vmap(jax.vmap(lambda k, grid: di.sample(k, sampler, grid).x, (0, None)), (None, 0))
+    residuals = Y - np.asarray(jax.jit(run)(jax.random.split(KEY, 40), grids)) @ MATRIX.T
+    fitted, undone = np.linalg.norm(residuals, axis=-1).mean(1)
+    assert fitted < 0.05 * ROWS**0.5 and undone > 4 * fitted
+
+
 RATIO = {"linear": lambda r: r, "sqrt": np.sqrt, "square": lambda r: r**2, "const": lambda r: 1.0}
 
 
