@@ -23,9 +23,8 @@ from diffinv.describe import Described
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement
 from diffinv.prior import Prediction, Prior
+from diffinv.process import DEAD
 from diffinv.typing import Array, Cost, Time
-
-DEAD = 1e-3
 
 
 def linearise(prior: Prior, x: Array, t: Time) -> tuple[Prediction, Callable[[Array], Array]]:
@@ -36,8 +35,7 @@ def linearise(prior: Prior, x: Array, t: Time) -> tuple[Prediction, Callable[[Ar
     Source: Meng et al. 2021, arXiv:2111.04726, eq. 9 (second-order Tweedie).
     """
     process = prior.process
-    t = jnp.asarray(t)
-    t = jnp.where(jnp.any(process.alpha(t) > DEAD * process.sigma(t)), t, 0.999 * t)
+    t = process.alive(t)
     prediction, pullback = jax.vjp(lambda x: prior.predict(x, t), x)
     alpha, sigma = process.alpha(t), process.sigma(t)
     alive = alpha > 0.5 * DEAD * sigma

@@ -27,6 +27,26 @@ def norm(x: Array) -> Array:
     return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
 
 
+def square_distances(x: Array, centres: Array, scale: Array | float, spread: Array) -> Array:
+    """`|x - scale c_k|^2` for K centres (K, *shape), to be divided by `spread` (K,): shape (K,).
+
+    By one matrix product; where its rounding would be seen in the quotient, at little noise, by the differences
+    themselves. Which of the two depends on `scale` and `spread` alone, so that vmap over x keeps the choice.
+    """
+    flat, eps = centres.reshape(len(centres), -1), jnp.finfo(x.dtype).eps
+    norms = scale**2 * jnp.sum(flat**2, axis=1)
+
+    def product() -> Array:
+        cross = jnp.dot(x.ravel(), flat.T, precision="highest")  # in this order: vmap then keeps examples in rows
+        return jnp.sum(x**2) - 2 * scale * cross + norms
+
+    def differences() -> Array:
+        return jnp.sum((x.ravel()[None] - scale * flat) ** 2, axis=1)
+
+    seen = float(eps) * jnp.max(norms) > (1e-3 + 4 * float(eps) * x.size) * jnp.min(spread)
+    return jax.lax.cond(seen, differences, product)
+
+
 def added(parts: Iterable[Array]) -> Array:
     """The sum of at least one array; `sum` of none would be a Python 0."""
     return functools.reduce(operator.add, parts)

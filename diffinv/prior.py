@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described, described
-from diffinv.linalg import dct, idct
+from diffinv.linalg import dct, idct, square_distances
 from diffinv.process import Process
 from diffinv.typing import Array, Cost, Denoiser, Key, Time
 
@@ -118,7 +118,8 @@ class NetworkDenoiser(Described):
         x_0 = (s^2 alpha x + sigma s w F(x / w, log(r) / 4)) / w^2,   w^2 = sigma^2 + alpha^2 s^2,   s = sigma_data,
 
     with `r` clipped to `bounds`, the noise levels that the network was trained on. The others are those of
-    `PARAMETRISATIONS`, with `condition(process, t)` fed to the network.
+    `PARAMETRISATIONS`, with `condition(process, t)` fed to the network; "eps" and "score", of which no x0 follows where
+    alpha is 0, at `process.alive(t)`.
 
     Attributes:
       params: the network's parameters, a pytree.
@@ -167,6 +168,8 @@ class NetworkDenoiser(Described):
         if self.parametrisation not in PARAMETRISATIONS:
             known = ", ".join(["edm", *PARAMETRISATIONS])
             raise ValueError(f"parametrisation is {self.parametrisation!r}; choose one of {known}")
+        if self.parametrisation in ("eps", "score"):
+            t = self.process.alive(t)
         out = self.apply(self.params, x, self.condition(self.process, t), **self.extra)
         out, v = self._split(out.astype(x.dtype))
         return PARAMETRISATIONS[self.parametrisation](self.process, x, t, out), v
@@ -225,11 +228,19 @@ class GaussianDenoiser(Described):
         return self.mean + self.synthesise(z)
 
 
+def _isotropic(process: Process, name: str, instead: str) -> None:
+    shape = jax.eval_shape(process.alpha, 0.5).shape
+    if shape:
+        kind = f"process {type(process).__name__} has an alpha of shape {shape}"
+        raise ValueError(f"{kind}; {name} needs an isotropic one: use {instead}")
+
+
 def gaussian(process: Process, mean: Array, covariance: Array) -> Prior:
     """The exact prior `N(mean, covariance)`; `covariance` is (n, n) over the flattened sample, n = mean.size.
 
-    Original. Raises ValueError where the sizes do not fit.
+    Original. Raises ValueError where the sizes do not fit, and for a process that is not isotropic.
     """
+    _isotropic(process, "gaussian", "gaussian_field")
     if covariance.shape != (mean.size, mean.size):
         raise ValueError(f"covariance has shape {covariance.shape}; a mean of {mean.shape} needs {(mean.size,) * 2}")
     variance, basis = jnp.linalg.eigh(covariance)
@@ -248,8 +259,8 @@ def gaussian_field(process: Process, mean: Array, spectrum: Array) -> Prior:
 class MixtureDenoiser(Described):
     r"""Exact for `x_0 ~ sum_k w_k N(m_k, v_k I)`: responsibilities times the components' own denoised means.
 
-    With all `v_k = 0` it is the denoiser of a finite data set. Distances are taken by one matrix product, never by an
-    (K, n) difference.
+    With all `v_k = 0` it is the denoiser of a finite data set. For any process: a blurring one acts on the coefficients
+    that it blurs, in which the means are given. Distances are those of `linalg.square_distances`.
 
     Attributes:
       means: (K, *shape); log_weights: (K,), normalised; variances: (K,), units of the data squared.
@@ -264,19 +275,30 @@ class MixtureDenoiser(Described):
         """`p(k | x_t)`, shape (K,)."""
         return jax.nn.softmax(self._log_joint(x, t))
 
-    def _log_joint(self, x: Array, t: Time) -> Array:
+    def _spread(self, t: Time) -> tuple[Array, Array, Array]:
+        """`alpha`, `v` and `alpha^2 v + sigma^2` with the component's axis first: (K,), or (K, H, W, 1) of blurring."""
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        spread = alpha**2 * self.variances + sigma**2
-        flat = self.means.reshape(len(self.means), -1)
-        cross = jnp.dot(x.ravel(), flat.T, precision="highest")  # in this order: vmap then keeps examples in rows
-        square = jnp.sum(x**2) - 2 * alpha * cross + alpha**2 * jnp.sum(flat**2, axis=1)
-        return self.log_weights - 0.5 * square / spread - 0.5 * x.size * jnp.log(2 * jnp.pi * spread)
+        if jnp.ndim(alpha) == 0:
+            return alpha, self.variances, alpha**2 * self.variances + sigma**2
+        alpha, sigma = alpha[None], jnp.broadcast_to(sigma, alpha.shape)[None]
+        v = self.variances.reshape(-1, *[1] * (alpha.ndim - 1))
+        return alpha, v, alpha**2 * v + sigma**2
+
+    def _log_joint(self, x: Array, t: Time) -> Array:
+        alpha, _, spread = self._spread(t)
+        if jnp.ndim(alpha) == 0:
+            square = square_distances(x, self.means, alpha, spread)
+            return self.log_weights - 0.5 * square / spread - 0.5 * x.size * jnp.log(2 * jnp.pi * spread)
+        terms = (x[None] - alpha * self.means) ** 2 / spread + jnp.log(2 * jnp.pi * spread)
+        return self.log_weights - 0.5 * jnp.sum(terms, axis=tuple(range(1, terms.ndim)))
 
     def __call__(self, x: Array, t: Time) -> Array:
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
+        alpha, v, spread = self._spread(t)
+        gain = alpha * v / spread
         logits = self._log_joint(x, t)
         r = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits)))  # normalised below: once a sample, not once a mean
+        if jnp.ndim(alpha):
+            return jnp.tensordot(r / jnp.sum(r), self.means + gain * (x[None] - alpha * self.means), 1)
         pull = jnp.tensordot(r * (1 - alpha * gain), self.means, 1, precision="highest")
         return (pull + jnp.dot(r, gain, precision="highest") * x) / jnp.sum(r)
 
@@ -364,8 +386,9 @@ class FullMixtureDenoiser(Described):
 def gaussian_mixture(process: Process, means: Array, weights: Array, covariances: Array) -> Prior:
     """The exact prior of a Gaussian mixture: `means` (K, *shape), `weights` (K,), `covariances` (K, n, n).
 
-    Original. Weights are normalised. Raises ValueError where the counts or the sizes differ.
+    Original. Weights are normalised. Raises ValueError where counts or sizes differ, or a process is not isotropic.
     """
+    _isotropic(process, "gaussian_mixture", "mixture")
     size = means[0].size
     if not len(means) == len(weights) == len(covariances) or covariances.shape[1:] != (size, size):
         given = f"{means.shape}, weights {weights.shape}, covariances {covariances.shape}"

@@ -16,6 +16,9 @@ from flax import struct
 from diffinv.describe import Described
 from diffinv.typing import Array, Gaussian, Time
 
+DEAD = 1e-3
+"""A signal under this share of the noise counts as gone where something is divided by it."""
+
 
 def _real(t: Time) -> Array:
     """`t` as a floating-point array, in its own precision."""
@@ -54,6 +57,14 @@ class Process(Described, abc.ABC):
     def scale(self, t: Time) -> Array:
         """The normaliser `n_t` in whose chart `x / n` the ODE samplers step; `alpha_t` gives EDM's clock."""
         return self.alpha(t)
+
+    def alive(self, t: Time) -> Array:
+        """`t`, or `0.999 t` where no alpha is above a thousandth of sigma.
+
+        There (Flow, ResidualShift at t = 1) what is divided by alpha is 0/0 and only its limit is meant.
+        """
+        t = _real(t)
+        return jnp.where(jnp.any(self.alpha(t) > DEAD * self.sigma(t)), t, 0.999 * t)
 
     def perturb(self, x0: Array, t: Time) -> Gaussian:
         """`p(x_t | x_0) = N(alpha_t x_0, sigma_t^2)`."""

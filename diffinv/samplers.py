@@ -210,7 +210,9 @@ def log_likelihood(
 
         log p_a(x_a) = log p_b(x_b) + int_a^b div v(x_t, t) dt,
 
-    in the chart `x / n`, with Heun's rule for the state and the trapezoid for the divergence: second order.
+    in the chart `x / n`, with Heun's rule for the state and the trapezoid for the divergence: second order. Space the
+    times evenly in `t^(1/4)`: `jnp.linspace(first**0.25, 1, n) ** 4`. On a geometric grid of as many times the error of
+    VP is 8 times larger.
 
     Source: Song et al. 2021, arXiv:2011.13456, eq. 39. Differs: the density is that of the slightly noisy `alpha x` at
     `times[0] > 0`; there is no dequantisation.

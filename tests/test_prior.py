@@ -10,7 +10,7 @@ from registries import ISOTROPIC, PROCESSES
 from scipy.stats import multivariate_normal
 
 from diffinv import process
-from diffinv.linalg import dct
+from diffinv.linalg import dct, square_distances
 from diffinv.prior import (
     GaussianDenoiser,
     NetworkDenoiser,
@@ -317,3 +317,77 @@ def test_mistakes_are_named():
         gaussian_mixture(vp, jnp.zeros((2, 3)), jnp.ones(2), jnp.ones((2, 4, 4)))
     with pytest.raises(TypeError, match="GaussianDenoiser takes no condition; use a NetworkDenoiser"):
         gaussian(vp, mean, jnp.eye(6)).given(label=1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_mixture_distances_are_exact_at_little_noise_in_float32(compiled, rng):
+    """12288 numbers at t = 1e-3: a product of x and m is as large as 1e8 times the variance that it is divided by."""
+    vp, t = process.VP(), 1e-3
+    alpha, sigma = float(vp.alpha(t)), float(vp.sigma(t))
+    first = rng.uniform(-1, 1, (64, 64, 3))
+    data = np.stack([first, first + 2.6e-4 * rng.standard_normal(first.shape), rng.uniform(-1, 1, first.shape)])
+    data = data.astype(np.float32)
+    x = (alpha * data[1] + sigma * rng.standard_normal(first.shape)).astype(np.float32)
+    square = np.sum((x[None].astype(np.float64) - alpha * data) ** 2, axis=(1, 2, 3))
+    exact = -0.5 * square / sigma**2 - 0.5 * x.size * np.log(2 * np.pi * sigma**2) - np.log(3)
+    shares = np.exp(exact - exact.max()) / np.sum(np.exp(exact - exact.max()))
+    assert 1e-3 < shares[0] < 0.1
+    with jax.enable_x64(False):
+        denoise = finite(vp, jnp.asarray(data)).denoise
+        tell = lambda x, t: (denoise.log_prob(x, t), denoise.responsibilities(x, t))
+        log_prob, found = (jax.jit(tell) if compiled else tell)(jnp.asarray(x), jnp.float32(t))
+    assert_allclose(log_prob, exact.max() + np.log(np.sum(np.exp(exact - exact.max()))), rtol=1e-6)
+    assert_allclose(found, shares, atol=2e-3)
+
+
+def test_both_forms_of_the_distance_and_their_gradients_agree(rng):
+    """Spreads on either side of the choice, in float32."""
+    x, centres = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((3, 4), (5, 3, 4)))
+    exact = np.sum((np.float64(x)[None] - 0.7 * np.float64(centres)) ** 2, axis=(1, 2))
+    form = jax.jit(jax.vmap(lambda spread: square_distances(x, centres, 0.7, jnp.full(5, spread, jnp.float32))))
+    slope = jax.jit(jax.grad(lambda x, spread: square_distances(x, centres, 0.7, spread)[2]))
+    assert_allclose(form(jnp.asarray([1.0, 1e-6], jnp.float32)), np.stack([exact, exact]), rtol=1e-5)
+    for spread in (1.0, 1e-6):
+        assert_allclose(slope(x, jnp.full(5, spread, jnp.float32)), 2 * (x - 0.7 * centres[2]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mixture_is_exact_under_a_blurring_process(rng):
+    """Coordinates have spreads of their own; one component is the Gaussian denoiser."""
+    blurring, x = PROCESSES["blurring"], jnp.asarray(rng.standard_normal((8, 8, 2)))
+    means, variances = jnp.asarray(rng.standard_normal((2, 8, 8, 2))), np.array([0.5, 0.2])
+    alone = mixture(blurring, means[:1], jnp.ones(1), jnp.asarray(variances[:1]))
+    field = GaussianDenoiser(blurring, means[0], jnp.full((8, 8, 2), 0.5))
+    both = mixture(blurring, means, jnp.asarray([0.3, 0.7]), jnp.asarray(variances)).denoise
+    for t in (0.9, 0.3):
+        assert_allclose(alone.denoise(x, t), field(x, t), rtol=1e-10)
+        alpha, sigma = np.asarray(blurring.alpha(t)), np.asarray(blurring.sigma(t))
+        laws = [(alpha * m, alpha**2 * v + sigma**2) for m, v in zip(np.asarray(means), variances)]
+        terms = [-0.5 * np.sum((np.asarray(x) - m) ** 2 / s + np.log(2 * np.pi * s)) for m, s in laws]
+        terms = np.log([0.3, 0.7]) + np.array(terms)
+        assert_allclose(both.log_prob(x, t), np.logaddexp(*terms), rtol=1e-11)
+        shares = np.exp(terms - np.logaddexp(*terms))
+        parts = [GaussianDenoiser(blurring, m, jnp.full((8, 8, 2), v))(x, t) for m, v in zip(means, variances)]
+        assert_allclose(both(x, t), shares[0] * parts[0] + shares[1] * parts[1], rtol=1e-9)
+
+
+def test_laws_that_no_blurring_process_has_are_refused():
+    blurring = PROCESSES["blurring"]
+    with pytest.raises(ValueError, match=r"an alpha of shape \(8, 8, 1\); gaussian needs an isotropic one"):
+        gaussian(blurring, jnp.zeros((8, 8, 1)), jnp.eye(64))
+    with pytest.raises(ValueError, match="gaussian_mixture needs an isotropic one: use mixture"):
+        gaussian_mixture(blurring, jnp.zeros((2, 64)), jnp.ones(2), jnp.stack([jnp.eye(64)] * 2))
+
+
+@pytest.mark.parametrize("parametrisation", ["eps", "score"])
+@pytest.mark.parametrize("name", ["flow", "resshift", "ctmsr"])
+def test_a_network_that_says_nothing_of_x0_where_alpha_is_0_is_taken_in_its_limit(name, parametrisation):
+    """At t = 1 it was 0/0. In float32 the limit holds to the rounding of eps, a thousandfold."""
+    forward, mean = PROCESSES[name], jnp.asarray([0.3, -0.2, 0.5], jnp.float32)
+    with jax.enable_x64(False):
+        law = gaussian(forward, mean, 0.25 * jnp.eye(3))
+        tell = forward.noise if parametrisation == "eps" else forward.score
+        network = NetworkDenoiser(
+            {}, forward, lambda _, x, t: tell(x, law.denoise(x, t), t), parametrisation, lambda process, t: t
+        )
+        x0 = network(law.start(jax.random.key(0)), 1.0)
+    assert_allclose(x0, mean, atol=3e-3)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from diffinv.descent import adam
-from diffinv.guided import DEAD
 from diffinv.inputs import require_choice, require_count, require_fit
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement, require_linear
 from diffinv.prior import Prior
+from diffinv.process import DEAD
 from diffinv.sample import markov
 from diffinv.samplers import euler
 from diffinv.times import grid

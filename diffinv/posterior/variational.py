@@ -11,12 +11,12 @@ import optax
 
 from diffinv.descent import adam
 from diffinv.describe import described
-from diffinv.guided import DEAD
 from diffinv.inputs import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import inner, norm
 from diffinv.measure import Measurement
 from diffinv.operators.base import LinearOperator
 from diffinv.prior import Prior
+from diffinv.process import DEAD
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 WEIGHTS: dict[str, Callable[[Array], Array]] = {
