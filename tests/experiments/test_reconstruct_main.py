@@ -2,8 +2,10 @@
 
 import importlib
 import json
+from functools import cache
 from types import SimpleNamespace
 
+import jax
 import nets
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ def loaded():
 
 
 command = loaded()
+tiny = cache(nets.tiny)
 
 
 class Bench:
@@ -69,7 +72,7 @@ def place(tmp_path, monkeypatch):
 
 
 def prior(folder, scale=1.0):
-    params = nets.jax.tree.map(lambda leaf: leaf * scale, nets.tiny()[1])
+    params = jax.tree.map(lambda leaf: leaf * scale, tiny()[1])
     checkpoint.save(str(folder / "prior"), params, CARD)
 
 
