@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffinv import Measurement, Prior, Solution, Solver, as_solver, guard, operators, posterior, samplers, times
 from diffinv.operators.base import Operator
-from diffinv.process import VP
 from diffinv.schema import Schema, choice, either, exactly, number, switch, whole
 from diffinv.typing import Array, Key
 
@@ -73,9 +73,16 @@ def guided(transform: Callable) -> Build:
     return build
 
 
-def published(method: Callable, steps: int, grid: Callable[[int], Array] = times.grid) -> Build:
+Grid = Callable[[int, ConfigDict, Prior], Array]
+
+
+def published(method: Callable, steps: int, grid: Grid = lambda n, config, prior: times.grid(n)) -> Build:
     """A method with its paper's defaults and number of steps (`config.steps`, where that is not 0)."""
-    return lambda config, prior: as_solver(lambda m: guard(method(prior, m)), grid(config.steps or steps))
+
+    def build(config: ConfigDict, prior: Prior) -> Solver:
+        return as_solver(lambda m: guard(method(prior, m)), grid(config.steps or steps, config, prior))
+
+    return build
 
 
 def lgd(config: ConfigDict, prior: Prior) -> Solver:
@@ -84,15 +91,20 @@ def lgd(config: ConfigDict, prior: Prior) -> Solver:
     return as_solver(method, times.grid(config.steps or 1000))
 
 
-def _cooling(steps: int) -> Array:
-    """PnP-DM's noise levels, `max(10 0.9^k, 0.3)` and 0."""
-    sigmas = jnp.append(jnp.maximum(10 * 0.9 ** jnp.arange(steps), 0.3), 0.0)
-    return times.from_sigma(VP(), sigmas)
+def _cooling(steps: int, config: ConfigDict, prior: Prior) -> Array:
+    """PnP-DM's noise levels, `max(10 0.9^k, 0.3)` and 0, as times of the prior's process."""
+    sigmas = np.append(np.maximum(10 * 0.9 ** np.arange(steps), 0.3), 0.0)
+    return times.from_sigma(prior.process, jnp.asarray(sigmas, float))
 
 
-def _purifying(steps: int) -> Array:
+def _purifying(steps: int, config: ConfigDict, prior: Prior) -> Array:
     """DCDP's noise levels, from 0.4 to one step of a thousand, and 0."""
     return jnp.append(jnp.linspace(0.4, 1e-3, steps), 0.0)
+
+
+def _travelling(steps: int, config: ConfigDict, prior: Prior) -> Array:
+    """RePaint's way, down and up again."""
+    return posterior.travel(times.grid(steps))
 
 
 def given(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
@@ -122,7 +134,7 @@ SOLVERS: dict[str, Entry] = {
     "mcg": Entry("MCG", published(posterior.mcg, 1000)),
     "lgd": Entry("LGD-MC", lgd),
     "diffpir": Entry("DiffPIR", published(posterior.diffpir, 100)),
-    "repaint": Entry("RePaint", published(posterior.repaint, 250, lambda n: posterior.travel(times.grid(n)))),
+    "repaint": Entry("RePaint", published(posterior.repaint, 250, _travelling)),
     "reddiff": Entry("RED-diff", published(posterior.reddiff, 1000)),
     "sitcom": Entry("SITCOM", published(posterior.sitcom, 20)),
     "dcdp": Entry("DCDP", published(posterior.dcdp, 10, _purifying)),

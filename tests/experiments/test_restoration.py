@@ -4,11 +4,13 @@ import math
 import time
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import diffinv as di
 from configs import reconstruct
 from diffinv import operators, schema
+from diffinv.convert import schedule
 from experiments import restoration, solvers
 
 
@@ -145,8 +147,8 @@ def test_every_solver_has_a_label_of_its_own():
 @pytest.mark.parametrize("name", [name for name in solvers.SOLVERS if name != "reguidance"])
 def test_the_registry_knows_which_solvers_divide_by_the_noise(name):
     """Built with a noise that is known to be 0, those refuse it themselves; the others do not."""
-    prior = di.gaussian(di.process.VP(), 0.0, 1.0, (4, 4, 3))
-    measurement = di.measure(jax.random.key(0), operators.average_pool(prior.shape, 2), jax.numpy.zeros((4, 4, 3)), 0.0)
+    prior = di.gaussian(di.process.VP(), jnp.zeros((4, 4, 3)), jnp.eye(48))
+    measurement = di.measure(jax.random.key(0), operators.average_pool(prior.shape, 2), jnp.zeros((4, 4, 3)), 0.0)
     solver = solvers.SOLVERS[name](configuration("smoke"), prior)
     trace = lambda: jax.eval_shape(lambda key: solver(key, measurement), jax.random.key(0))
     if solvers.SOLVERS[name].needs_noise:
@@ -154,3 +156,16 @@ def test_the_registry_knows_which_solvers_divide_by_the_noise(name):
             trace()
     else:
         trace()
+
+
+@pytest.mark.parametrize(
+    "process", [di.process.VP(), schedule.discrete(), schedule.discrete("cosine"), di.process.EDM()]
+)
+def test_grids_by_noise_level_are_mapped_by_the_priors_own_process(process):
+    """The levels that DAPS and PnP-DM ask for are those at which the prior is asked."""
+    prior, config = di.gaussian(process, jnp.zeros((4, 4, 3)), jnp.eye(48)), configuration("smoke")
+    ratio = lambda t: float(process.sigma(t) / process.alpha(t))
+    found = [ratio(t) for t in solvers._cooling(5, config, prior)[:-1]]
+    assert found == pytest.approx([10 * 0.9**k for k in range(5)], rel=1e-2)
+    annealed = solvers.annealing(config, prior)
+    assert ratio(annealed[3]) == pytest.approx(float(100 * di.times.karras(5, 0.02, 100.0)[3]), rel=1e-2)
