@@ -8,6 +8,8 @@ alone are reported. Everything is left in runs/NAME/: index.html (tables, error 
 results.json. A finished row is kept in runs/NAME/rows/ under a digest of its problem, settings and program: a run that
 was stopped goes on from there, other settings and other runs at the same time lose none, and a row is made again where
 its code changed. As many methods run side by side as there are cores.
+
+It ends with status 0, 1 where something given is wrong, 2 where all samples of all methods diverged, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ CONFIG = runtime.config_flag(
     lab_fields.fields,
     lab_fields.check,
 )
-OUT = runtime.flag("out", "runs", schema.text("the folder of all runs"))
+OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 FRESH = runtime.flag("fresh", False, schema.switch("run everything again, whatever the folder holds"))
 
 
@@ -47,7 +49,16 @@ def chosen(text: str, known: Iterable[str]) -> list[str]:
     return [name.strip() for name in text.split(",")] if text else list(known)
 
 
-def main() -> None:
+def diverged(found: dict[str, dict[str, dict]]) -> tuple[str, bool]:
+    """(a line on the rows with samples that diverged, "" where there are none; whether no row has any other)."""
+    rows = {f"{which}: {name}": line["diverged"] for which, lines in found.items() for name, line in lines.items()}
+    rows = {name: share for name, share in rows.items() if not name.endswith(FLOOR)}
+    bad = [name for name, share in rows.items() if share > 0]
+    told = f"samples diverged in {len(bad)} of {len(rows)} rows: {', '.join(bad)}" if bad else ""
+    return told, bool(rows) and min(rows.values()) == 1
+
+
+def main() -> int:
     jax.config.update("jax_enable_x64", True)
     config = CONFIG.value
     problems = chosen(config.problems, PROBLEMS)
@@ -72,10 +83,12 @@ def main() -> None:
     ledger.put(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     command = shlex.join([Path(sys.executable).name, "-m", "experiments.exact_lab", *sys.argv[1:]])
     text = lab_page.page(results, {name: PROBLEMS[name].__doc__ for name in problems}, command)
-    index = ledger.put(folder / "index.html", text.encode())
+    index = ledger.put(folder / "index.html", text.encode("utf-8", "replace"))
     for which in problems:
         print(f"\n{which}: {PROBLEMS[which].__doc__}\n" + lab_page.text(found[which]))
-    print(f"\nreport: {index}")
+    told, all_of_them = diverged(found)
+    print(*filter(None, [f"\nreport: {index}", told]), sep="\n")
+    return 2 if all_of_them else 0
 
 
 if __name__ == "__main__":

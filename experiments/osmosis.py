@@ -28,8 +28,8 @@ from experiments import pictures, reading
 
 MOST = 4_000_000  # pixels, which take 4 GB
 flags.adopt_module_key_flags(reading)
-GUIDE = runtime.flag("guide", "", schema.text("the picture whose drift is taken, inside the mask where there is one"))
-MASK = runtime.flag("mask", "", schema.text("with a guide: where to clone; without: the border of the shadow"))
+GUIDE = runtime.flag("guide", "", schema.path("the picture whose drift is taken, inside the mask where there is one"))
+MASK = runtime.flag("mask", "", schema.path("with a guide: where to clone; without: the border of the shadow"))
 OFFSET = runtime.flag(
     "offset", 1.0, schema.number("added to the grey values, which osmosis wants positive", 0, 1e6, unit="0 to 255")
 )
@@ -37,7 +37,7 @@ TAU = runtime.flag(
     "tau", 0.0, schema.number("time to stop at; 0: the steady state", low=0, high=1e15, unit="pixels squared")
 )
 STEPS = runtime.flag("steps", 2, schema.whole("implicit steps", low=1, high=10_000))
-OUT = runtime.flag("out", "runs/osmosis", schema.text("the folder of the result"))
+OUT = runtime.flag("out", "runs/osmosis", schema.path("the folder of the result"))
 
 
 def read(path: str, size: tuple[int, int] | None = None, what: str = "image", ground: int = 1) -> np.ndarray:

@@ -36,7 +36,7 @@ CONFIG = runtime.config_flag(
     scalespace_fields.FIELDS,
     scalespace_fields.check,
 )
-OUT = runtime.flag("out", "runs", schema.text("the folder of all runs"))
+OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 TITLE = "Probabilistic scale-spaces, measured"
 NOTES = (
     "Each cell is a measured verdict; pointing at it shows formula, note, truth table. A star: that leaves it to "
@@ -274,7 +274,8 @@ def main() -> None:
     sections.append(("Why the truth table is so", [f"<p>{reason}</p>" for reason in reasons]))
     page = scalespace_page.page(TITLE, command, [*NOTES, *off], sections, ledger.versions())
     ledger.put(folder / "results.json", (json.dumps(ledger.plain(results), indent=1) + "\n").encode())
-    print(f"page: {ledger.put(folder / 'index.html', page.encode())}")
+    index = ledger.put(folder / "index.html", page.encode("utf-8", "replace"))
+    print(f"page: {index}")
 
 
 if __name__ == "__main__":

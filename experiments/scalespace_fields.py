@@ -28,7 +28,7 @@ FIELDS: schema.Schema = {
     "reverse": schema.either(schema.exactly("", "'' for none"), schema.choices(SIDES, "the reverse side")),
     "levels": schema.whole("SNRs of the I-MMSE integrals", low=8, high=100_000),
     "matched": schema.whole("samples a side of marginal matching", low=8, high=1797),
-    "pictures": schema.text("the network's own data, for memorisation; '' for photographs in their place"),
+    "pictures": schema.path("the network's own data, for memorisation; '' for photographs in their place"),
     "network_images": schema.whole("pictures that the network is measured on", low=8, high=100_000),
     "network_levels": schema.whole("levels of noise there", low=9, high=10_000),
     "seed": schema.whole("of all draws", low=0),

@@ -36,12 +36,12 @@ from experiments import photos, pictures, reading, super_resolve_page, upscaling
 flags.adopt_module_key_flags(reading)
 METHODS = ("ctmsr", "dps", "reguidance")
 MODEL = runtime.flag(
-    "model", "embedded", schema.text("the network of --solver=ctmsr: a path, or 'embedded' for the one that ships")
+    "model", "embedded", schema.path("the network of --solver=ctmsr: a path, or 'embedded' for the one that ships")
 )
 SOLVER = runtime.flag("solver", "ctmsr", schema.choice(METHODS, "what enlarges"))
 CANDIDATE = runtime.flag("candidate", "ctmsr", schema.choice(METHODS[:2], "what --solver=reguidance refines"))
-PRIOR = runtime.flag("prior", "", schema.text("the prior of dps and reguidance: a path, or '' for the embedded one"))
-OUT = runtime.flag("out", "runs/super_resolve", schema.text("the folder of the results"))
+PRIOR = runtime.flag("prior", "", schema.path("the prior of dps and reguidance: a path, or '' for the embedded one"))
+OUT = runtime.flag("out", "runs/super_resolve", schema.path("the folder of the results"))
 SCALE = runtime.flag("scale", 4, schema.whole("of the sides; the network must be made for it", low=2, high=16))
 TILE = runtime.flag("tile", 64, schema.whole("side of ctmsr's tiles", low=16, high=512, unit="pixels of the input"))
 OVERLAP = runtime.flag(

@@ -106,7 +106,7 @@ def cells(dims: list[int], measured: list[int]) -> list[tuple[int, int]]:
 def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> None:
     """Defines the flags, --quick and --out, runs `main` and prints its text; --out names a page that keeps it."""
     quick = runtime.flag("quick", False, schema.switch("a few small runs, to see that it works"))
-    out = runtime.flag("out", "", schema.text("the file that gets the text, too, as Markdown; '' for none"))
+    out = runtime.flag("out", "", schema.path("the file that gets the text, too, as Markdown; '' for none"))
     found = {name: runtime.flag(name, each.default, each.field) for name, each in options.items()}
 
     def shown() -> None:
@@ -123,7 +123,7 @@ def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> N
             page = sys.modules["__main__"]
             command = shlex.join(["python", "-m", page.__spec__.name, *_kept(sys.argv[1:])])
             whole = f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n"
-            ledger.put(Path(out.value), whole.encode())
+            ledger.put(Path(out.value), whole.encode("utf-8", "replace"))
 
     runtime.run(shown)
 

@@ -28,22 +28,23 @@ from tqdm import tqdm
 from diffinv import degrade, operators, report, schema
 from diffinv.data import to_pixels, to_unit
 from diffinv.metrics import features, image
+from diffinv.report import ledger
 from experiments import baselines_sr, photos, pictures, upscaling
 
-DATA = runtime.flag("data", None, schema.text("the folder of the sets"), required=True)
-SETS = runtime.flag("sets", ["Set5", "Set14"], schema.several(schema.text("folders under --data"), least=1))
-WEIGHTS = runtime.flag("weights", "", schema.text("folder with vdsr_y.npz and esrgan_slim_x4.npz"))
-DISTORTION = runtime.flag("distortion", "", schema.text("the one-step network trained for PSNR"))
-CTMSR = runtime.flag("ctmsr", "", schema.text("CTMSR after stage 1"))
-DTM = runtime.flag("dtm", "", schema.text("CTMSR after stage 2; 'embedded' is the one that ships"))
-MULTISTEP = runtime.flag("multistep", "", schema.text("the ResShift-style network of 15 steps"))
-PRIOR = runtime.flag("prior", "", schema.text("the small prior of DPS and ReGuidance; '' for the embedded one"))
+DATA = runtime.flag("data", None, schema.path("the folder of the sets"), required=True)
+SETS = runtime.flag("sets", ["Set5", "Set14"], schema.several(schema.path("folders under --data"), least=1))
+WEIGHTS = runtime.flag("weights", "", schema.path("folder with vdsr_y.npz and esrgan_slim_x4.npz"))
+DISTORTION = runtime.flag("distortion", "", schema.path("the one-step network trained for PSNR"))
+CTMSR = runtime.flag("ctmsr", "", schema.path("CTMSR after stage 1"))
+DTM = runtime.flag("dtm", "", schema.path("CTMSR after stage 2; 'embedded' is the one that ships"))
+MULTISTEP = runtime.flag("multistep", "", schema.path("the ResShift-style network of 15 steps"))
+PRIOR = runtime.flag("prior", "", schema.path("the small prior of DPS and ReGuidance; '' for the embedded one"))
 CROP = schema.whole("side of the crops where the small prior competes", 24, 4096, "pixels, a multiple of 4")
 NO_CROP = schema.exactly(0, "0 to leave it out")
 PRIOR_CROP = runtime.flag("prior_crop", 64, schema.either(NO_CROP, CROP))
 PRIOR_STEPS = runtime.flag("prior_steps", 100, schema.whole("of DPS and of ReGuidance", 2, 100_000))
 COUNT = runtime.flag("count", 0, schema.whole("pictures of each set; 0: all", low=0))
-OUT = runtime.flag("out", "runs/super_resolution", schema.text("the folder of the result"))
+OUT = runtime.flag("out", "runs/super_resolution", schema.path("the folder of the result"))
 SCALE, SHOWN, SIDE, LEAST = 4, 160, 256, 24
 
 PUBLISHED = {  # from the table of EDSR (arXiv:1707.02921); the bicubic ones were confirmed by computing them again
@@ -279,7 +280,7 @@ def main() -> None:
     command = f"python -m experiments.tables.super_resolution {shlex.join(sys.argv[1:])}"
     written = report.write(OUT.value, "Super-resolution x4", command, records, table, NOTES)
     target = written.index.parent / "super_resolution.md"
-    target.write_text(markdown(table, command))
+    ledger.put(target, markdown(table, command).encode("utf-8", "replace"))
     print(target.read_text())
     print(f"page: {written.index}")
 
