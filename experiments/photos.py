@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from diffinv.data import Picture, Reading, fitting, listing, picture
+from diffinv.data import Picture, Reading, arrays, fitting, listing, picture
 from diffinv.report import ledger
 
 PLAIN = Reading()
@@ -66,8 +66,7 @@ def read(path: str, reading: Reading = PLAIN) -> Photo:
     try:
         return Photo(picture(path, reading))
     except OSError as error:
-        text = error.strerror or str(error)
-        raise ValueError(f"{listing.shown(path)} cannot be read: {text}") from None
+        raise ValueError(f"{listing.shown(path)} cannot be read: {arrays.reason(error)}") from None
 
 
 def sixteen(x: np.ndarray) -> np.ndarray:

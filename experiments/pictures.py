@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffinv.data import Picture, Reading, Record, catalogue, fitting, listing, packs, picture
+from diffinv.data import Picture, Reading, Record, arrays, catalogue, fitting, listing, packs, picture
 from diffinv.data.files import is_bundled
 from experiments import reading
 
@@ -54,7 +54,7 @@ def shape_of(size: int | tuple[int, ...]) -> tuple[int, int, int]:
 
 def _counted(count: int) -> int:
     if count < 0:
-        raise ValueError(f"config.pictures is {count}; give a whole number from 0 on, which takes all")
+        raise ValueError(f"config.pictures is {count}; give a whole number above 0, or 0 for all")
     return count
 
 
@@ -88,11 +88,7 @@ def plain(path: str, most: int = Reading.pixels) -> Picture:
     try:
         return fitting.plain(picture(path, reading.reading(most)))
     except OSError as error:
-        raise ValueError(f"{listing.shown(path)}: {_reason(error)}; or give another picture") from None
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+        raise ValueError(f"{listing.shown(path)}: {arrays.reason(error)}; or give another picture") from None
 
 
 def _converted(found: Picture, channels: int) -> list[str]:
@@ -156,7 +152,7 @@ def own(pattern: str, size: int | tuple[int, ...], count: int) -> Pictures:
             shot = fitting.plain(picture(record.source, reading.reading()))
             taken.append((record, shot, fitting.fit(fitting.opaque(shot, channels), (rows, columns))))
         except OSError as error:
-            left.append(f"{listing.shown(record.name)}: {_reason(error)}")
+            left.append(f"{listing.shown(record.name)}: {arrays.reason(error)}")
     if not taken:
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise ValueError(f"no picture of {pattern!r} can be read: {left[0]}{more}")

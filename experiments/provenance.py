@@ -79,7 +79,7 @@ def digest(source: data.Source, most: int = 1024) -> str:
     Another data set, size or split has another; the path of the pictures has no part in it.
     """
     rows = np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).astype(int))
-    whole = hashlib.sha256(f"{len(source)} {source.classes}".encode())
+    whole = hashlib.sha256(f"{len(source)} {source.classes} {source.digest}".encode())
     for start in range(0, len(rows), 64):
         batch = source.take(rows[start : start + 64].tolist())
         whole.update(np.ascontiguousarray(batch["image"]).tobytes() + batch["label"].tobytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ LEAST = 0.25  # of white: what stays under it in more than 8 bits is rather anot
 ROUNDING = 1e-6  # over or under a range, from arithmetic in single precision
 REMEDY = "give the levels LOW,HIGH that are black and white, or auto"
 LEAST_SIDE = 8  # pixels, under which a last axis is rather a wrong number of channels
-MOST_CLASSES = 1_000_000
+MOST_CLASSES = 100_000
 Levels = tuple[float, float] | Literal["auto"] | None
 
 
@@ -185,22 +186,34 @@ def _one_hot(rows: np.ndarray) -> np.ndarray:
     return rows.argmax(1).astype(np.int64)
 
 
+def regular(path: str) -> str:
+    """The path of a regular file. Raises `Refused` for anything else: a folder, a FIFO, a device. Original."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise Refused("is a folder, a FIFO or a device; give a regular file")
+    return path
+
+
+def reason(error: OSError) -> str:
+    """What an error says, without the path that the system's own repeat. Original."""
+    return error.strerror or str(error)
+
+
 def npy(path: str, limit: int) -> np.ndarray:
     """The array of a `.npy` file. Raises `Refused` where it is damaged or takes more than `limit` bytes. Original."""
-    with _whole(), open(path, "rb") as file:
+    with _whole(), open(regular(path), "rb") as file:
         return _array(file, limit, os.fstat(file.fileno()).st_size)
 
 
 def members(path: str) -> set[str]:
     """The names of a `.npz`'s arrays. Raises `Refused` where it is no such file. Original."""
-    with _whole(f"{path}: "), zipfile.ZipFile(path) as archive:
+    with _whole(f"{path}: "), zipfile.ZipFile(regular(path)) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def npz(path: str, names: list[str], limit: int) -> dict[str, np.ndarray]:
     """Those of the arrays `names` that a `.npz` holds, `limit` bytes at most together. Raises `Refused`. Original."""
     with _whole(f"{path}: "):
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(regular(path))
     found: dict[str, np.ndarray] = {}
     with archive:
         stored = {info.filename: info for info in archive.infolist()}
@@ -260,7 +273,8 @@ def idx(path: str, limit: int) -> np.ndarray:
 
     Original. Raises `Refused` where it is damaged or takes more than `limit` bytes, of which no more is inflated.
     """
-    with _whole(f"{path}: "), gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+    opened = gzip.open if path.endswith(".gz") else open
+    with _whole(f"{path}: "), opened(regular(path), "rb") as file:
         head = file.read(4)
         if len(head) < 4 or head[:3] != b"\0\0\x08":
             raise Refused("is not an IDX file of bytes; download it again")

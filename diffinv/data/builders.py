@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import struct
 
-from diffinv.data import files, listing, reader
+from diffinv.data import arrays, files, listing, reader
 from diffinv.data.reader import PLAIN, Reading
 from diffinv.describe import Described, described
 
@@ -118,7 +119,7 @@ def _builder() -> type:
                     try:
                         pixels = files.decode(record.source, self.size, self.channels, self.reading)
                     except OSError as error:
-                        self.info.metadata["skipped"].append(f"{record.name}: {error}")
+                        self.info.metadata["skipped"].append(f"{record.name}: {arrays.reason(error)}")
                         continue
                     digest.update(f"{number} {record.label} ".encode() + pixels.tobytes())
                     yield number, {IMAGE: _png(pixels), LABEL: record.label, "name": record.name}
@@ -190,6 +191,8 @@ def _public(name: str, folder: str | None, download: bool) -> Any:
     """A public TFDS set as a builder, prepared; what is missing is said, and nothing is downloaded unasked."""
     tfds = _tfds()
     folder = folder or os.environ.get("TFDS_DATA_DIR")
+    if not re.fullmatch(r"[A-Za-z]\w*([/:][\w.:/=,-]+)?", name):
+        raise FileNotFoundError(f"data {name!r} matches no file; give a folder, a glob, a .npz or a TFDS name")
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     except tfds.core.DatasetNotFoundError:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffinv.data import arrays, fitting, listing, packs, reader
-from diffinv.data.arrays import Range, Refused
+from diffinv.data.arrays import Range
 from diffinv.data.fitting import Size
 from diffinv.data.packs import Catalogue, Record
 from diffinv.data.reader import PLAIN, Picture, Reading
@@ -138,8 +138,6 @@ def catalogue(path: str, reading: Reading = PLAIN) -> Catalogue:
             f"data path {path!r} matches {len(found)} files, with .npz among them; give one of these alone"
         )
     if packed:
-        if not os.path.isfile(packed[0]):
-            raise Refused(f"{packed[0]} is a folder, a FIFO or a device; give a regular file")
         return packs.archive(packed[0], reading)
     idx = packs.idx_files(path)
     return packs.idx_folder(idx, reading) if idx else _folder(path)
@@ -185,7 +183,7 @@ def read(
             pixels.append(decode(record.source, size, channels, reading))
             names.append(record.name)
         except OSError as error:
-            skipped.append(f"{record.name}: {error}")
+            skipped.append(f"{record.name}: {arrays.reason(error)}")
     if not pixels:
         reason = f", the first {skipped[0]}" if skipped else ""
         raise ValueError(

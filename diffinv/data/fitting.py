@@ -50,6 +50,8 @@ def fit(pixels: np.ndarray, size: Size = None) -> np.ndarray:
         return pixels
     rows, columns = (size, size) if isinstance(size, int) else size
     height, width = pixels.shape[:2]
+    if (height, width) == (rows, columns):
+        return pixels
     scale = min(height / rows, width / columns)
     inner = max(round(rows * scale), 1), max(round(columns * scale), 1)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2

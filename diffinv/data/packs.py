@@ -92,10 +92,21 @@ def _parts(path: str, pairs: dict[str, tuple[str, str]], reading: Reading) -> li
     if 0 < len(missing) < len(pairs):
         raise Refused(f"{path} lacks {', '.join(missing)}; give labels for every split, or for none")
     whole = len(pairs) == 1  # a source without a split of its own
-    return [
+    parts = [
         _part(path, "" if whole else part, pair, stored, None if whole else PARTS[part[:-1]], reading)
         for part, pair in pairs.items()
     ]
+    return _named_alike(path, parts)
+
+
+def _named_alike(path: str, parts: list[Part]) -> list[Part]:
+    """The same, where labels are words that number the same in every part."""
+    words = tuple(sorted({word for part in parts for word in part.words or ()}))
+    if words and not all(part.words for part in parts):
+        raise Refused(f"{path} has words for labels in some splits and numbers in others; give words for all")
+    place = {word: i for i, word in enumerate(words)}
+    number = lambda part: np.asarray([place[word] for word in part.words])[part.labels]
+    return [part._replace(labels=number(part), words=words) for part in parts] if words else parts
 
 
 def _part(path: str, part: str, pair: tuple[str, str], stored: dict, split: int | None, reading: Reading) -> Part:
@@ -215,7 +226,7 @@ def idx_folder(found: list[tuple[int, str, str]], reading: Reading) -> Catalogue
     """The catalogue of `idx_files`. Raises `Refused` where one is damaged or too large. Original."""
     parts = []
     for split, pictures, words in found:
-        images = arrays.idx(reader.regular(pictures), reading.bytes)
-        stored = {"images": images, "labels": arrays.idx(reader.regular(words), reading.bytes)}
+        images = arrays.idx(pictures, reading.bytes)
+        stored = {"images": images, "labels": arrays.idx(words, reading.bytes)}
         parts.append(_part(pictures, f"{('train', 'test')[split]}/", ("images", "labels"), stored, split, reading))
     return numbered(parts)

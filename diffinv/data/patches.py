@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from diffinv.data import files
+from diffinv.data import arrays, files
 from diffinv.data.builders import Resident, Source, afford
 from diffinv.data.reader import PLAIN, Reading
 
@@ -83,7 +83,7 @@ def patches(
             afford(sum(map(len, kept)), size, channels)
             found = _cut_record(record, size, stride, channels, pad, reading)
         except OSError as error:
-            skipped.append(f"{record.name}: {error}")
+            skipped.append(f"{record.name}: {arrays.reason(error)}")
             continue
         kept.append(found)
         labels.append(np.full(len(found), record.label, np.int32))

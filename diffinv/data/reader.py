@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 import struct
 import sys
 import warnings
@@ -97,20 +95,13 @@ def pillow() -> Any:
     return Image
 
 
-def regular(path: str) -> str:
-    """The path of a regular file. Raises OSError for anything else, such as a folder, a FIFO or a device."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise Refused("is a folder, a FIFO or a device; give a regular file")
-    return path
-
-
 def read(source: bytes | str, reading: Reading = PLAIN) -> Picture:
     """A file's bytes, or a path, of anything that Pillow reads, or of a `.npy` array, by the rules of docs/pictures.md.
 
     Original. Raises OSError, in one line, where the file is damaged, declares more than the limits, or leaves open what
     its numbers mean.
     """
-    if isinstance(source, str) and regular(source).lower().endswith(".npy"):
+    if isinstance(source, str) and arrays.regular(source).lower().endswith(".npy"):
         values = arrays.one(arrays.npy(source, reading.bytes))
         reading.admit(values.shape[1], values.shape[0])
         return picture(values, arrays.ranged(values, reading.levels))
@@ -206,7 +197,7 @@ def _eight(image: Any, raw: str) -> Picture:
         every = np.asarray(image.convert("RGBA"))
         values, alpha = every[..., : len(kind)], every[..., 3]
     else:
-        values = np.asarray(image.convert(kind))
+        values = np.asarray(image if image.mode == kind else image.convert(kind))
     plain = mode in ("L", "LA", "RGB", "RGBA")  # a profile of another mode's numbers would colour these wrongly
     notes = [f"{mode} to {kind}"] * (not plain) + ["16 bits to 8"] * (";16" in raw)
     return Picture(values.reshape(*values.shape[:2], len(kind)), alpha, profile if plain else None, tuple(notes))

@@ -178,3 +178,13 @@ def test_broken_files_are_one_line(tmp_path, content):
         with pytest.raises(OSError, match="readable array|version") as error:
             data.picture(str(tmp_path / name)) if name == "x.npy" else data.catalogue(str(tmp_path / name))
         assert "\n" not in str(error.value)
+
+
+def test_words_number_the_same_in_every_split(tmp_path):
+    images = {"train_images": BYTES, "test_images": BYTES[:2]}
+    np.savez(tmp_path / "x.npz", **images, train_labels=["dog", "cat", "eel"], test_labels=["eel", "dog"])
+    listing = data.catalogue(str(tmp_path / "x.npz"))
+    assert listing.classes == ("cat", "dog", "eel") and [r.label for r in listing.records()] == [1, 0, 2, 2, 1]
+    np.savez(tmp_path / "x.npz", **images, train_labels=["dog", "cat", "eel"], test_labels=[2, 1])
+    with pytest.raises(ValueError, match="words for labels in some splits"):
+        data.catalogue(str(tmp_path / "x.npz"))

@@ -126,3 +126,10 @@ def test_a_missing_tfds_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r"pip install .*diffinv\[train\]"):
         builders._tfds()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "my pictures", "??", "photo[1"])
+def test_what_is_no_name_is_one_line(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match="matches no file") as error:
+        data.source(name, 8, folder=str(tmp_path))
+    assert "\n" not in str(error.value)
