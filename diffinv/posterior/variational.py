@@ -129,7 +129,7 @@ def mgps(
     fits once more and returns the mean x0 of that x_l, where theirs returns the denoised mean of the last x_s.
 
     Args:
-      measurement: any differentiable operator, Gaussian or Poisson noise.
+      measurement: any differentiable operator, any law of the noise.
       iterations, early, first: static; `early` iterations in each of the `first` steps, then `iterations`.
       lr: of Adam; for the mean in units of `sqrt(alpha^2 + sigma^2)`, which is 1 under VP. midpoint: in (0, 1).
 
