@@ -173,7 +173,7 @@ def parsed(field: Field, written: str) -> Any:
     """
     if field.listed:
         return [parsed(replace(field, listed=False), part.strip()) for part in written.split(",") if written.strip()]
-    words = {"true": True, "1": True, "false": False, "0": False}
+    words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
     try:
         return words.get(written.lower(), written) if field.kind is bool else field.kind(written)
     except ValueError:

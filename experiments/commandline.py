@@ -128,14 +128,18 @@ def _declared(fields: schema.Schema, path: str) -> schema.Field | schema.Schema:
 
 
 def _look_over(arguments: list[str], fields: schema.Schema) -> None:
-    """Raises ValueError for --config.FIELD=VALUE where no such field is, or where a number's text is no such number."""
+    """Raises ValueError for --config.FIELD=VALUE where no such field is, or where the text is none of its values."""
     for argument in arguments:
-        if found := re.match(r"--?(config(?:\.\w+)+)(?:=(.*))?$", argument, re.DOTALL):
-            field = _declared(fields, found[1])
-            numeric = isinstance(field, schema.Field) and field.kind in (int, float) and not field.listed
-            if numeric and found[2] is not None:
-                if line := schema.refusal(field, schema.parsed(field, found[2]), found[1]):
-                    raise ValueError(line)
+        found = re.match(r"--?(config(?:\.\w+)+)(?:=(.*))?$", argument, re.DOTALL)
+        if found is None:
+            continue
+        field, written = _declared(fields, found[1]), found[2]
+        if written is None or isinstance(field, schema.Field) and field.listed:
+            continue
+        if not isinstance(field, schema.Field):
+            raise ValueError(f"{found[1]} is a section; set its fields, as --{found[1]}.{next(iter(field))}=VALUE")
+        if field.kind is not str and (line := schema.refusal(field, schema.parsed(field, written), found[1])):
+            raise ValueError(line)
 
 
 class _one_line:
@@ -155,15 +159,21 @@ class _one_line:
             if calls:
                 fail(f"--config is {path!r}, whose line {calls[-1].lineno} raises {type(error).__name__}: {error}")
             if isinstance(error, (AttributeError, KeyError, TypeError)):  # of ml_collections, for an unknown field
-                fail(f"config has no such field: {error.args[0] if error.args else type(error).__name__}; see --help")
+                said = str(error.args[0] if error.args else type(error).__name__)
+                fail(f"config has no such field: {said.strip(chr(34) + chr(39))}; see --help")
 
 
 def _illegal(error: flags.IllegalFlagValueError) -> str:
-    """absl's line about a bad text; of a configuration's own error, the last line."""
+    """absl's line about a bad text, as the flag's field says it; of a configuration's own error, the last line."""
     text = str(error)
+    found = re.match(r"flag --(\w+)=(.*?): ", text, re.DOTALL)
+    if found and found[1] in FIELDS:
+        return schema.refusal(FIELDS[found[1]], found[2], f"--{found[1]}") or text
     if "Unexpected None value" in text:
         return f"--config is {_named(sys.argv, 'config')!r}, whose get_config returns None; return a ConfigDict"
-    return text.strip().splitlines()[-1] if "Traceback (most recent call last)" in text else text
+    if "Traceback (most recent call last)" in text:
+        return f"--config is {_named(sys.argv, 'config')!r}, which raises {text.strip().splitlines()[-1]}"
+    return text
 
 
 def parse(arguments: list[str], positional: bool) -> list[str]:

@@ -5,6 +5,7 @@ Import it before jax does any work: devices are fixed when the backend starts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,13 +48,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def devices() -> int:
-    """The virtual devices of a CPU. Raises ValueError where DIFFINV_DEVICES is no number of them."""
-    field = schema.whole("virtual devices of the CPU", low=1, high=1024)
-    count = schema.parsed(field, os.environ.get("DIFFINV_DEVICES") or str(cores()))
-    if line := schema.refusal(field, count, "DIFFINV_DEVICES"):
+def counted(variable: str, meaning: str, default: int, high: int | None = None) -> int:
+    """The whole number in an environment variable. Raises ValueError where it is none from 1 to `high`."""
+    field = schema.whole(meaning, 1, high)
+    count = schema.parsed(field, os.environ.get(variable) or str(default))
+    if line := schema.refusal(field, count, variable):
         raise ValueError(line)
     return count
+
+
+def devices() -> int:
+    """The virtual devices of a CPU: DIFFINV_DEVICES, else one a core."""
+    return counted("DIFFINV_DEVICES", "virtual devices of the CPU", cores(), 1024)
 
 
 def known_to_xla() -> None:
@@ -71,6 +78,7 @@ def start() -> None:
     jax.config.update("jax_num_cpu_devices", devices())
     known_to_xla()
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    sweep(cache_folder())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -97,7 +105,9 @@ def distribute() -> None:
             raise ValueError(f"--process is {PROCESS.value}; give a whole number below --processes={PROCESSES.value}")
         address = coordinator(COORDINATOR.value)
         jax.distributed.initialize(address, PROCESSES.value, PROCESS.value, initialization_timeout=120)
-    elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+    elif counted("SLURM_NTASKS", "processes that Slurm started", 1) > 1 or "," in os.environ.get(
+        "TPU_WORKER_HOSTNAMES", ""
+    ):
         jax.distributed.initialize()
 
 
@@ -153,6 +163,16 @@ def cache_folder() -> Path:
     """Where compiled programs are kept between starts."""
     home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
     return Path(os.environ.get("DIFFINV_CACHE", Path(home) / "diffinv" / "xla"))
+
+
+def sweep(folder: Path, age: float = 60) -> None:
+    """Removes programs that a kill left empty, which JAX would neither read nor replace."""
+    if folder.is_dir():
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                found = entry.stat()
+                if not found.st_size and time.time() - found.st_mtime > age and entry.is_file():
+                    os.unlink(entry.path)
 
 
 def choose(name: str, value: str, known: list[str]) -> str:

@@ -17,6 +17,7 @@ from diffinv import schema
 from experiments import commandline, runtime
 
 FIELDS = {"zeta": schema.number("step", above=0), "daps": {"steps": schema.whole("levels", low=1)}}
+MORE = {"clip": schema.switch(), "name": schema.component(), "levels": schema.several(schema.number())}
 
 
 def configuration(tmp_path, text):
@@ -58,19 +59,26 @@ def test_a_missing_file_is_named(tmp_path):
     [
         ("--config.zeta=nan", "config.zeta is nan; give a number above 0"),
         ("--config.zeta=much", "config.zeta is 'much'; give a number above 0"),
-        ("--config.zita=1", "config has no field 'zita'; did you mean 'zeta'? known are zeta, daps"),
+        (
+            "--config.zita=1",
+            "config has no field 'zita'; did you mean 'zeta'? known are zeta, daps, clip, name, levels",
+        ),
         ("--config.daps.step=1", "config.daps has no field 'step'; did you mean 'steps'? known are steps"),
         ("--config.daps.steps=1.5", "config.daps.steps is '1.5'; give a whole number at least 1"),
+        ("--config.clip=maybe", "config.clip is 'maybe'; give True or False"),
+        ("--config.daps=3", "config.daps is a section; set its fields, as --config.daps.steps=VALUE"),
         ("--config.zeta.x=1", "config.zeta has no fields, and so no 'x'; see --help"),
     ],
 )
 def test_fields_on_the_command_line(argument, line):
     with pytest.raises(ValueError) as error:
-        commandline._look_over(["command", argument], FIELDS)
+        commandline._look_over(["command", argument], FIELDS | MORE)
     assert str(error.value) == line
     commandline._look_over(
-        ["command", "--config.zeta=1", "--config.daps.steps=3", "--config=x.py", "--zeta=nan"], FIELDS
+        ["command", "--config.zeta=1", "--config.daps.steps=3", "--config=x.py", "--zeta=nan"], FIELDS | MORE
     )
+    right = ["--config.clip", "--noconfig.clip", "--config.clip=true", "--config.name=any", "--config.levels=(1, 2)"]
+    commandline._look_over(right, FIELDS | MORE)
 
 
 class Parsed:
@@ -190,3 +198,23 @@ def test_what_a_command_returns_raises_and_asks_of_the_main_thread():
     assert seen == [threading.main_thread()]
     with pytest.raises(SystemExit, match="7"):
         runtime._waited(lambda: sys.exit(7))
+
+
+def test_empty_programs_are_swept_out_of_the_cache(tmp_path):
+    for name, content in {"empty": b"", "whole": b"x"}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    runtime.sweep(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3  # one that is being written is empty, too
+    runtime.sweep(tmp_path, age=-1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "whole"]
+    runtime.sweep(tmp_path / "none")
+
+
+def test_absl_speaks_as_the_field_does(monkeypatch):
+    monkeypatch.setattr(commandline, "FIELDS", {"fresh": schema.switch()})
+    said = flags.IllegalFlagValueError("flag --fresh=maybe: ('Non-boolean argument to boolean flag', 'maybe')")
+    assert commandline._illegal(said) == "--fresh is 'maybe'; give True or False"
+    monkeypatch.setattr(sys, "argv", ["command", "--config=own.py"])
+    wrapped = flags.IllegalFlagValueError("x\nTraceback (most recent call last)\n  File ...\nValueError: my own")
+    assert commandline._illegal(wrapped) == "--config is 'own.py', which raises ValueError: my own"
