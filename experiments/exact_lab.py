@@ -49,15 +49,6 @@ def chosen(text: str, known: Iterable[str]) -> list[str]:
     return [name.strip() for name in text.split(",")] if text else list(known)
 
 
-def diverged(found: dict[str, dict[str, dict]]) -> tuple[str, bool]:
-    """(a line on the rows with samples that diverged, "" where there are none; whether no row has any other)."""
-    rows = {f"{which}: {name}": line["diverged"] for which, lines in found.items() for name, line in lines.items()}
-    rows = {name: share for name, share in rows.items() if not name.endswith(FLOOR)}
-    bad = [name for name, share in rows.items() if share > 0]
-    told = f"samples diverged in {len(bad)} of {len(rows)} rows: {', '.join(bad)}" if bad else ""
-    return told, bool(rows) and min(rows.values()) == 1
-
-
 def main() -> int:
     jax.config.update("jax_enable_x64", True)
     config = CONFIG.value
@@ -86,7 +77,7 @@ def main() -> int:
     index = ledger.put(folder / "index.html", text.encode("utf-8", "replace"))
     for which in problems:
         print(f"\n{which}: {PROBLEMS[which].__doc__}\n" + lab_page.text(found[which]))
-    told, all_of_them = diverged(found)
+    told, all_of_them = lab_page.diverged(found)
     print(*filter(None, [f"\nreport: {index}", told]), sep="\n")
     return 2 if all_of_them else 0
 

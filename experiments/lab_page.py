@@ -61,6 +61,15 @@ def text(lines: Mapping[str, Any]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in [head, *rows])
 
 
+def diverged(found: Mapping[str, Mapping[str, Any]]) -> tuple[str, bool]:
+    """(a line on the rows with samples that diverged, "" where there are none; whether no row has any other)."""
+    rows = {f"{which}: {name}": line["diverged"] for which, lines in found.items() for name, line in lines.items()}
+    rows = {name: share for name, share in rows.items() if not name.endswith(FLOOR)}
+    bad = [name for name, share in rows.items() if share > 0]
+    told = f"samples diverged in {len(bad)} of {len(rows)} rows: {', '.join(bad)}" if bad else ""
+    return told, bool(rows) and min(rows.values()) == 1
+
+
 def histogram(counts: list[int]) -> str:
     """Ranks as bars; the dashed line is uniform."""
     width, height, peak = 96, 30, max(*counts, 1)

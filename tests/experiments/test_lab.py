@@ -201,6 +201,15 @@ def test_the_page_orders_by_error_and_says_what_failed():
     assert [each.split("  ")[0] for each in text[1:]] == ["exact samples", "good <b>", "wild", "bad"]
 
 
+def test_what_diverged_is_counted_and_a_run_of_nothing_else_has_failed():
+    lines = {name: {"diverged": share} for name, share in {"exact samples": 0.0, "a": 0.0, "b": 0.5}.items()}
+    told, failed = lab_page.diverged({"toy": lines, "other": {"b": {"diverged": 1.0}}})
+    assert told == "samples diverged in 2 of 3 rows: toy: b, other: b" and not failed
+    assert lab_page.diverged({"toy": {name: lines[name] for name in ("exact samples", "a")}}) == ("", False)
+    only = {"exact samples": {"diverged": 0.0}, "a": {"diverged": 1.0}}
+    assert lab_page.diverged({"toy": only})[1] and lab_page.diverged({"toy": {}}) == ("", False)
+
+
 @pytest.mark.slow
 def test_the_command_leaves_a_page_and_goes_on_where_it_was(tmp_path):
     command = [
