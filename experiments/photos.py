@@ -58,7 +58,8 @@ class Photo(NamedTuple):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was converted, and what may not be meant so."""
-        return self.picture.notes + ((self.picture.dim,) if self.picture.dim else ())
+        notes, dim = self.picture.notes, self.picture.dim
+        return (*notes[:-1], dim.removeprefix("holds ")) if dim else notes  # which repeats the last note
 
 
 def read(path: str, reading: Reading = PLAIN) -> Photo:

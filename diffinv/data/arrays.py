@@ -19,7 +19,7 @@ import numpy as np
 
 LEAST = 0.25  # of white: what stays under it in more than 8 bits is rather another range than a dark picture
 ROUNDING = 1e-6  # over or under a range, from arithmetic in single precision
-REMEDY = "give the levels LOW,HIGH that are black and white, or auto"
+REMEDY = "give the levels that are black and white: --levels=LOW,HIGH or auto"
 LEAST_SIDE = 8  # pixels, under which a last axis is rather a wrong number of channels
 MOST_CLASSES = 100_000
 Levels = tuple[float, float] | Literal["auto"] | None
@@ -252,7 +252,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 def bounded(need: int, limit: int) -> None:
     """Raises `Refused` where an array needs more than `limit` bytes. Original."""
     if need > limit:
-        raise Refused(f"takes {need} bytes, more than the limit of {limit}; split it, or raise the limit of bytes")
+        raise Refused(f"takes {need} bytes, more than the limit of {limit}; split it, or raise the limit (--max_bytes)")
 
 
 @contextmanager

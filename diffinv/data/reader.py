@@ -56,7 +56,7 @@ class Reading:
         """Raises `Refused` for a picture of more pixels than the limit."""
         if width * height > self.pixels:
             sides = f"{width} x {height} pixels are more than the limit of {self.pixels}"
-            raise Refused(f"{sides}; crop it, or raise the limit of pixels")
+            raise Refused(f"{sides}; crop it, or raise the limit (--max_pixels)")
 
 
 PLAIN = Reading()
@@ -148,7 +148,7 @@ def _opened(source: bytes | str, reading: Reading) -> Iterator[Any]:
         image = module.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except module.DecompressionBombError as error:
         told = f"is over the limit of {reading.pixels} pixels ({error})"
-        raise Refused(f"{told}; crop it, or raise the limit of pixels") from None
+        raise Refused(f"{told}; crop it, or raise the limit (--max_pixels)") from None
     with image:
         reading.admit(*image.size)
         _interleaved(getattr(image, "tag_v2", {}), image.mode)

@@ -125,7 +125,7 @@ def test_twelve_bits_in_sixteen_are_never_black(tmp_path):
     path = saved(tmp_path / "x.png", values)
     found = reader.read(path)
     assert "400 to 8400" in found.dim and len(np.unique(found.values)) == 1000
-    with pytest.raises(OSError, match="almost black .* LOW,HIGH"):
+    with pytest.raises(OSError, match="almost black .* --levels=LOW,HIGH"):
         data.decode(path)
     for levels, low, high in [("auto", 400, 8400), ((0, 10000), 0, 10000)]:
         pixels = data.decode(path, channels=1, reading=data.Reading(levels))

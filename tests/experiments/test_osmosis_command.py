@@ -57,7 +57,7 @@ def test_a_mask_on_a_transparent_ground_is_the_same_mask(files):
     [
         (
             ["wall.png", "--mask=border.png", "--max_pixels=100"],
-            "border.png: 32 x 24 pixels are more than the limit of 100",
+            "wall.png: 32 x 24 pixels are more than the limit of 100",
         ),
         (["wall.png", "--guide=wall.png", "--offset=nan"], "--offset"),
         (["wall.png"], "neither --guide nor --mask"),

@@ -110,7 +110,7 @@ def test_sixteen_bits_stay_sixteen_and_it_is_said(tmp_path):
     np.testing.assert_array_equal(photos.sixteen(photo.unit)[..., 0], values)
     Image.fromarray(np.linspace(400, 8400, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "dim.png")
     dim = photos.read(str(tmp_path / "dim.png"))
-    assert "400 to 8400" in dim.notes[0] and "LOW,HIGH" in dim.notes[1] and len(np.unique(dim.unit)) == 64
+    assert "400 to 8400" in dim.notes[0] and "LOW,HIGH" in dim.notes[0] and len(np.unique(dim.unit)) == 64
     stretched = photos.read(str(tmp_path / "dim.png"), data.Reading("auto")).unit
     assert (stretched.min(), stretched.max()) == (-1, 1)
 
