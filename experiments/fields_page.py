@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from configs import exact_lab, reconstruct, scalespace
+from configs import blurring32, ctmsr_x4, exact_lab, ict32, prior32, reconstruct, scalespace
 from diffinv import schema
-from experiments import lab_fields, restoration, scalespace_fields
+from experiments import lab_fields, restoration, scalespace_fields, train_fields
 from experiments.commandline import Fields
 
-COMMANDS: dict[str, tuple[ModuleType, Fields]] = {
-    "reconstruct": (reconstruct, restoration.FIELDS),
-    "exact_lab": (exact_lab, lab_fields.fields),
-    "scalespace": (scalespace, scalespace_fields.FIELDS),
-}
+COMMANDS: list[tuple[str, ModuleType, Fields]] = [
+    ("reconstruct", reconstruct, restoration.FIELDS),
+    ("exact_lab", exact_lab, lab_fields.fields),
+    ("scalespace", scalespace, scalespace_fields.FIELDS),
+    *(("train", file, train_fields.fields) for file in (prior32, ict32, ctmsr_x4, blurring32)),
+]
 HEAD = """# Configurations, field by field
 
 A configuration is a Python file whose `get_config()` returns an `ml_collections.ConfigDict`. `--config=FILE` names it,
@@ -34,11 +35,11 @@ This page is made from the declarations: `python -m experiments.fields_page > do
 def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
-    for command, (file, fields) in COMMANDS.items():
+    for command, file, fields in COMMANDS:
         config = file.get_config()
         table = schema.markdown(fields(config) if callable(fields) else fields, config.to_dict())
         where = f"{file.__name__.replace('.', '/')}.py"
-        parts.append(f"## `python -m experiments.{command}`\n\nDefaults are those of `{where}`.\n\n{table}\n")
+        parts.append(f"## `python -m experiments.{command} --config={where}`\n\n{table}\n")
     return "\n".join(parts)
 
 

@@ -50,10 +50,8 @@ NETWORKS: dict[str, Schema] = {
         "smallest_group": whole("fewest channels a group", 1, 8192),
         "eps": number("of GroupNorm", above=0, high=1),
         "frequency_shift": whole("of the embedding", 0, 1),
-        **{
-            name: switch()
-            for name in ("legacy_attention", "resample_blocks", "film", "resample_convs", "corner_padding")
-        },
+        **{name: switch() for name in ("legacy_attention", "film", "resample_convs", "corner_padding")},
+        "resample_blocks": switch("whether residual blocks change the resolution"),
     },
     "song": {
         **_SHARED,
@@ -64,13 +62,13 @@ NETWORKS: dict[str, Schema] = {
         "attention": _attention,
         "noise_channels": whole("multiplies the embedding's width", 1, 16),
         "fourier": switch(),
-        "residual": switch(),
+        "residual": switch("whether the encoder adds the shrunken input at every level"),
         "taps": several(number("of the resampling filter", low=-1e3, high=1e3), 2, 16),
     },
     "srnet": {
         **_SHARED,
         "scale": whole("of the sides", 1, 16),
-        "residual": switch(),
+        "residual": switch("whether the enlarged input is added to what the network gives"),
         "cubic": number("of the upsampling", -1, 0),
         "time_scale": number("multiplies the condition", above=0, high=1e6),
     },
@@ -84,7 +82,7 @@ NETWORKS: dict[str, Schema] = {
         "window": whole("side of a window", 1, 256),
         "embed": whole("width of the attention, 0 for channels", 0, 8192),
         "scale": choice((1, 2, 4, 8, 16), "of the sides"),
-        "residual": switch(),
+        "residual": switch("whether the enlarged input is added to what the network gives"),
         "cubic": number("of the upsampling", -1, 0),
     },
 }
