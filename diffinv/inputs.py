@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +11,17 @@ import numpy as np
 
 from diffinv.linalg import LOST
 from diffinv.measure import GaussianNoise, Measurement, require_linear
-from diffinv.operators.base import LinearOperator
+from diffinv.operators.arguments import concrete
+from diffinv.operators.base import LinearOperator, require_operator
 from diffinv.operators.spectra import Spectrum
 from diffinv.prior import Prior
 from diffinv.typing import Array
 
 
-def concrete(value: Any) -> bool:
-    """True where the value is known while the program is built, not only when it runs."""
-    return not isinstance(value, jax.core.Tracer)
-
-
 def require_fit(prior: Prior, measurement: Measurement, method: str) -> Measurement:
     """The measurement, as `require_sound` gives it; ValueError where operator, `y` and the prior's shape do not fit."""
     operator, y = measurement.operator, measurement.y
+    require_operator(operator)
     if tuple(operator.shape) != tuple(prior.shape):
         name = type(operator).__name__
         raise ValueError(f"{method}: operator {name} takes {operator.shape}, the prior has {prior.shape}: match them")

@@ -6,11 +6,13 @@ import abc
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from diffinv.describe import Described
+from diffinv.describe import Described, brief
 from diffinv.linalg import inner
-from diffinv.operators.base import LinearOperator, Operator, real_scalar
+from diffinv.operators.arguments import concrete, numbers, require_key, require_number
+from diffinv.operators.base import LinearOperator, Operator, real_scalar, require_operator
 from diffinv.typing import Array, Key
 
 
@@ -114,17 +116,60 @@ def measure(
     """Measures one sample: Gaussian noise of `sigma` unless another law is given, kept in the operator's range.
 
     Noise outside the range (on masked pixels, say) would only spoil every residual's floor. Original.
-    Raises ValueError where `x` has not the operator's shape.
+
+    Raises:
+      ValueError: where `x` has not the operator's shape, is no real floating-point array or not finite, or the noise's
+        level is out of range. Under `jit` a `sigma` that is NaN or negative makes `y` NaN, which solvers report.
+      TypeError: where `operator` is none.
     """
+    require_key(key)
+    require_operator(operator)
+    x = _sample(x)
     if tuple(x.shape) != tuple(operator.shape):
-        raise ValueError(f"x has shape {x.shape}; {type(operator).__name__} takes {operator.shape}: resize one of them")
-    noise = GaussianNoise(sigma) if noise is None else noise
+        name, takes = type(operator).__name__, tuple(operator.shape)
+        raise ValueError(f"x has shape {x.shape}; {name} takes {takes}: resize one of them, or vmap over a batch")
+    noise = _law(sigma, noise)
     clean = operator(x)
     return Measurement(operator, clean + operator.project(noise.sample(key, clean) - clean), noise)
 
 
+def _sample(x: Array) -> Array:
+    """`x` as an array, where it is one that operators take."""
+    found = jnp.asarray(x) if hasattr(x, "dtype") else numbers("x", x)
+    if jnp.iscomplexobj(found):
+        raise ValueError(f"x is {found.dtype}; samples are real: give {(*found.shape, 2)}, operators.as_real(x)")
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(
+            f"x is {found.dtype}; samples are floating point, pictures in [-1, 1]: x / 127.5 - 1 for bytes"
+        )
+    numbers("x", x)
+    return found
+
+
+def _law(sigma: Array | float, noise: Noise | None) -> Noise:
+    """The law of the noise, its level looked at where it is known."""
+    if noise is None:
+        _require_level("sigma", sigma, 0)
+        return GaussianNoise(sigma if concrete(sigma) else _or_nan(sigma))
+    if not hasattr(noise, "sample"):
+        raise TypeError(f"noise is {brief(noise)}; give a law, PoissonNoise(peak), or a Gaussian's deviation as sigma")
+    if isinstance(noise, GaussianNoise):
+        _require_level("noise.sigma", noise.sigma, 0)
+    if isinstance(noise, PoissonNoise):
+        _require_level("noise.peak", noise.peak, 1e-6)
+    return noise
+
+
+def _require_level(name: str, level: Array | float, low: float) -> None:
+    for value in np.ravel(np.asarray(level)) if concrete(level) and np.ndim(level) else (level,):
+        require_number(
+            name, value, low, instead="on the scale of the data, [-1, 1]" if low == 0 else "a count of photons"
+        )
+
+
 def require_linear(measurement: Measurement, method: str) -> LinearOperator:
     """The operator, or TypeError where it is not linear; `method` is the caller's name, for the message."""
+    require_operator(measurement.operator)
     if not isinstance(measurement.operator, LinearOperator):
         name = type(measurement.operator).__name__
         raise TypeError(f"operator {name} is not linear; {method} needs adjoint and solve: use dps, daps or reguidance")

@@ -38,6 +38,7 @@ from diffinv.operators.interferometry import (
     visibilities,
 )
 from diffinv.operators.jpeg import JPEG, jpeg, jpeg_tables
+from diffinv.operators.matrices import Sparse, sparse
 from diffinv.operators.mri import (
     MultiCoilMRI,
     SingleCoilMRI,
@@ -119,6 +120,7 @@ __all__ = [
     "ScaledLinear",
     "Scattering",
     "SingleCoilMRI",
+    "Sparse",
     "Spectrum",
     "Stacked",
     "StackedLinear",
@@ -179,6 +181,7 @@ __all__ = [
     "scale",
     "scico",
     "simulated_coils",
+    "sparse",
     "spiral",
     "stack",
     "visibilities",

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffinv.describe import Described
+from diffinv.describe import Described, brief
 from diffinv.linalg import cg
 from diffinv.operators import spectra
+from diffinv.operators.arguments import inexact, sample_shape
 from diffinv.typing import Array
 
 
@@ -76,6 +77,18 @@ class LinearOperator(Operator):
     def spectrum(self) -> spectra.Spectrum:
         """The singular value decomposition, for operators that have it in closed form; TypeError for the others."""
         raise TypeError(f"operator {type(self).__name__} has no spectrum(): write it, or use ddnm, pigdm or diffpir")
+
+
+def require_operator(operator: Operator, name: str = "operator") -> None:
+    """TypeError where it is none: a plain function, a matrix, or an argument in the wrong place."""
+    if isinstance(operator, Operator) or (callable(operator) and isinstance(getattr(operator, "shape", None), tuple)):
+        return
+    mended = "give one of diffinv.operators, in its place: key, operator, x"
+    if hasattr(operator, "matvec") or hasattr(operator, "ndim"):
+        mended = "wrap a matrix, operators.linear(key, matrix, shape), and give key, operator, x in this order"
+    elif callable(operator):
+        mended = "wrap it: operators.function(f, shape), or operators.linear(key, f, shape) where it is linear"
+    raise TypeError(f"{name} is {brief(operator)}; {mended}")
 
 
 @struct.dataclass
@@ -161,12 +174,16 @@ class Dense(ClosedForm):
 def dense(matrix: Array, shape: tuple[int, ...] | None = None) -> Dense:
     """The operator of a real or complex `matrix` (m, n) on samples of `shape` (static; default (n,)). Original.
 
-    Raises ValueError where the matrix is not two-dimensional or the shape does not hold n numbers.
+    A matrix of NumPy, JAX or lists, or a sparse one of SciPy, which becomes full: its decomposition is stored, which
+    gives all methods what they need, DDRM too. Large sparse matrices are `sparse`'s.
+
+    Raises:
+      ValueError: where the matrix is not two-dimensional and finite, or the shape does not hold n numbers.
     """
-    matrix = jnp.asarray(matrix)
-    if matrix.ndim != 2:
+    matrix = inexact("matrix", matrix.toarray() if hasattr(matrix, "toarray") else matrix, "(m, n), rows of one length")
+    if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"matrix has shape {matrix.shape}; it must be (m, n): reshape it")
-    shape = (matrix.shape[1],) if shape is None else tuple(shape)
+    shape = (matrix.shape[1],) if shape is None else sample_shape(shape)
     size = math.prod(shape)
     if size != matrix.shape[1]:
         raise ValueError(f"shape is {shape}, {size} numbers; a matrix {matrix.shape} takes {matrix.shape[1]}: reshape")
@@ -178,7 +195,8 @@ def dense(matrix: Array, shape: tuple[int, ...] | None = None) -> Dense:
 
 
 def as_complex(x: Array) -> Array:
-    """(..., 2) real, the real and the imaginary part, to (...) complex."""
+    """(..., 2) real, the real and the imaginary part, to (...) complex; half precision becomes single."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return jax.lax.complex(x[..., 0], x[..., 1])
 
 
@@ -196,15 +214,6 @@ def divide(v: Array, gain: Array) -> Array:
     """`v / gain` for a real `gain >= 0`, and 0 where the gain is 0, with a finite gradient there; NaN stays NaN."""
     live = ~(gain <= 0)
     return v * jnp.where(live, 1 / jnp.where(live, gain, 1.0), 0.0).astype(v.dtype)
-
-
-def picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """`shape` as (H, W, C); ValueError where it is not three positive whole numbers."""
-    shape = tuple(shape)
-    if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
-        raise ValueError(f"shape is {shape}; one picture is (H, W, C), all positive: leave out the batch axis")
-    height, width, channels = map(int, shape)
-    return height, width, channels
 
 
 def _dot(a: Array, b: Array) -> Array:

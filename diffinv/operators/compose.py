@@ -17,9 +17,23 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.describe import brief
 from diffinv.linalg import added, inner
 from diffinv.operators import spectra
-from diffinv.operators.base import Composed, LinearOperator, Operator, as_complex, as_real, real_scalar
+from diffinv.operators.arguments import concrete, require_key, require_number, sample_shape
+from diffinv.operators.base import (
+    Composed,
+    Dense,
+    LinearOperator,
+    Operator,
+    as_complex,
+    as_real,
+    dense,
+    real_scalar,
+    require_operator,
+)
+from diffinv.operators.maps import applied
+from diffinv.operators.matrices import Sparse, callbacks, fitted, is_called, is_sparse, sparse
 from diffinv.typing import Array, Key
 
 
@@ -46,6 +60,7 @@ def compose(outer: Operator, inner: Operator) -> Composed | Chain:
 
     Raises ValueError where `inner` does not give what `outer` takes.
     """
+    require_operator(outer, "outer")
     given = output(inner).shape
     if given != tuple(outer.shape):
         names = f"{type(inner).__name__} gives {given}, {type(outer).__name__} takes {tuple(outer.shape)}"
@@ -111,7 +126,9 @@ def scale(operator: Operator, gain: Array | float) -> ScaledLinear | Scaled:
 
     Raises ValueError where the gain is not a real scalar, or a concrete one is 0.
     """
-    if isinstance(gain, float | int) and gain == 0:
+    require_operator(operator)
+    require_number("gain", gain, instead="a scalar; inpainting has a gain for each pixel")
+    if concrete(gain) and gain == 0:
         raise ValueError(f"gain is {gain}; nothing would be measured: give any other number")
     gain = jnp.asarray(gain, float)
     if gain.ndim:
@@ -173,6 +190,8 @@ def stack(*operators: Operator) -> StackedLinear | Stacked:
     One noise level serves all parts: `scale` each by the inverse of its own. Raises ValueError where there is no
     operator, or their inputs differ.
     """
+    for operator in operators:
+        require_operator(operator)
     shapes = [tuple(operator.shape) for operator in operators]
     if len(set(shapes)) != 1:
         raise ValueError(f"operators take {shapes}; give at least one, all of one input shape: resize the others")
@@ -198,7 +217,10 @@ class Function(Operator):
 
 @struct.dataclass
 class LinearFunction(LinearOperator):
-    """A linear `function(x, *parameters)` and its adjoint, by transposition unless given; build it with `linear`."""
+    """A linear `function(x, *parameters)` and its adjoint, by transposition unless given; build it with `linear`.
+
+    A given adjoint is also what gradients go through, so that `function` may be a callback.
+    """
 
     call: Callable[..., Array] = struct.field(pytree_node=False)
     parameters: tuple[Any, ...]
@@ -210,12 +232,14 @@ class LinearFunction(LinearOperator):
         return self.input_shape
 
     def __call__(self, x: Array) -> Array:
-        return self.call(x, *self.parameters)
+        if self.transposed is None:
+            return self.call(x, *self.parameters)
+        return applied(self.call, self.transposed, x, *self.parameters)
 
     def adjoint(self, y: Array) -> Array:
         if self.transposed is None:
             return LinearOperator.adjoint(self, y)
-        return self.transposed(y, *self.parameters)
+        return applied(self.transposed, self.call, y, *self.parameters)
 
 
 def function(call: Callable[..., Array], shape: tuple[int, ...], *parameters: Any) -> Function:
@@ -224,23 +248,42 @@ def function(call: Callable[..., Array], shape: tuple[int, ...], *parameters: An
     Parameters are pytrees of arrays, and can be vmapped; what `call` closes over is compiled in. `call` (static) must
     keep the precision of `x`; one function object is one compilation: define it once.
     """
-    return Function(call, parameters, tuple(shape))
+    if not callable(call):
+        raise ValueError(f"call is {brief(call)}; give a function of x, or use operators.linear for a matrix")
+    return Function(call, parameters, sample_shape(shape))
 
 
 def linear(
     key: Key,
-    call: Callable[..., Array],
-    shape: tuple[int, ...],
+    call: Callable[..., Array] | Any,
+    shape: tuple[int, ...] | None = None,
     *parameters: Any,
     adjoint: Callable[..., Array] | None = None,
-) -> LinearFunction:
+) -> LinearFunction | Sparse | Dense:
     """A linear `call(x, *parameters)` on real samples of `shape` as an operator, `check`ed with `key`. Original.
 
-    `adjoint(y, *parameters)` is found by transposition unless given: real, of `shape`, under `Re <A x, y>`. Both
-    callables are static. Raises ValueError where `call` is not linear or the adjoint is not its adjoint. To be called
-    outside `jit`: the check looks at numbers.
+    Args:
+      key: comes first, as everywhere: of the check's random probes.
+      call: a function, static; or a matrix (m, n) on flattened samples: of NumPy or JAX (`dense`), of SciPy (`sparse`),
+        or a `scipy.sparse.linalg.LinearOperator`, which SciPy applies on the host, in batches.
+      shape: of one sample; may be left out for a matrix: (n,).
+      parameters: pytrees of arrays, given to `call` and `adjoint`.
+      adjoint: `adjoint(y, *parameters)`, static, found by transposition unless given: real, of `shape`, under
+        `Re <A x, y>`. Gradients by x go through it, so `call` may be what JAX cannot differentiate (`pure_callback`).
+
+    Raises:
+      ValueError: where `call` is not linear or the adjoint is not its adjoint. To be called outside `jit`: the check
+        looks at numbers.
     """
-    operator = LinearFunction(call, parameters, tuple(shape), adjoint)
+    require_key(key)
+    if is_sparse(call):
+        return sparse(call, shape)
+    if is_called(call):
+        shape = fitted(call.shape, shape)
+        call, adjoint = callbacks(call, shape)
+    elif not callable(call):
+        return dense(call, shape)
+    operator = LinearFunction(call, parameters, sample_shape(shape), adjoint)
     check(operator, key)
     return operator
 
@@ -297,6 +340,7 @@ def check(operator: LinearOperator, key: Key, tolerance: float | None = None) ->
 
 def output(operator: Operator, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     """Shape and type of one measurement, for a sample in `dtype`; nothing is computed. Original."""
+    require_operator(operator)
     return jax.eval_shape(operator, jax.ShapeDtypeStruct(tuple(operator.shape), dtype))
 
 

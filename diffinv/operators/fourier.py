@@ -15,7 +15,8 @@ from flax import struct
 
 from diffinv.fft import fft2, in_planes, irfft2, rfft2
 from diffinv.operators import spectra
-from diffinv.operators.base import ClosedForm, LinearOperator, divide, picture, real_scalar
+from diffinv.operators.arguments import concrete, numbers, odd, picture, require_key, require_number, whole
+from diffinv.operators.base import ClosedForm, LinearOperator, divide, real_scalar
 from diffinv.typing import Array, Key
 
 
@@ -125,21 +126,22 @@ def blur(
       threshold: relative size of the transfer function under which a frequency is lost; static; circular only.
 
     Raises:
-      ValueError: where the kernel is not a real (h, w) that fits the picture (reflect: half of it under the side), the
-        boundary has another name or the threshold is not in [0, 1).
+      ValueError: where the kernel is not a real, finite (h, w) that fits the picture (reflect: half of it under the
+        side), or is all 0, the boundary has another name or the threshold is not in [0, 1).
     """
-    shape, kernel = picture(shape), jnp.asarray(kernel)
-    if kernel.ndim != 2 or jnp.iscomplexobj(kernel):
-        raise ValueError(f"kernel is {kernel.shape} {kernel.dtype}; it must be real (h, w): one for all channels")
+    shape, kernel = picture(shape), numbers("kernel", kernel, 2, "(h, w), one for all channels")
+    if 0 in kernel.shape or (concrete(kernel) and not np.any(np.asarray(kernel))):
+        raise ValueError(f"kernel, {kernel.shape}, has nothing but zeros; nothing would be measured: give another")
+    require_number("threshold", threshold, 0, instead="1e-3, say")
     if boundary not in ("circular", "reflect"):
         raise ValueError(f"boundary is {boundary!r}; it must be 'circular' or 'reflect'")
-    if not 0 <= threshold < 1:
+    if threshold >= 1:
         raise ValueError(f"threshold is {threshold}; it is relative and must lie in [0, 1): 1e-3, say")
     if any((k > n if boundary == "circular" else k // 2 >= n) for n, k in zip(shape, kernel.shape, strict=False)):
         raise ValueError(f"kernel has shape {kernel.shape}; it does not fit a picture {shape} ({boundary}): crop it")
     if boundary == "reflect":
-        return ReflectBlur(kernel.astype(float), shape)
-    return CircularBlur(transfer_function(kernel.astype(float), shape[:2])[:, :, None], shape, threshold)
+        return ReflectBlur(kernel, shape)
+    return CircularBlur(transfer_function(kernel, shape[:2])[:, :, None], shape, float(threshold))
 
 
 def gaussian_kernel(size: int, std: Array | float) -> Array:
@@ -149,19 +151,13 @@ def gaussian_kernel(size: int, std: Array | float) -> Array:
     the rest back. Source: the kernel of Chung et al. 2023 (DPS), arXiv:2209.14687, with 61 and 3.
     Raises ValueError where the size is not odd, or a concrete std not positive.
     """
-    _check_odd(size)
-    if isinstance(std, float | int) and std <= 0:
-        raise ValueError(f"std is {std}; it must be positive, in pixels: use identity(shape) for no blur")
+    size = odd("size", size)
+    require_number("std", std, 0, instead="in pixels; identity(shape) is no blur", above=True)
     std = jnp.asarray(std, float)
     offset = (jnp.arange(size) - size // 2).astype(float)
     line = jnp.where(jnp.abs(offset) <= jnp.floor(4 * std + 0.5), jnp.exp(-0.5 * (offset / std) ** 2), 0.0)
     line = line / jnp.sum(line)
     return line[:, None] * line[None, :]
-
-
-def _check_odd(size: int) -> None:
-    if size < 1 or size % 2 == 0:
-        raise ValueError(f"size is {size}; a kernel's size must be odd, so that it has a centre: use {size + 1}")
 
 
 def _fitting_size(shape: tuple[int, ...], size: int | None) -> int:
@@ -183,16 +179,12 @@ def gaussian_blur(
     `4 std`, is not stored. Raises ValueError as `blur` and `gaussian_kernel` do.
     """
     shape = picture(shape)
-    kernel = gaussian_kernel(_fitting_size(shape, size), std)
-    if isinstance(std, float | int):
-        kernel = _trimmed(kernel, int(4 * std + 0.5))
+    size = odd("size", _fitting_size(shape, size))
+    require_number("std", std, 0, instead="in pixels; identity(shape) is no blur", above=True)
+    if concrete(std):
+        size = min(size, 2 * int(min(4 * float(std) + 0.5, size)) + 1)
+    kernel = gaussian_kernel(size, std)
     return blur(shape, kernel, boundary, threshold)
-
-
-def _trimmed(kernel: Array, radius: int) -> Array:
-    """The part of a square odd kernel within `radius` of its centre."""
-    margin = max(kernel.shape[0] // 2 - radius, 0)
-    return kernel[margin : kernel.shape[0] - margin, margin : kernel.shape[1] - margin]
 
 
 def motion_kernel(key: Key, size: int = 61, intensity: Array | float = 0.5, steps: int = 256) -> Array:
@@ -211,9 +203,9 @@ def motion_kernel(key: Key, size: int = 61, intensity: Array | float = 0.5, step
     Raises:
       ValueError: where the size is not odd and at least 3, or a concrete intensity is negative.
     """
-    _check_odd(size)
-    if size < 3 or (isinstance(intensity, float | int) and intensity < 0):
-        raise ValueError(f"size, intensity are {size}, {intensity}; give a size of at least 3 and an intensity >= 0")
+    require_key(key)
+    size, steps = odd("size", size, 3), whole("steps", steps)
+    require_number("intensity", intensity, 0, instead="0 draws a straight line")
     start, turn, reach = jax.random.split(key, 3)
     turns = 2 * np.pi / np.sqrt(steps) * jnp.asarray(intensity, float) * jax.random.normal(turn, (steps,), float)
     heading = jax.random.uniform(start, (), float, maxval=2 * np.pi) + jnp.cumsum(turns)

@@ -18,7 +18,8 @@ import numpy as np
 from flax import struct
 
 from diffinv.describe import described
-from diffinv.operators.base import LinearOperator, Operator, divide, picture
+from diffinv.operators.arguments import numbers, picture, require_number
+from diffinv.operators.base import LinearOperator, Operator, divide
 from diffinv.operators.nonuniform import summed, waves
 from diffinv.typing import Array
 
@@ -59,9 +60,10 @@ def visibilities(shape: tuple[int, ...], uv: Array, pixel: float) -> Visibilitie
     Raises:
       ValueError: where the shape or uv do not fit, or the pixel is not positive.
     """
-    shape, uv = picture(shape), jnp.asarray(uv, float)
-    if shape[2] != 1 or uv.ndim != 2 or uv.shape[1] != 2 or pixel <= 0:
-        raise ValueError(f"shape, uv, pixel are {shape}, {uv.shape}, {pixel}; give (H, W, 1), (K, 2), positive radians")
+    shape, uv = picture(shape), numbers("uv", uv, 2, "(K, 2) wavelengths")
+    require_number("pixel", pixel, 0, instead="in radians", above=True)
+    if shape[2] != 1 or uv.shape[1] != 2:
+        raise ValueError(f"shape, uv are {shape}, {uv.shape}; give (H, W, 1) and (K, 2)")
     cycles = -pixel * jnp.stack((shape[0] * uv[:, 1], shape[1] * uv[:, 0]), -1)
     rows, columns = (n**0.5 * wave for n, wave in zip(shape, waves(shape[:2], cycles), strict=False))
     return Visibilities(rows, columns, shape)

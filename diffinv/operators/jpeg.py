@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffinv.operators.base import Operator, picture
+from diffinv.operators.arguments import picture, require_number
+from diffinv.operators.base import Operator
 from diffinv.typing import Array
 
 LUMINANCE = np.array(
@@ -106,8 +107,7 @@ def jpeg_tables(quality: Array | int) -> Array:
     Source: ITU-T T.81, tables K.1 and K.2, scaled as in the Independent JPEG Group's library. Raises ValueError where a
     concrete quality is out of range.
     """
-    if isinstance(quality, float | int) and not 1 <= quality <= 100:
-        raise ValueError(f"quality is {quality}; it must lie in 1 to 100")
+    require_number("quality", quality, 1, 100)
     quality = jnp.asarray(quality, float)
     percent = jnp.floor(jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality))
     base = jnp.asarray(np.stack((LUMINANCE, CHROMINANCE)), float)

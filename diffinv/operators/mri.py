@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from diffinv.fft import fft2, ifft2
+from diffinv.operators.arguments import inexact, require_key, require_number, size_of, weights, whole
 from diffinv.operators.base import ClosedForm, LinearOperator, as_complex, as_real, divide, real_scalar
 from diffinv.typing import Array, Key
 
@@ -93,13 +94,13 @@ def mri(mask: Array, sensitivities: Array | None = None) -> SingleCoilMRI | Mult
     Raises:
       ValueError: where the mask is not (H, W), or the sensitivities are not complex (coils, H, W).
     """
-    mask = jnp.asarray(mask, float)
+    mask = weights("mask", mask)
     if mask.ndim != 2:
         raise ValueError(f"mask has shape {mask.shape}; it must be (H, W): broadcast the lines to the whole of k-space")
     shape = (*mask.shape, 2)
     if sensitivities is None:
         return SingleCoilMRI(mask, shape)
-    sensitivities = jnp.asarray(sensitivities)
+    sensitivities = inexact("sensitivities", sensitivities)
     if sensitivities.ndim != 3 or sensitivities.shape[1:] != mask.shape or not jnp.iscomplexobj(sensitivities):
         got, wanted = f"{sensitivities.shape} {sensitivities.dtype}", f"(coils, {mask.shape[0]}, {mask.shape[1]})"
         raise ValueError(f"sensitivities are {got}; a mask {mask.shape} takes complex {wanted}: crop or cast them")
@@ -125,11 +126,10 @@ def cartesian_mask(
     Raises:
       ValueError: where an argument is out of range, or "random" has fewer lines than the centre.
     """
-    if len(size) != 2 or min(size) < 1 or axis not in (0, 1):
-        raise ValueError(f"size, axis are {size}, {axis}; give (H, W) and 0 or 1")
+    require_key(key)
+    size, axis = size_of("size", size), whole("axis", axis, 0, 1)
     lines = size[axis]
-    if acceleration < 1 or not 0 <= acs <= lines:
-        raise ValueError(f"acceleration, acs are {acceleration}, {acs}; need acceleration >= 1 and 0 <= acs <= {lines}")
+    acceleration, acs = whole("acceleration", acceleration), whole("acs", acs, 0, lines)
     if pattern not in ("random", "equispaced"):
         raise ValueError(f"pattern is {pattern!r}; it must be 'random' or 'equispaced'")
     if pattern == "random" and lines // acceleration < acs:
@@ -152,8 +152,8 @@ def simulated_coils(size: tuple[int, int], coils: int, width: float = 0.6) -> Ar
     `width` (of the half side) and a phase that winds once around the ring. Original. All static.
     Raises ValueError where the size is not (H, W), or coils or width is not positive.
     """
-    if len(size) != 2 or min(size) < 1 or coils < 1 or width <= 0:
-        raise ValueError(f"size, coils, width are {size}, {coils}, {width}; give (H, W), and positive numbers")
+    size, coils = size_of("size", size), whole("coils", coils)
+    require_number("width", width, 0, instead="of the half side", above=True)
     rows, columns = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in size), indexing="ij")
     angle = 2 * np.pi * np.arange(coils)[:, None, None] / coils
     square = (rows - np.sin(angle)) ** 2 + (columns - np.cos(angle)) ** 2

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.fft import in_planes
-from diffinv.operators.base import LinearOperator, Operator, picture, real_scalar
+from diffinv.operators.arguments import concrete, odd, picture, require_key, require_number, sample_shape, whole
+from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.operators.fourier import blur, motion_kernel
 from diffinv.operators.mri import fft2c
 from diffinv.typing import Array, Key
@@ -55,9 +56,7 @@ def phase_retrieval(
     shape = picture(shape)
     if padding not in ("eighths", "factor"):
         raise ValueError(f"padding is {padding!r}; it must be 'eighths' or 'factor'")
-    least = 1 if padding == "factor" else 0
-    if oversample < least:
-        raise ValueError(f"oversample is {oversample}; {padding!r} needs at least {least}: 2.0, say")
+    require_number("oversample", oversample, 1 if padding == "factor" else 0, 64, "2.0, say")
     share = oversample / 8 if padding == "eighths" else (oversample - 1) / 2
     return PhaseRetrieval(shape, (int(share * shape[0]), int(share * shape[1])), unit_range)
 
@@ -83,7 +82,7 @@ def high_dynamic_range(shape: tuple[int, ...], gain: Array | float = 2.0) -> Hig
     Source: Zhang et al. 2025 (DAPS), arXiv:2407.01521, with 2. `gain` is dynamic and dimensionless. Raises ValueError
     where a concrete gain is not positive.
     """
-    _check_positive(gain=gain)
+    require_number("gain", gain, 0, above=True)
     return HighDynamicRange(jnp.asarray(gain, float), picture(shape))
 
 
@@ -107,11 +106,11 @@ def low_light(shape: tuple[int, ...], exposure: Array | float) -> Affine:
     """A short exposure: `(y + 1) / 2 = exposure (x + 1) / 2`, to be measured with `PoissonNoise`. Original.
 
     With `PoissonNoise(peak)` a pixel of the value 1 gives `exposure peak` photons on average. `exposure`, a share in
-    (0, 1], is dynamic. Raises ValueError where a concrete one is not positive.
+    (0, 1], is dynamic. Raises ValueError where a concrete one is not.
     """
-    _check_positive(exposure=exposure)
+    require_number("exposure", exposure, 0, 1, "a share: 0.1 for 10 %", above=True)
     exposure = jnp.asarray(exposure, float)
-    return Affine(exposure, exposure - 1, tuple(shape))
+    return Affine(exposure, exposure - 1, sample_shape(shape))
 
 
 def intensity(shape: tuple[int, ...], peak: Array | float = 1.0) -> Affine:
@@ -120,9 +119,9 @@ def intensity(shape: tuple[int, ...], peak: Array | float = 1.0) -> Affine:
     The first link of a `compose` for physics that needs light or density. Raises ValueError where a concrete peak is
     not positive.
     """
-    _check_positive(peak=peak)
+    require_number("peak", peak, 0, above=True)
     half = 0.5 * jnp.asarray(peak, float)
-    return Affine(half, half, tuple(shape))
+    return Affine(half, half, sample_shape(shape))
 
 
 @struct.dataclass
@@ -166,11 +165,13 @@ def nonlinear_blur(
     Raises:
       ValueError: where a concrete contrast is 0, std is not positive, or as `motion_kernel` and `blur`.
     """
+    require_key(key)
     shape = picture(shape)
-    if isinstance(contrast, float | int) and contrast == 0:
+    require_number("contrast", contrast)
+    if concrete(contrast) and contrast == 0:
         raise ValueError(f"contrast is {contrast}; at 0 the blur is linear: use motion_blur")
-    _check_positive(std=std)
-    size = min(61, (min(shape[:2]) - 1) // 2 * 2 + 1) if size is None else size
+    require_number("std", std, 0, instead="in pixels", above=True)
+    size = min(61, (min(shape[:2]) - 1) // 2 * 2 + 1) if size is None else odd("size", size, 3)
     index = jnp.arange(size).astype(float)
     spread = jnp.exp(-0.5 * ((index[:, None] - index[None, :]) / std) ** 2)
     smooth = spread @ motion_kernel(key, size) @ spread
@@ -201,12 +202,6 @@ def quantisation(shape: tuple[int, ...], levels: Array | int = 16) -> Quantised:
     arXiv:1308.3432, for the gradient. `levels` is dynamic. Raises ValueError where a concrete one is not a whole number
     of at least 2.
     """
-    if isinstance(levels, float | int) and (levels < 2 or int(levels) != levels):
-        raise ValueError(f"levels is {levels}; it must be a whole number of at least 2: 256 for 8 bits")
-    return Quantised(jnp.asarray(levels, float), tuple(shape))
-
-
-def _check_positive(**values: Array | float) -> None:
-    for name, value in values.items():
-        if isinstance(value, float | int) and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be positive")
+    if concrete(levels):
+        levels = whole("levels", levels, 2, 2**24)
+    return Quantised(jnp.asarray(levels, float), sample_shape(shape))

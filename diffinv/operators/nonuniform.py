@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from jax.scipy.special import i0
 
+from diffinv.operators.arguments import inexact, numbers, require_number, size_of, whole
 from diffinv.operators.base import LinearOperator, as_complex
 from diffinv.operators.mri import fft2c
 from diffinv.typing import Array
@@ -125,13 +126,12 @@ def non_cartesian_mri(
     Raises:
       ValueError: where a shape does not fit, or the width is under 2.
     """
-    points, size = jnp.asarray(points, float), tuple(size)
-    if points.ndim != 2 or points.shape[1] != 2 or len(size) != 2:
+    points, size = numbers("points", points, 2, "(K, 2), cycles per field of view"), size_of("size", size)
+    if points.shape[1] != 2:
         raise ValueError(f"size, points have {size}, {points.shape}; they must be (H, W) and (K, 2): reshape them")
-    if width is not None and width < 2:
-        raise ValueError(f"width is {width}; it must be at least 2: 6, or None for the exact sum")
-    coils = jnp.ones((1, *size), complex) if sensitivities is None else jnp.asarray(sensitivities)
-    if coils.shape[1:] != size or not jnp.iscomplexobj(coils):
+    width = None if width is None else whole("width", width, 2, 2 * min(size))
+    coils = jnp.ones((1, *size), complex) if sensitivities is None else inexact("sensitivities", sensitivities)
+    if coils.ndim != 3 or coils.shape[1:] != size or not jnp.iscomplexobj(coils):
         raise ValueError(f"sensitivities are {coils.shape} {coils.dtype}; they must be complex (coils, *{size})")
     plan = waves(size, points) if width is None else _neighbourhoods(size, points, width)
     return NonCartesianMRI(plan, coils, (*size, 2), width is None)
@@ -142,8 +142,7 @@ def radial(spokes: int, samples: int, size: tuple[int, int]) -> Array:
 
     Source: Winkelmann et al. 2007 (111.25 degrees). All static. Raises ValueError where a number is not positive.
     """
-    if min(spokes, samples, *size) < 1:
-        raise ValueError(f"spokes, samples, size are {spokes}, {samples}, {size}; all must be positive")
+    spokes, samples, size = whole("spokes", spokes), whole("samples", samples), size_of("size", size)
     angle = np.pi * (np.sqrt(5) - 1) / 2 * np.arange(spokes)[:, None]
     along = ((np.arange(samples) - samples // 2) / samples)[None, :]
     return jnp.asarray(np.stack((size[0] * along * np.sin(angle), size[1] * along * np.cos(angle)), -1).reshape(-1, 2))
@@ -154,8 +153,8 @@ def spiral(samples: int, turns: float, size: tuple[int, int]) -> Array:
 
     All static; `turns` dimensionless. Raises ValueError where a number is not positive.
     """
-    if min(samples, turns, *size) <= 0:
-        raise ValueError(f"samples, turns, size are {samples}, {turns}, {size}; all must be positive")
+    samples, size = whole("samples", samples, most=2**24), size_of("size", size)
+    require_number("turns", turns, 0, above=True)
     radius = np.sqrt(np.arange(samples) / samples)
     z = 0.5 * radius * np.exp(2j * np.pi * turns * radius)
     return jnp.asarray(np.stack((size[0] * z.imag, size[1] * z.real), -1))

@@ -10,7 +10,8 @@ import numpy as np
 from flax import struct
 
 from diffinv.fft import irfft2, rfft2
-from diffinv.operators.base import LinearOperator, Operator, picture, real_scalar
+from diffinv.operators.arguments import numbers, picture, radians, require_number, whole
+from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.typing import Array
 
 
@@ -63,21 +64,26 @@ def inverse_scattering(
     from scipy.special import hankel1
 
     shape = picture(shape)
-    pixel = side / shape[1]
+    for name, value in {"side": side, "wavelength": wavelength, "radius": radius}.items():
+        require_number(name, value, 0, above=True)
     if shape[2] != 1:
         raise ValueError(f"shape is {shape}; the contrast is real: give (H, W, 1)")
-    if radius <= pixel * math.hypot(*shape[:2]) / 2 or wavelength <= 0:
-        got = f"{radius}, {wavelength}"
-        raise ValueError(f"radius, wavelength are {got}; the circle must enclose {side}, the wavelength be positive")
+    pixel = side / shape[1]
+    if radius <= pixel * math.hypot(*shape[:2]) / 2:
+        raise ValueError(f"radius is {radius}; the circle must enclose the picture, of side {side}: widen it")
     k = 2 * np.pi / (wavelength * pixel)
     rows, columns = (pixel * (np.arange(n) - n // 2) for n in shape[:2])
     places = (columns[None, :] + 1j * rows[:, None]).reshape(1, -1)
 
-    def green(angles: Array | int) -> np.ndarray:
-        angles = 2 * np.pi * np.arange(angles) / angles if isinstance(angles, int) else np.asarray(angles)
+    def green(name: str, angles: Array | int) -> np.ndarray:
+        if np.ndim(angles):
+            angles = np.asarray(radians(name, angles))
+        else:
+            angles = 2 * np.pi * np.arange(whole(name, angles)) / angles
         return 0.25j * hankel1(0, k * np.abs(radius * np.exp(1j * angles)[:, None] - places))
 
-    return Scattering(jnp.asarray(green(transmitters)), jnp.asarray((k * pixel) ** 2 * green(receivers)), shape)
+    incident, observed = green("transmitters", transmitters), (k * pixel) ** 2 * green("receivers", receivers)
+    return Scattering(jnp.asarray(incident), jnp.asarray(observed), shape)
 
 
 @struct.dataclass
@@ -176,15 +182,15 @@ def navier_stokes(
     Raises:
       ValueError: where the shape is not square and even, the factor does not divide it, or steps is not positive.
     """
-    shape = picture(shape)
+    shape, factor, steps = picture(shape), whole("factor", factor), whole("steps", steps, most=10**6)
     n = shape[0]
-    if shape != (n, n, 1) or n % 2 or factor < 1 or n % factor:
+    if shape != (n, n, 1) or n % 2 or n % factor:
         raise ValueError(f"shape, factor are {shape}, {factor}; give (N, N, 1), N even, and a divisor of N")
-    if steps < 1 or duration <= 0:
-        raise ValueError(f"steps, duration are {steps}, {duration}; both must be positive")
+    for name, value in {"duration": duration, "reynolds": reynolds, "gain": gain}.items():
+        require_number(name, value, 0, above=True)
     y = 2 * np.pi * np.arange(n) / n
     force = np.broadcast_to(-4 * np.cos(4 * y)[None, :], (n, n)) if force is None else force
-    force = jnp.asarray(force, float)
+    force = numbers("force", force)
     if force.shape != (n, n):
         raise ValueError(f"force has shape {force.shape}; it must be {(n, n)}")
     return NavierStokes(force, jnp.asarray(reynolds, float), jnp.asarray(gain, float), shape, duration, steps, factor)

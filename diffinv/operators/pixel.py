@@ -11,7 +11,17 @@ import numpy as np
 from flax import struct
 
 from diffinv.operators import spectra
-from diffinv.operators.base import ClosedForm, divide, picture, real_scalar
+from diffinv.operators.arguments import (
+    numbers,
+    picture,
+    require_key,
+    require_number,
+    sample_shape,
+    size_of,
+    weights,
+    whole,
+)
+from diffinv.operators.base import ClosedForm, divide, real_scalar
 from diffinv.typing import Array, Key
 
 
@@ -43,7 +53,7 @@ class Identity(ClosedForm):
 
 def identity(shape: tuple[int, ...]) -> Identity:
     """`y = x` for samples of `shape` (static). Original."""
-    return Identity(tuple(shape))
+    return Identity(sample_shape(shape))
 
 
 @struct.dataclass
@@ -76,9 +86,10 @@ class Mask(ClosedForm):
 def inpainting(shape: tuple[int, ...], mask: Array) -> Mask:
     """Keeps the pixels where `mask`, (H, W, 1) or (H, W, C), bool or float, is 1. Original.
 
-    Raises ValueError where the mask does not fit the picture's `shape`.
+    The shape comes first. Other floating-point values are gains. Raises ValueError where the mask does not fit the
+    picture's `shape`, or has values that are not finite or bytes (0 and 255).
     """
-    shape, mask = picture(shape), jnp.asarray(mask, float)
+    shape, mask = picture(shape), weights("mask", mask)
     if mask.shape not in (shape, (*shape[:2], 1)):
         raise ValueError(f"mask has shape {mask.shape}; {shape} takes {(*shape[:2], 1)}: add the channel axis")
     return Mask(mask, shape)
@@ -97,7 +108,8 @@ def box_inpainting(shape: tuple[int, ...], top: int, left: int, size: int) -> Ma
     All static, in pixels. Raises ValueError where the box leaves the picture.
     """
     shape = picture(shape)
-    if min(top, left) < 0 or size < 1 or top + size > shape[0] or left + size > shape[1]:
+    top, left, size = whole("top", top, 0), whole("left", left, 0), whole("size", size)
+    if top + size > shape[0] or left + size > shape[1]:
         raise ValueError(f"top, left, size are {top}, {left}, {size}; the box must lie in {shape[:2]}: move it")
     return _box(shape, top, left, size)
 
@@ -108,9 +120,10 @@ def random_box_inpainting(key: Key, shape: tuple[int, ...], size: int = 128, mar
     Source: `random_sq_bbox` of Chung et al. 2023, arXiv:2209.14687, margin 16; DAPS (arXiv:2407.01521) has margin 32.
     `size` and `margin` are static. Raises ValueError where the box has no place.
     """
-    shape = picture(shape)
+    require_key(key)
+    shape, size, margin = picture(shape), whole("size", size), whole("margin", margin, 0)
     room = [n - 2 * margin - size for n in shape[:2]]
-    if min(room) < 1 or size < 1 or margin < 0:
+    if min(room) < 1:
         raise ValueError(f"size, margin are {size}, {margin}; need size + 2 margin < {min(shape[:2])}: shrink them")
     corner = margin + jax.random.randint(key, (2,), 0, jnp.asarray(room))
     return _box(shape, corner[0], corner[1], size)
@@ -122,9 +135,9 @@ def random_inpainting(key: Key, shape: tuple[int, ...], probability_masked: Arra
     Source: `random` masks of Chung et al. 2023, arXiv:2209.14687. `probability_masked` is dynamic, dimensionless.
     Raises ValueError where a concrete one is not in [0, 1].
     """
+    require_key(key)
     shape = picture(shape)
-    if isinstance(probability_masked, float | int) and not 0 <= probability_masked <= 1:
-        raise ValueError(f"probability_masked is {probability_masked}; it must lie in [0, 1]: give a fraction")
+    require_number("probability_masked", probability_masked, 0, 1, "give a fraction, 0.7 for 70 %")
     pixels = shape[0] * shape[1]
     hidden = jnp.floor(jnp.asarray(probability_masked, float) * pixels).astype(int)
     return inpainting(shape, (jax.random.permutation(key, pixels) >= hidden).reshape(*shape[:2], 1))
@@ -137,11 +150,13 @@ def freeform_inpainting(
 
     Original. `strokes`, and `vertices` of each, are static; `width` and `length` (dynamic), of a stroke and a segment,
     are fractions of the shorter side, of which each stroke and segment takes between a half and the whole. The defaults
-    hide about a sixth of a square picture. Raises ValueError where `strokes` or `vertices` is under 1.
+    hide about a sixth of a square picture. Raises ValueError where `strokes` or `vertices` is under 1, or a concrete
+    width or length is negative.
     """
-    shape = picture(shape)
-    if strokes < 1 or vertices < 1:
-        raise ValueError(f"strokes, vertices are {strokes}, {vertices}; both must be at least 1: raise them")
+    require_key(key)
+    shape, strokes, vertices = picture(shape), whole("strokes", strokes), whole("vertices", vertices)
+    require_number("width", width, 0, instead="a fraction of the shorter side")
+    require_number("length", length, 0, instead="a fraction of the shorter side")
     side = min(shape[:2])
     walk, brush = jax.random.split(key)
     points = _strokes(walk, shape, strokes, vertices, length * side)
@@ -203,8 +218,9 @@ class AveragePool(ClosedForm):
         return spectra.blocks(self.shape, self.factor)
 
 
-def _check_factor(shape: tuple[int, ...], factor: int) -> None:
-    if factor < 1 or shape[0] % factor or shape[1] % factor:
+def _checked_factor(shape: tuple[int, ...], factor: int) -> int:
+    factor = whole("factor", factor)
+    if shape[0] % factor or shape[1] % factor:
         raise ValueError(f"factor is {factor}; it must divide the picture's {shape[:2]}: crop it or change factor")
 
 
@@ -215,8 +231,7 @@ def average_pool(shape: tuple[int, ...], factor: int) -> AveragePool:
     Raises ValueError where the factor does not divide the picture.
     """
     shape = picture(shape)
-    _check_factor(shape, factor)
-    return AveragePool(shape, factor)
+    return AveragePool(shape, _checked_factor(shape, factor))
 
 
 def resize_matrix(n: int, size: int, antialias: bool = True) -> np.ndarray:
@@ -248,11 +263,6 @@ def _separable(rows: Array, x: Array, columns: Array) -> Array:
     return jnp.einsum("ih,hwc,jw->ijc", rows.astype(x.dtype), x, columns.astype(x.dtype), precision="highest")
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {size}; it must be (h, w), both at least 1 pixel")
-
-
 def imresize(x: Array, size: tuple[int, int], antialias: bool = True) -> Array:
     """Resizes (H, W, C) to (h, w, C) as MATLAB's bicubic `imresize` does, with antialiasing where it shrinks.
 
@@ -260,7 +270,7 @@ def imresize(x: Array, size: tuple[int, int], antialias: bool = True) -> Array:
     resizes the rows first and rounds between the axes. `size` and `antialias` are static.
     Raises ValueError where x is not (H, W, C) of floating point, or the size is not positive.
     """
-    _check_size(size)
+    size = size_of("size", size)
     if jnp.ndim(x) != 3 or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise ValueError(f"x is {jnp.shape(x)} {jnp.result_type(x)}; it must be floating-point (H, W, C): convert it")
     rows, columns = (resize_matrix(n, m, antialias) for n, m in zip(x.shape[:2], size, strict=True))
@@ -320,8 +330,7 @@ def resize(shape: tuple[int, ...], size: tuple[int, int], antialias: bool = True
 
     Source: MATLAB `imresize`; see `resize_matrix`. All static. Raises ValueError where the size is not positive.
     """
-    shape = picture(shape)
-    _check_size(size)
+    shape, size = picture(shape), size_of("size", size)
     rows, columns = (resize_matrix(n, m, antialias) for n, m in zip(shape[:2], size, strict=True))
     (row_basis, row_gain), (column_basis, column_gain) = _left_spectrum(rows), _left_spectrum(columns)
     parts = (rows, columns, row_basis, column_basis, row_gain, column_gain)
@@ -336,7 +345,7 @@ def bicubic(shape: tuple[int, ...], factor: int) -> Resize:
     Raises ValueError where the factor does not divide the picture.
     """
     shape = picture(shape)
-    _check_factor(shape, factor)
+    factor = _checked_factor(shape, factor)
     return resize(shape, (shape[0] // factor, shape[1] // factor))
 
 
@@ -377,7 +386,7 @@ def grayscale(shape: tuple[int, ...], weights: tuple[float, ...] | Array | None 
     dimensionless; (0.299, 0.587, 0.114) is BT.601's luma. Raises ValueError where there is not one for each channel.
     """
     shape = picture(shape)
-    weights = jnp.full(shape[2], 1 / shape[2], float) if weights is None else jnp.asarray(weights, float)
+    weights = jnp.full(shape[2], 1 / shape[2], float) if weights is None else numbers("weights", weights)
     if weights.shape != shape[2:]:
         raise ValueError(f"weights have shape {weights.shape}; {shape} takes {shape[2:]}: one for each channel")
     return ChannelMean(weights, shape)

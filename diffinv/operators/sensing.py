@@ -10,7 +10,8 @@ from flax import struct
 
 from diffinv.linalg import dct, idct
 from diffinv.operators import spectra
-from diffinv.operators.base import ClosedForm, Dense, dense, divide, picture, real_scalar
+from diffinv.operators.arguments import picture, require_key, require_number, sample_shape
+from diffinv.operators.base import ClosedForm, Dense, dense, divide, real_scalar
 from diffinv.typing import Array, Key
 
 
@@ -70,6 +71,7 @@ def compressed_sensing(key: Key, shape: tuple[int, ...], fraction: float, transf
     Raises:
       ValueError: where an argument is out of range.
     """
+    require_key(key)
     shape = picture(shape)
     _check_fraction(fraction, shape)
     if transform not in ("hadamard", "dct"):
@@ -90,6 +92,8 @@ def gaussian_sensing(key: Key, shape: tuple[int, ...], fraction: float) -> Dense
     decomposition are stored, so it is for small pictures: `compressed_sensing` has no matrix. `shape`, any, and
     `fraction`, in (0, 1], are static. Raises ValueError where the fraction leaves nothing.
     """
+    require_key(key)
+    shape = sample_shape(shape)
     size = math.prod(shape)
     _check_fraction(fraction, (size,))
     rows = int(fraction * size)
@@ -123,5 +127,6 @@ def _check_powers(sides: tuple[int, ...]) -> None:
 
 
 def _check_fraction(fraction: float, shape: tuple[int, ...]) -> None:
-    if not 0 < fraction <= 1 or int(fraction * math.prod(shape[:2])) < 1:
+    require_number("fraction", fraction, 0, 1, "0.5 for 50 %", above=True)
+    if int(fraction * math.prod(shape[:2])) < 1:
         raise ValueError(f"fraction is {fraction}; it must keep at least one number of {shape} and be at most 1")

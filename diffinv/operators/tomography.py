@@ -14,7 +14,8 @@ import numpy as np
 from flax import struct
 from jax.scipy.ndimage import map_coordinates
 
-from diffinv.operators.base import LinearOperator, picture, real_scalar
+from diffinv.operators.arguments import picture, radians, require_number, whole
+from diffinv.operators.base import LinearOperator, real_scalar
 from diffinv.typing import Array
 
 
@@ -71,7 +72,7 @@ def parallel_beam(
       spacing: of the bins, and step: of the points on a ray; pixels; static.
 
     Raises:
-      ValueError: where the angles are not (views,), or a number is not positive.
+      ValueError: where the angles are not (views,) or more than a turn (degrees), or a number is not positive.
     """
     shape, angles, bins = _checked(shape, angles, bins, spacing=spacing, step=step)
     place = jnp.asarray(spacing * (np.arange(bins) - bins // 2), float)
@@ -93,11 +94,14 @@ def fan_beam(
     r"""Rays from a point on a circle of radius `source`; the ray at `g` from the central one passes the origin at
     `s = source sin g`, and is the parallel ray of the angle `a + g` there.
 
-    Source: Kak and Slaney 1988, "Principles of computerized tomographic imaging", section 3.4.
+    The source of the view `a` lies at (row, column) = `-source (cos a, sin a)` from the origin: at 0 on the first
+    row's side, at pi/2 on the first column's. Source: Kak and Slaney 1988, "Principles of computerized tomographic
+    imaging", section 3.4, whose y axis points up. ASTRA's "fanflat" starts on the last row's side: add pi, and turn
+    the bins round, for its angles.
 
     Args:
       shape: of one picture, (H, W, C); static.
-      angles: (views,) of the source, radians: at 0 it lies on the side of the last row; dynamic.
+      angles: (views,) of the source, radians; dynamic.
       source: distance from the origin, beyond the picture's corners, in pixels; static.
       fan: the full opening angle, in (0, pi) radians; static.
       bins: of the detector, by default the larger side. Static.
@@ -108,8 +112,9 @@ def fan_beam(
       ValueError: where an argument is out of range.
     """
     shape, angles, bins = _checked(shape, angles, bins, source=source, step=step)
-    if not 0 < fan < np.pi or detector not in ("arc", "flat"):
-        raise ValueError(f"fan, detector are {fan}, {detector!r}; give radians under pi, and 'arc' or 'flat'")
+    require_number("fan", fan, 0, 0.999 * np.pi, "the full angle in radians; np.radians(degrees)", above=True)
+    if detector not in ("arc", "flat"):
+        raise ValueError(f"detector is {detector!r}; it must be 'arc' or 'flat'")
     if source <= np.hypot(*shape[:2]) / 2 + 1:
         raise ValueError(f"source is {source}; it must lie outside the picture {shape[:2]}: move it away")
     place = (np.arange(bins) - (bins - 1) / 2) / bins
@@ -127,11 +132,8 @@ def _rays(feet: Array, directions: Array, shape: tuple[int, int, int], step: flo
 
 
 def _checked(shape: tuple[int, ...], angles: Array, bins: int | None, **positive: float) -> tuple:
-    shape, angles = picture(shape), jnp.asarray(angles, float)
-    bins = max(shape[:2]) if bins is None else bins
-    if angles.ndim != 1:
-        raise ValueError(f"angles have shape {angles.shape}; they must be (views,), in radians")
-    for name, value in {"bins": bins, **positive}.items():
-        if value <= 0:
-            raise ValueError(f"{name} is {value}; it must be positive")
+    shape, angles = picture(shape), radians("angles", angles)
+    bins = max(shape[:2]) if bins is None else whole("bins", bins)
+    for name, value in positive.items():
+        require_number(name, value, 1e-3, instead="in pixels, static")
     return shape, angles, bins
