@@ -51,12 +51,18 @@ def row_major(x: Array) -> Array:
     return _row_major.bind(x)
 
 
+def at_least_single(x: Array) -> Array:
+    """Half precision as single, in which transforms and complex numbers begin; anything else as it is. Original."""
+    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+
+
 def _guarded(transform: Callable[[Array], Array], x: Array) -> Array:
-    return row_major(transform(row_major(x)))
+    return row_major(transform(row_major(at_least_single(x))))
 
 
 def fft2(z: Array, norm: str | None = None) -> Array:
     """Of complex or real (..., H, W). `norm` as in `jnp.fft`."""
+    z = at_least_single(z)
     wide = z if jnp.iscomplexobj(z) else jax.lax.complex(z, jnp.zeros_like(z))
     return _guarded(lambda z: jnp.fft.fft2(z, norm=norm), wide)
 
@@ -78,12 +84,12 @@ def irfft2(z: Array, size: tuple[int, int]) -> Array:
 
 def dct2(x: Array) -> Array:
     """The orthonormal DCT-II of real (..., H, W)."""
-    return _guarded(lambda x: dctn(x, axes=(-2, -1), norm="ortho"), x)
+    return _guarded(lambda x: dctn(x, axes=(-2, -1), norm="ortho"), x).astype(x.dtype)
 
 
 def idct2(x: Array) -> Array:
     """The inverse, and transpose, of `dct2`."""
-    return _guarded(lambda x: idctn(x, axes=(-2, -1), norm="ortho"), x)
+    return _guarded(lambda x: idctn(x, axes=(-2, -1), norm="ortho"), x).astype(x.dtype)
 
 
 def in_planes(function: Callable[[Array], Array], x: Array) -> Array:

@@ -160,11 +160,15 @@ def _law(sigma: Array | float, noise: Noise | None) -> Noise:
     return noise
 
 
+def _or_nan(sigma: Array) -> Array:
+    sigma = sigma if jnp.issubdtype(sigma.dtype, jnp.floating) else sigma.astype(float)
+    return jnp.where(sigma >= 0, sigma, jnp.nan)
+
+
 def _require_level(name: str, level: Array | float, low: float) -> None:
+    instead = "a count of photons" if low else "on the scale of the data, [-1, 1]"
     for value in np.ravel(np.asarray(level)) if concrete(level) and np.ndim(level) else (level,):
-        require_number(
-            name, value, low, instead="on the scale of the data, [-1, 1]" if low == 0 else "a count of photons"
-        )
+        require_number(name, value, low, instead=instead)
 
 
 def require_linear(measurement: Measurement, method: str) -> LinearOperator:

@@ -27,9 +27,9 @@ def concrete(value: Any) -> bool:
 
 def require_key(key: Key) -> None:
     """ValueError where it is not one key of `jax.random`: the first argument of all that draws."""
-    is_array = isinstance(key, jax.Array)
-    typed = is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (typed and key.ndim == 0 or is_array and key.dtype == jnp.uint32 and key.ndim == 1):
+    dtype, rank = getattr(key, "dtype", None), getattr(key, "ndim", None)
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed and rank == 0 or dtype == jnp.uint32 and rank == 1):
         raise ValueError(f"key is {brief(key)}; give one key, jax.random.key(0), first, and vmap over several")
 
 
@@ -44,6 +44,20 @@ def require_number(
         raise ValueError(f"{name} is {_shown(value)}; it must be a number {_range(low, high, above)}{_tail(instead)}")
     if above and number == low:
         raise ValueError(f"{name} is {_shown(value)}; it must be a number {_range(low, high, above)}{_tail(instead)}")
+
+
+def number(name: str, value: Any, *limits: float, instead: str = "", above: bool = False) -> float:
+    """A static number within `limits` as `float`, of any type it came in; otherwise as `require_number`."""
+    if not concrete(value):
+        raise ValueError(f"{name} is {_shown_static(value)}")
+    require_number(name, value, *limits, instead=instead, above=above)
+    return float(value)
+
+
+def choice(name: str, value: Any, *known: Any) -> None:
+    """ValueError where the value is not one of the known names or numbers."""
+    if not isinstance(value, str | int | np.integer) or value not in known:
+        raise ValueError(f"{name} is {brief(value)}; it must be one of {', '.join(map(repr, known))}")
 
 
 def _plain(value: Any) -> np.ndarray:
@@ -116,12 +130,14 @@ def picture(shape: Any) -> tuple[int, int, int]:
 
 def _sides(shape: Any) -> tuple[int, ...] | None:
     """Whole numbers of a short sequence, else None."""
+    if isinstance(shape, str | bytes | dict) or getattr(shape, "ndim", 1) != 1:
+        return None
     try:
         sides = tuple(shape)
-        found = tuple(int(n) for n in sides)
+        found = tuple(int(n) for n in sides if not np.iscomplexobj(n))
     except (TypeError, ValueError, OverflowError, jax.errors.JAXTypeError):
         return None
-    return found if len(found) <= 8 and all(a == b for a, b in zip(found, sides, strict=True)) else None
+    return found if len(found) == len(sides) <= 8 and all(a == b for a, b in zip(found, sides, strict=True)) else None
 
 
 def _described(shape: Any) -> str:

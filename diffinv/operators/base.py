@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described, brief
+from diffinv.fft import at_least_single
 from diffinv.linalg import cg
 from diffinv.operators import spectra
 from diffinv.operators.arguments import inexact, sample_shape
@@ -196,7 +197,7 @@ def dense(matrix: Array, shape: tuple[int, ...] | None = None) -> Dense:
 
 def as_complex(x: Array) -> Array:
     """(..., 2) real, the real and the imaginary part, to (...) complex; half precision becomes single."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = at_least_single(x)
     return jax.lax.complex(x[..., 0], x[..., 1])
 
 

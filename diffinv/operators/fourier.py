@@ -15,7 +15,17 @@ from flax import struct
 
 from diffinv.fft import fft2, in_planes, irfft2, rfft2
 from diffinv.operators import spectra
-from diffinv.operators.arguments import concrete, numbers, odd, picture, require_key, require_number, whole
+from diffinv.operators.arguments import (
+    choice,
+    concrete,
+    number,
+    numbers,
+    odd,
+    picture,
+    require_key,
+    require_number,
+    whole,
+)
 from diffinv.operators.base import ClosedForm, LinearOperator, divide, real_scalar
 from diffinv.typing import Array, Key
 
@@ -73,7 +83,7 @@ class CircularBlur(ClosedForm):
             spectrum = rfft2(planes)
             return irfft2(spectrum * gain.astype(spectrum.dtype), self.shape[:2])
 
-        return in_planes(filtered, x)
+        return in_planes(filtered, x).astype(x.dtype)
 
 
 @struct.dataclass
@@ -98,7 +108,8 @@ class ReflectBlur(LinearOperator):
         mirrored = jnp.pad(x, (*pads, (0, 0)), mode="reflect")
         size = mirrored.shape[:2]
         transfer = jnp.conj(rfft2(_filled(self.kernel.astype(x.dtype), size)))
-        return in_planes(lambda x: irfft2(rfft2(x) * transfer[None], size), mirrored)[:height, :width]
+        seen = in_planes(lambda x: irfft2(rfft2(x) * transfer[None], size), mirrored)
+        return seen[:height, :width].astype(x.dtype)
 
 
 def transfer_function(kernel: Array, size: tuple[int, int]) -> Array:
@@ -132,16 +143,13 @@ def blur(
     shape, kernel = picture(shape), numbers("kernel", kernel, 2, "(h, w), one for all channels")
     if 0 in kernel.shape or (concrete(kernel) and not np.any(np.asarray(kernel))):
         raise ValueError(f"kernel, {kernel.shape}, has nothing but zeros; nothing would be measured: give another")
-    require_number("threshold", threshold, 0, instead="1e-3, say")
-    if boundary not in ("circular", "reflect"):
-        raise ValueError(f"boundary is {boundary!r}; it must be 'circular' or 'reflect'")
-    if threshold >= 1:
-        raise ValueError(f"threshold is {threshold}; it is relative and must lie in [0, 1): 1e-3, say")
+    threshold = number("threshold", threshold, 0, 0.999999, instead="1e-3, say")
+    choice("boundary", boundary, "circular", "reflect")
     if any((k > n if boundary == "circular" else k // 2 >= n) for n, k in zip(shape, kernel.shape, strict=False)):
         raise ValueError(f"kernel has shape {kernel.shape}; it does not fit a picture {shape} ({boundary}): crop it")
     if boundary == "reflect":
         return ReflectBlur(kernel, shape)
-    return CircularBlur(transfer_function(kernel, shape[:2])[:, :, None], shape, float(threshold))
+    return CircularBlur(transfer_function(kernel, shape[:2])[:, :, None], shape, threshold)
 
 
 def gaussian_kernel(size: int, std: Array | float) -> Array:

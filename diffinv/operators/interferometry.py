@@ -18,7 +18,8 @@ import numpy as np
 from flax import struct
 
 from diffinv.describe import described
-from diffinv.operators.arguments import numbers, picture, require_number
+from diffinv.fft import at_least_single
+from diffinv.operators.arguments import number, numbers, picture
 from diffinv.operators.base import LinearOperator, Operator, divide
 from diffinv.operators.nonuniform import summed, waves
 from diffinv.typing import Array
@@ -42,7 +43,8 @@ class Visibilities(LinearOperator):
         return self.input_shape
 
     def __call__(self, x: Array) -> Array:
-        z = jax.lax.complex(x[:, :, 0], jnp.zeros_like(x[:, :, 0]))
+        z = at_least_single(x[:, :, 0])
+        z = jax.lax.complex(z, jnp.zeros_like(z))
         return summed(z, self.rows, self.columns)
 
 
@@ -61,7 +63,7 @@ def visibilities(shape: tuple[int, ...], uv: Array, pixel: float) -> Visibilitie
       ValueError: where the shape or uv do not fit, or the pixel is not positive.
     """
     shape, uv = picture(shape), numbers("uv", uv, 2, "(K, 2) wavelengths")
-    require_number("pixel", pixel, 0, instead="in radians", above=True)
+    pixel = number("pixel", pixel, 0, instead="in radians", above=True)
     if shape[2] != 1 or uv.shape[1] != 2:
         raise ValueError(f"shape, uv are {shape}, {uv.shape}; give (H, W, 1) and (K, 2)")
     cycles = -pixel * jnp.stack((shape[0] * uv[:, 1], shape[1] * uv[:, 0]), -1)

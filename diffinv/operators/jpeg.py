@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffinv.operators.arguments import picture, require_number
+from diffinv.operators.arguments import choice, picture, require_number
 from diffinv.operators.base import Operator
 from diffinv.typing import Array
 
@@ -96,8 +96,8 @@ def jpeg(shape: tuple[int, ...], quality: Array | int, subsampling: int = 2, gra
     shape = picture(shape)
     if shape[2] not in (1, 3):
         raise ValueError(f"shape is {shape}; JPEG takes 1 channel (grey) or 3 (RGB): convert the picture")
-    if subsampling not in (1, 2) or gradient not in ("straight", "cubic"):
-        raise ValueError(f"subsampling, gradient are {subsampling}, {gradient!r}; give 1 or 2, 'straight' or 'cubic'")
+    choice("subsampling", subsampling, 1, 2)
+    choice("gradient", gradient, "straight", "cubic")
     return JPEG(jpeg_tables(quality), shape, subsampling, gradient)
 
 

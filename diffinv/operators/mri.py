@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from diffinv.fft import fft2, ifft2
-from diffinv.operators.arguments import inexact, require_key, require_number, size_of, weights, whole
+from diffinv.operators.arguments import choice, inexact, number, require_key, size_of, weights, whole
 from diffinv.operators.base import ClosedForm, LinearOperator, as_complex, as_real, divide, real_scalar
 from diffinv.typing import Array, Key
 
@@ -130,8 +130,7 @@ def cartesian_mask(
     size, axis = size_of("size", size), whole("axis", axis, 0, 1)
     lines = size[axis]
     acceleration, acs = whole("acceleration", acceleration), whole("acs", acs, 0, lines)
-    if pattern not in ("random", "equispaced"):
-        raise ValueError(f"pattern is {pattern!r}; it must be 'random' or 'equispaced'")
+    choice("pattern", pattern, "random", "equispaced")
     if pattern == "random" and lines // acceleration < acs:
         raise ValueError(f"acs is {acs}; {acceleration}x of {lines} lines takes {lines // acceleration}: lower one")
     index = jnp.arange(lines)
@@ -153,7 +152,7 @@ def simulated_coils(size: tuple[int, int], coils: int, width: float = 0.6) -> Ar
     Raises ValueError where the size is not (H, W), or coils or width is not positive.
     """
     size, coils = size_of("size", size), whole("coils", coils)
-    require_number("width", width, 0, instead="of the half side", above=True)
+    width = number("width", width, 1e-2, 1e3, instead="of the half side")
     rows, columns = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in size), indexing="ij")
     angle = 2 * np.pi * np.arange(coils)[:, None, None] / coils
     square = (rows - np.sin(angle)) ** 2 + (columns - np.cos(angle)) ** 2

@@ -5,12 +5,24 @@ All are differentiable, by a stated stand-in where the truth has no useful deriv
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from diffinv.fft import in_planes
-from diffinv.operators.arguments import concrete, odd, picture, require_key, require_number, sample_shape, whole
+from diffinv.operators.arguments import (
+    choice,
+    concrete,
+    number,
+    odd,
+    picture,
+    require_key,
+    require_number,
+    sample_shape,
+    whole,
+)
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.operators.fourier import blur, motion_kernel
 from diffinv.operators.mri import fft2c
@@ -32,7 +44,7 @@ class PhaseRetrieval(Operator):
     def __call__(self, x: Array) -> Array:
         values = 0.5 * (x + 1) if self.unit_range else x
         padded = jnp.pad(values, (*((p, p) for p in self.padding), (0, 0)))
-        return in_planes(lambda planes: jnp.abs(fft2c(planes)), padded)
+        return in_planes(lambda planes: jnp.abs(fft2c(planes)), padded).astype(x.dtype)
 
 
 def phase_retrieval(
@@ -54,9 +66,8 @@ def phase_retrieval(
       ValueError: where the padding has another name or the oversampling is too small.
     """
     shape = picture(shape)
-    if padding not in ("eighths", "factor"):
-        raise ValueError(f"padding is {padding!r}; it must be 'eighths' or 'factor'")
-    require_number("oversample", oversample, 1 if padding == "factor" else 0, 64, "2.0, say")
+    choice("padding", padding, "eighths", "factor")
+    oversample = number("oversample", oversample, 1 if padding == "factor" else 0, 64, instead="2.0, say")
     share = oversample / 8 if padding == "eighths" else (oversample - 1) / 2
     return PhaseRetrieval(shape, (int(share * shape[0]), int(share * shape[1])), unit_range)
 
@@ -170,7 +181,7 @@ def nonlinear_blur(
     require_number("contrast", contrast)
     if concrete(contrast) and contrast == 0:
         raise ValueError(f"contrast is {contrast}; at 0 the blur is linear: use motion_blur")
-    require_number("std", std, 0, instead="in pixels", above=True)
+    std = number("std", std, 0, math.inf, instead="in pixels", above=True)
     size = min(61, (min(shape[:2]) - 1) // 2 * 2 + 1) if size is None else odd("size", size, 3)
     index = jnp.arange(size).astype(float)
     spread = jnp.exp(-0.5 * ((index[:, None] - index[None, :]) / std) ** 2)

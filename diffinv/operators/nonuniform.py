@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 from jax.scipy.special import i0
 
-from diffinv.operators.arguments import inexact, numbers, require_number, size_of, whole
+from diffinv.operators.arguments import inexact, number, numbers, size_of, whole
 from diffinv.operators.base import LinearOperator, as_complex
 from diffinv.operators.mri import fft2c
 from diffinv.typing import Array
@@ -154,7 +154,7 @@ def spiral(samples: int, turns: float, size: tuple[int, int]) -> Array:
     All static; `turns` dimensionless. Raises ValueError where a number is not positive.
     """
     samples, size = whole("samples", samples, most=2**24), size_of("size", size)
-    require_number("turns", turns, 0, above=True)
+    turns = number("turns", turns, 0, above=True)
     radius = np.sqrt(np.arange(samples) / samples)
     z = 0.5 * radius * np.exp(2j * np.pi * turns * radius)
     return jnp.asarray(np.stack((size[0] * z.imag, size[1] * z.real), -1))

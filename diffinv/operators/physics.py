@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffinv.fft import irfft2, rfft2
-from diffinv.operators.arguments import numbers, picture, radians, require_number, whole
+from diffinv.fft import at_least_single, irfft2, rfft2
+from diffinv.operators.arguments import number, numbers, picture, radians, require_number, whole
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.typing import Array
 
@@ -31,7 +31,8 @@ class Scattering(LinearOperator):
         return self.input_shape
 
     def __call__(self, x: Array) -> Array:
-        flat = jax.lax.complex(x.ravel(), jnp.zeros_like(x.ravel()))
+        flat = at_least_single(x.ravel())
+        flat = jax.lax.complex(flat, jnp.zeros_like(flat))
         incident, green = self.incident.astype(flat.dtype), self.green.astype(flat.dtype)
         return jnp.matmul(incident * flat[None, :], green.T, precision="highest")
 
@@ -64,8 +65,8 @@ def inverse_scattering(
     from scipy.special import hankel1
 
     shape = picture(shape)
-    for name, value in {"side": side, "wavelength": wavelength, "radius": radius}.items():
-        require_number(name, value, 0, above=True)
+    lengths = {"side": side, "wavelength": wavelength, "radius": radius}
+    side, wavelength, radius = (number(name, value, 0, 1e9, above=True) for name, value in lengths.items())
     if shape[2] != 1:
         raise ValueError(f"shape is {shape}; the contrast is real: give (H, W, 1)")
     pixel = side / shape[1]
@@ -79,7 +80,8 @@ def inverse_scattering(
         if np.ndim(angles):
             angles = np.asarray(radians(name, angles))
         else:
-            angles = 2 * np.pi * np.arange(whole(name, angles)) / angles
+            count = whole(name, angles)
+            angles = 2 * np.pi * np.arange(count) / count
         return 0.25j * hankel1(0, k * np.abs(radius * np.exp(1j * angles)[:, None] - places))
 
     incident, observed = green("transmitters", transmitters), (k * pixel) ** 2 * green("receivers", receivers)
@@ -108,10 +110,11 @@ class NavierStokes(Operator):
     def __call__(self, x: Array) -> Array:
         gain = real_scalar(self.gain, x)
         later = self.evolve(gain * x[:, :, 0])[:: self.factor, :: self.factor, None]
-        return later / gain
+        return later.astype(x.dtype) / gain
 
     def evolve(self, vorticity: Array) -> Array:
         """The vorticity (N, N) after `duration`."""
+        vorticity = at_least_single(vorticity)
         rows, columns = _frequencies(self.shape[0], vorticity.dtype)
         square = rows**2 + columns**2
         force = rfft2(self.force.astype(vorticity.dtype))
@@ -186,8 +189,9 @@ def navier_stokes(
     n = shape[0]
     if shape != (n, n, 1) or n % 2 or n % factor:
         raise ValueError(f"shape, factor are {shape}, {factor}; give (N, N, 1), N even, and a divisor of N")
-    for name, value in {"duration": duration, "reynolds": reynolds, "gain": gain}.items():
-        require_number(name, value, 0, above=True)
+    duration = number("duration", duration, 0, above=True)
+    require_number("reynolds", reynolds, 0, above=True)
+    require_number("gain", gain, 0, above=True)
     y = 2 * np.pi * np.arange(n) / n
     force = np.broadcast_to(-4 * np.cos(4 * y)[None, :], (n, n)) if force is None else force
     force = numbers("force", force)

@@ -157,6 +157,7 @@ def freeform_inpainting(
     shape, strokes, vertices = picture(shape), whole("strokes", strokes), whole("vertices", vertices)
     require_number("width", width, 0, instead="a fraction of the shorter side")
     require_number("length", length, 0, instead="a fraction of the shorter side")
+    width, length = jnp.asarray(width, float), jnp.asarray(length, float)
     side = min(shape[:2])
     walk, brush = jax.random.split(key)
     points = _strokes(walk, shape, strokes, vertices, length * side)
@@ -222,6 +223,7 @@ def _checked_factor(shape: tuple[int, ...], factor: int) -> int:
     factor = whole("factor", factor)
     if shape[0] % factor or shape[1] % factor:
         raise ValueError(f"factor is {factor}; it must divide the picture's {shape[:2]}: crop it or change factor")
+    return factor
 
 
 def average_pool(shape: tuple[int, ...], factor: int) -> AveragePool:

@@ -10,7 +10,7 @@ from flax import struct
 
 from diffinv.linalg import dct, idct
 from diffinv.operators import spectra
-from diffinv.operators.arguments import picture, require_key, require_number, sample_shape
+from diffinv.operators.arguments import choice, number, picture, require_key, sample_shape
 from diffinv.operators.base import ClosedForm, Dense, dense, divide, real_scalar
 from diffinv.typing import Array, Key
 
@@ -74,8 +74,7 @@ def compressed_sensing(key: Key, shape: tuple[int, ...], fraction: float, transf
     require_key(key)
     shape = picture(shape)
     _check_fraction(fraction, shape)
-    if transform not in ("hadamard", "dct"):
-        raise ValueError(f"transform is {transform!r}; it must be 'hadamard' or 'dct'")
+    choice("transform", transform, "hadamard", "dct")
     if transform == "hadamard":
         _check_powers(shape[:2])
     pixels = shape[0] * shape[1]
@@ -127,6 +126,6 @@ def _check_powers(sides: tuple[int, ...]) -> None:
 
 
 def _check_fraction(fraction: float, shape: tuple[int, ...]) -> None:
-    require_number("fraction", fraction, 0, 1, "0.5 for 50 %", above=True)
+    number("fraction", fraction, 0, 1, instead="0.5 for 50 %", above=True)
     if int(fraction * math.prod(shape[:2])) < 1:
         raise ValueError(f"fraction is {fraction}; it must keep at least one number of {shape} and be at most 1")

@@ -111,7 +111,7 @@ def circulant(gain: Array, left: Callable[[Array], Array]) -> Spectrum:
 def hartley(x: Array) -> Array:
     """The orthonormal discrete Hartley transform of every channel of (H, W, C): real, symmetric, its own inverse."""
     spectrum = in_planes(lambda planes: fft2(planes, norm="ortho"), x)
-    return spectrum.real - spectrum.imag
+    return (spectrum.real - spectrum.imag).astype(x.dtype)
 
 
 def _whole(matrix: Array) -> tuple[Array, Array, Array]:

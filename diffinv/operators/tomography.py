@@ -8,13 +8,15 @@ pixel (H//2, W//2), as in `skimage.transform.radon`. The adjoint is the exact tr
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.scipy.ndimage import map_coordinates
 
-from diffinv.operators.arguments import picture, radians, require_number, whole
+from diffinv.operators.arguments import choice, number, picture, radians, whole
 from diffinv.operators.base import LinearOperator, real_scalar
 from diffinv.typing import Array
 
@@ -74,7 +76,7 @@ def parallel_beam(
     Raises:
       ValueError: where the angles are not (views,) or more than a turn (degrees), or a number is not positive.
     """
-    shape, angles, bins = _checked(shape, angles, bins, spacing=spacing, step=step)
+    shape, angles, bins, spacing, step = _checked(shape, angles, bins, spacing=spacing, step=step)
     place = jnp.asarray(spacing * (np.arange(bins) - bins // 2), float)
     normal = jnp.stack((-jnp.sin(angles), jnp.cos(angles)), -1)[:, None, :]
     along = jnp.stack((jnp.cos(angles), jnp.sin(angles)), -1)[:, None, :]
@@ -111,10 +113,9 @@ def fan_beam(
     Raises:
       ValueError: where an argument is out of range.
     """
-    shape, angles, bins = _checked(shape, angles, bins, source=source, step=step)
-    require_number("fan", fan, 0, 0.999 * np.pi, "the full angle in radians; np.radians(degrees)", above=True)
-    if detector not in ("arc", "flat"):
-        raise ValueError(f"detector is {detector!r}; it must be 'arc' or 'flat'")
+    shape, angles, bins, source, step = _checked(shape, angles, bins, source=source, step=step)
+    fan = number("fan", fan, 0, 3.14, instead="the full angle in radians, np.radians(degrees)", above=True)
+    choice("detector", detector, "arc", "flat")
     if source <= np.hypot(*shape[:2]) / 2 + 1:
         raise ValueError(f"source is {source}; it must lie outside the picture {shape[:2]}: move it away")
     place = (np.arange(bins) - (bins - 1) / 2) / bins
@@ -134,6 +135,5 @@ def _rays(feet: Array, directions: Array, shape: tuple[int, int, int], step: flo
 def _checked(shape: tuple[int, ...], angles: Array, bins: int | None, **positive: float) -> tuple:
     shape, angles = picture(shape), radians("angles", angles)
     bins = max(shape[:2]) if bins is None else whole("bins", bins)
-    for name, value in positive.items():
-        require_number(name, value, 1e-3, instead="in pixels, static")
-    return shape, angles, bins
+    lengths = [number(name, value, 1e-3, math.inf, instead="in pixels") for name, value in positive.items()]
+    return shape, angles, bins, *lengths

@@ -142,7 +142,7 @@ def test_scicos_own(key):
 BAD = {
     "chain": (lambda: ops.compose(POOL, POOL), "outer, inner do not fit"),
     "no gain": (lambda: ops.scale(POOL, 0.0), "gain is 0.0"),
-    "gains": (lambda: ops.scale(POOL, jnp.ones(3)), "gain has shape"),
+    "gains": (lambda: ops.scale(POOL, jnp.ones(3)), "gain is float"),
     "nothing": (lambda: ops.stack(), "at least one"),
     "inputs": (lambda: ops.stack(POOL, ops.identity((3,))), "one input shape"),
 }

@@ -111,8 +111,8 @@ def test_tables_without_a_shared_folder(tmp_path):
 
 
 BAD = {
-    "channels": (lambda: ops.visibilities((8, 8, 3), UV, 1.0), "shape, uv, pixel"),
-    "pixel": (lambda: ops.visibilities((8, 8, 1), UV, 0.0), "shape, uv, pixel"),
+    "channels": (lambda: ops.visibilities((8, 8, 3), UV, 1.0), "shape, uv are"),
+    "pixel": (lambda: ops.visibilities((8, 8, 1), UV, 0.0), "pixel is 0.0"),
     "names": (lambda: ops.closure_phases(ops.identity((3,)), np.zeros(3), STATIONS[:2]), "time, stations have"),
     "no loop": (lambda: ops.closure_amplitudes(ops.identity((2,)), np.zeros(2), STATIONS[:2]), "close no loop of 4"),
 }

@@ -71,11 +71,11 @@ def test_trajectories_fill_the_disk():
 
 
 BAD = {
-    "points": (lambda: ops.non_cartesian_mri((8, 8), np.ones(4)), "size, points have"),
+    "points": (lambda: ops.non_cartesian_mri((8, 8), np.ones(4)), "points has shape"),
     "width": (lambda: ops.non_cartesian_mri((8, 8), np.ones((4, 2)), width=1), "width is 1"),
     "coils": (lambda: ops.non_cartesian_mri((8, 8), np.ones((4, 2)), np.ones((1, 8, 8))), "sensitivities are"),
-    "spokes": (lambda: ops.radial(0, 4, (8, 8)), "spokes, samples, size"),
-    "turns": (lambda: ops.spiral(4, 0.0, (8, 8)), "samples, turns, size"),
+    "spokes": (lambda: ops.radial(0, 4, (8, 8)), "spokes is 0"),
+    "turns": (lambda: ops.spiral(4, 0.0, (8, 8)), "turns is 0.0"),
 }
 
 

@@ -101,7 +101,7 @@ BAD = {
     "radius": (lambda: ops.inverse_scattering((8, 8, 1), radius=0.1), "must enclose"),
     "not square": (lambda: ops.navier_stokes((8, 6, 1)), "N even"),
     "factor": (lambda: ops.navier_stokes((8, 8, 1), 3), "shape, factor"),
-    "steps": (lambda: ops.navier_stokes((8, 8, 1), steps=0), "steps, duration"),
+    "steps": (lambda: ops.navier_stokes((8, 8, 1), steps=0), "steps is 0"),
     "force": (lambda: ops.navier_stokes((8, 8, 1), force=np.ones((4, 4))), "force has shape"),
 }
 

@@ -148,7 +148,7 @@ BAD = {
     "batched shape": (lambda: ops.box_inpainting((1, 8, 8, 3), 0, 0, 2), "shape is"),
     "empty shape": (lambda: ops.average_pool((0, 8, 3), 2), "shape is"),
     "box outside": (lambda: ops.box_inpainting(PICTURE, 10, 5, 8), "must lie in"),
-    "box negative": (lambda: ops.box_inpainting(PICTURE, -1, 5, 8), "must lie in"),
+    "box negative": (lambda: ops.box_inpainting(PICTURE, -1, 5, 8), "top is -1"),
     "box and margin": (lambda: ops.random_box_inpainting(jax.random.key(0), PICTURE, 8, 2), "size, margin"),
     "mask shape": (lambda: ops.inpainting(PICTURE, np.ones((16, 12))), "add the channel axis"),
     "probability": (lambda: ops.random_inpainting(jax.random.key(0), PICTURE, 1.2), "probability_masked is 1.2"),
