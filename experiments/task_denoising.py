@@ -34,10 +34,10 @@ class Denoising:
     contextual, refresh, rates = False, 0, []
 
     @staticmethod
-    def source(config, split: str, folder: str) -> data.Source:
-        """The pictures of one split; `folder` is where prepared data are kept."""
-        rules = reading.reading()
-        return data.source(config.data, config.size, split, folder, config.channels, config.download, rules)
+    def source(config, split: str, folder: str, watch=iter) -> data.Source:
+        """The pictures of one split; `folder` is where prepared data are kept, `watch` a bar for their preparation."""
+        place = (split, folder, config.channels, config.download, reading.reading())
+        return data.source(config.data, config.size, *place, watch=watch)
 
     def __init__(self, config, source: data.Source):
         if config.classes and config.classes < len(source.classes):

@@ -28,7 +28,7 @@ class SuperResolution:
     """CTMSR's stage 1 ("ctmsr") and stage 2 ("dtm"), and the multi-step network ("resshift")."""
 
     @staticmethod
-    def source(config, split: str, folder: str) -> data.Source:
+    def source(config, split: str, folder: str, watch=iter) -> data.Source:
         """Patches of the pictures of one split."""
         options = {"channels": config.channels, "reading": reading.reading()}
         return data.patches(config.data, config.size, config.stride, split, **options)

@@ -11,6 +11,7 @@ On several hosts start it once on each: see docs/running-at-scale.md.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -45,7 +46,8 @@ def sources(config) -> tuple[data.Source, data.Source]:
     """(training, held-out) pictures; prepared by the first process, while the others wait."""
     folder = config.data_folder or data_folder()
     quiet()
-    make = lambda split: task(config).source(config, split, folder)
+    watch = functools.partial(tqdm.tqdm, desc="preparing", unit="picture", mininterval=1, disable=not runtime.first())
+    make = lambda split: task(config).source(config, split, folder, watch)
     if runtime.first():
         print(f"reading the pictures; what is prepared once is kept in {folder}", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS says that it downloads

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
@@ -26,6 +26,7 @@ from diffinv.describe import Described, described
 VERSION = "1.0.0"
 IMAGE, LABEL = "image", "label"
 RESIDENT = 2**34  # bytes in memory
+Watch = Callable[[Iterator[files.Record]], Iterable[files.Record]]
 
 
 @described
@@ -157,7 +158,7 @@ def _times(file: str) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Reading = PLAIN) -> str:
+def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Reading = PLAIN, watch: Watch = iter) -> str:
     """Brings a catalogue to one size and stores it as a TFDS data set under `folder`; returns its directory.
 
     Original. Done once: a second call with the same files returns at once, and a run that was cut off leaves nothing
@@ -174,7 +175,8 @@ def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Readi
     if not any(True for _ in listed.records()):
         raise ValueError(f"data path {path!r} holds no image; give a folder with {', '.join(listing.SUFFIXES)} files")
     target = os.path.join(os.path.abspath(folder), _fingerprint(path, size, channels, reading))
-    fields = {"listing": listed, "size": size, "channels": channels, "reading": reading}
+    watched = listed._replace(records=lambda: watch(listed.records()))
+    fields = {"listing": watched, "size": size, "channels": channels, "reading": reading}
     builder = _builder()(**fields, data_dir=target, file_format="array_record")
     try:
         builder.download_and_prepare()
@@ -225,6 +227,7 @@ def source(
     channels: int = 3,
     download: bool = False,
     reading: Reading = PLAIN,
+    watch: Watch = iter,
 ) -> Source:
     """Examples of a path (prepared on first use, see `prepare`) or of a public TFDS set, at `size` and `channels`.
 
@@ -236,6 +239,7 @@ def source(
       folder: where prepared sets are; for public ones TFDS_DATA_DIR by default.
       download: let TFDS fetch a public set that is not there yet.
       reading: how files are read; public sets are 8-bit, and know no other.
+      watch: what the records pass through while they are prepared, once for each split, such as a progress bar.
 
     Raises FileNotFoundError where nothing is there, with the nearest name; ValueError for another split.
     """
@@ -244,7 +248,7 @@ def source(
     if name in files.BUNDLED or listing.matches(name) or (os.sep in name and not _tfds_name(name)):
         if folder is None:
             raise ValueError(f"folder is None; say where {name!r} may be prepared")
-        builder = _tfds().builder_from_directory(prepare(name, size, folder, channels, reading))
+        builder = _tfds().builder_from_directory(prepare(name, size, folder, channels, reading, watch))
     else:
         builder = _public(name, folder, download)
     about = builder.info.metadata or {}
