@@ -50,7 +50,7 @@ def _range(low: float | None, high: float | None, above: float | None, below: fl
         (below, "below", lambda value, end: value < end),
     ]
     given = [(end, words, holds) for end, words, holds in ends if end is not None]
-    words = " and ".join(f"{words} {end:g}" for end, words, _ in given)
+    words = " and ".join(f"{words} {end if isinstance(end, int) else f'{end:g}'}" for end, words, _ in given)
     return lambda value: all(holds(value, end) for end, _, holds in given), f" {words}" if words else ""
 
 

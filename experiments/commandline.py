@@ -10,6 +10,7 @@ fields of its schema and no others; all is checked before `main` starts.
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import sys
@@ -163,12 +164,23 @@ class _one_line:
                 fail(f"config has no such field: {said.strip(chr(34) + chr(39))}; see --help")
 
 
+def _by_field(path: str, written: str) -> str:
+    """The refusal of --config.FIELD by a schema that depends on the configuration; "" where there is none."""
+    fields, config = CONFIGS["config"][0], flags.FLAGS["config"].value
+    if not callable(fields) or not isinstance(config, ConfigDict):
+        return ""
+    field = _declared(fields(config), path)
+    return schema.refusal(field, schema.parsed(field, written), path) if isinstance(field, schema.Field) else ""
+
+
 def _illegal(error: flags.IllegalFlagValueError) -> str:
     """absl's line about a bad text, as the flag's field says it; of a configuration's own error, the last line."""
     text = str(error)
     found = re.match(r"flag --(\w+)=(.*?): ", text, re.DOTALL)
     if found and found[1] in FIELDS:
         return schema.refusal(FIELDS[found[1]], found[2], f"--{found[1]}") or text
+    if found := re.match(r"flag --(config(?:\.\w+)+)=(.*?): ", text, re.DOTALL):
+        return _by_field(found[1], found[2]) or text
     if "Unexpected None value" in text:
         return f"--config is {_named(sys.argv, 'config')!r}, whose get_config returns None; return a ConfigDict"
     if "Traceback (most recent call last)" in text:
@@ -181,7 +193,8 @@ def parse(arguments: list[str], positional: bool) -> list[str]:
     asked = any(argument in HELP for argument in arguments[1:])
     with _one_line():
         if asked:
-            rest = flags.FLAGS([a for a in arguments if a not in HELP], known_only=True)
+            with contextlib.suppress(flags.Error):  # a flag that is required and missing, say
+                flags.FLAGS([a for a in arguments if a not in HELP], known_only=True)
             explain()
             sys.exit(0)
         rest = flags.FLAGS(arguments)

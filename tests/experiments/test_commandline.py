@@ -218,3 +218,13 @@ def test_absl_speaks_as_the_field_does(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command", "--config=own.py"])
     wrapped = flags.IllegalFlagValueError("x\nTraceback (most recent call last)\n  File ...\nValueError: my own")
     assert commandline._illegal(wrapped) == "--config is 'own.py', which raises ValueError: my own"
+
+
+def test_a_text_is_refused_by_a_schema_that_depends_on_the_configuration(monkeypatch):
+    config = Parsed(ConfigDict({"task": "a"}))
+    monkeypatch.setattr(commandline.flags, "FLAGS", {"config": config})
+    monkeypatch.setattr(commandline, "CONFIGS", {"config": (lambda config: {"seed": schema.whole(low=0)}, None)})
+    said = flags.IllegalFlagValueError("flag --config.seed=x: invalid literal for int() with base 10: 'x'")
+    assert commandline._illegal(said) == "config.seed is 'x'; give a whole number at least 0"
+    config.value = None
+    assert commandline._illegal(said) == str(said)
