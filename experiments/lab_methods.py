@@ -96,7 +96,7 @@ METHODS: dict[str, Method] = {
     "TDS 16": Method(lambda p, m, v: posterior.tds(p, m, 16, spread=v), "spread", WIDE, "asymptotic"),
     "FPS 16": Method(lambda p, m, v: posterior.fps(p, m, 16, v), "c", ETA[1:], "asymptotic"),
     "DDSMC 16": Method(lambda p, m, v: posterior.ddsmc(p, m, 16, v), "eta", ETA, "biased"),
-    "MGPS": Method(lambda p, m, v: posterior.mgps(p, m, lr=v), "lr", SMALL, "biased", 50),
+    "MGPS": Method(lambda p, m, v: posterior.mgps(p, m, lr=v, threshold=2.0), "lr", SMALL, "biased", 50),
     "ReGuidance(DDRM)": Method(lambda p, m, v: posterior.ddrm(p, m), "rho", STEP, "biased", 50, _reguidance),
     "ReGuidance(DPS)": Method(lambda p, m, v: posterior.dps(p, m, 0.3), "rho", STEP, "biased", 50, _reguidance),
 }

@@ -45,7 +45,7 @@ ROWS = {
     "DAPS": lambda prior, m, n: posterior.daps(prior, m, 5, chain="conjugate"),
     "DiffPIR": lambda prior, m, n: posterior.diffpir(prior, m, 1.0, 1.0),
     "PnP-DM": lambda prior, m, n: posterior.pnpdm(prior, m, 20, "conjugate"),
-    "MGPS": lambda prior, m, n: posterior.mgps(prior, m),
+    "MGPS": lambda prior, m, n: posterior.mgps(prior, m, lr=0.1, early=20, threshold=2.0),
     "TDS": lambda prior, m, n, value: posterior.tds(prior, m, n, spread=value),
     "FPS": lambda prior, m, n: posterior.fps(prior, m, n),
     "DDSMC": lambda prior, m, n: posterior.ddsmc(prior, m, n, eta=1.0),

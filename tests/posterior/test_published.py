@@ -259,6 +259,39 @@ def test_mgps():
     assert early.x.shape == (DIM,) and early.steps.dtype == jnp.int32
 
 
+def test_mgps_fits_a_second_time_at_the_data_end():
+    """From `threshold` on: by NumPy from the first fit's draw, with the score held at each draw."""
+    prior, m = problem()
+    start = MidpointState(jnp.asarray(X), jnp.asarray(X), jnp.int32(10))
+    fits = [posterior.mgps(prior, m, 2, 0.05, 0.4, threshold=threshold) for threshold in (2.0, 0.5)]
+    ((_, clean, _), once), ((x, x0, _), twice) = (step(sampler, KEY, T, NEXT, start) for sampler in fits)
+    low, end = 0.4 * NEXT, 1e-3
+    (a_l, s_l), (a_e, s_e), (a_s, s_s), (a_t, s_t) = (levels(t) for t in (low, end, NEXT, T))
+    G = at(low).J
+    middle = a_l * MEAN + np.linalg.solve(G, np.asarray(clean) - MEAN)
+    ratio, noise = a_l / a_e, s_l**2 - (a_l / a_e * s_e) ** 2
+    mean, std = ancestral(at(low, middle), middle, end)
+    fit, draw = jax.random.split(jax.random.fold_in(KEY, 1))
+    noises = [normal(jax.random.fold_in(fit, i), DIM) for i in range(2)]
+
+    def gradient(q, k):
+        spread = std * np.exp(q[1]) * noises[k - 1]
+        x1 = q[0] + spread
+        force = (x1 - a_e * at(end, x1).x0) / s_e**2 - MATRIX.T @ (Y - MATRIX @ x1) / SIGMA**2
+        wide = (ratio * std * np.exp(q[1])) ** 2 / noise
+        return np.stack([force - ratio * (middle - ratio * q[0]) / noise, force * spread + wide - 1])
+
+    centre, w = adam(gradient, np.stack([mean, np.zeros(DIM)]), 2, 0.05)
+    x1 = centre + std * np.exp(w) * normal(draw, DIM)
+    np.testing.assert_allclose(x0, x1, rtol=1e-6)
+    up, on = a_s / a_e, a_t / a_s
+    below, above = s_s**2 - up**2 * s_e**2, s_t**2 - on**2 * s_s**2
+    variance = 1 / (1 / below + on**2 / above)
+    z = normal(jax.random.split(KEY, 3)[2], DIM)
+    np.testing.assert_allclose(x, variance * (up * x1 / below + on * X / above) + np.sqrt(variance) * z, rtol=1e-6)
+    assert [int(info.cost.nfe) for info in (once, twice)] == [4, 6] and int(twice.cost.vjps) == 2
+
+
 def test_mgps_ends_on_the_denoised_mean():
     prior, m = problem()
     sampler = posterior.mgps(prior, m, 2, 0.0, early=1, first=3)
