@@ -18,6 +18,7 @@ from diffinv import (
 from diffinv.guided import Guided, guided
 from diffinv.measure import GaussianNoise, Measurement, Noise, PoissonNoise, measure
 from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, gaussian_mixture, mixture
+from diffinv.progress import interruptible, progress
 from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
 from diffinv.seeds import seed_key
 from diffinv.train import trainer
@@ -50,6 +51,7 @@ __all__ = [
     "gaussian_mixture",
     "guard",
     "guided",
+    "interruptible",
     "linalg",
     "markov",
     "measure",
@@ -58,6 +60,7 @@ __all__ = [
     "osmosis",
     "posterior",
     "process",
+    "progress",
     "record",
     "remat",
     "sample",

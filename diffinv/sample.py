@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from diffinv.describe import described
 from diffinv.linalg import LOST
+from diffinv.progress import walking
 from diffinv.times import settled
 from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver, State, Time
 
@@ -33,7 +34,8 @@ def sample(key: Key, sampler: Sampler, times: Array, x: Array | None = None) -> 
 
     def body(state: State, now: tuple[Array, Array, Array]) -> tuple[State, Info]:
         i, t, s = now
-        return sampler.step(jax.random.fold_in(key, i), state, t, s)
+        with walking(i, len(times) - 1):
+            return sampler.step(jax.random.fold_in(key, i), state, t, s)
 
     steps = jnp.arange(1, len(times))
     state, info = jax.lax.scan(body, state, (steps, times[:-1], times[1:]))

@@ -18,7 +18,7 @@ LAYERS = [
     ["typing", "callables", "describe"],
     ["process", "times", "fft", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
     ["prior", "operators", "nn", "degrade"],
-    ["sample", "charts", "measure", "inputs"],
+    ["sample", "charts", "measure", "inputs", "progress"],
     ["samplers", "guided"],
     ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
     ["train", "data", "cards", "checkpoint", "snapshots", "convert", "augment", "metrics", "report"],
