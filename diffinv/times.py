@@ -142,6 +142,44 @@ def log_snr(process: Process, steps: int, sigma_min: float = 0.002, sigma_max: f
     return _ended(positive, f"steps is {steps} from noise-to-signal {sigma_max} to {sigma_min} of {name}")
 
 
+def leading(steps: int, trained: int = 1000) -> Array:
+    """The indices `floor(k trained / steps)`, k < steps, of a network trained at `trained` times, as times; then 0.
+
+    Index i is time `(i + 1) / trained`, so that the last positive time is `1 / trained` and the first below 1, where
+    `grid` goes from 1 and jumps from `1 / steps` to 0.
+
+    Source: Song et al. 2021, arXiv:2010.02502, appendix D.2 (linear), as DDRM's and DDNM's codes have it; "leading" in
+    diffusers. Raises ValueError for steps that are no whole number from 1 to `trained`.
+    """
+    steps, trained = _steps(steps), _steps(trained)
+    if steps > trained:
+        raise ValueError(f"steps is {steps}; a network trained at {trained} times has no more: give at most {trained}")
+    return _ended((1 + np.arange(steps - 1, -1, -1) * trained // steps) / trained, f"steps is {steps} of {trained}")
+
+
+def fitted(process: Process, times: Array, sigma: Array | float) -> Array:
+    """`times` with a last third that falls geometrically in noise-to-signal, to half of `sigma` or as low as it was.
+
+    Original. For methods that weigh a step's noise against the measurement's (DDRM, DDNM+): without a level near
+    sigma_y the picture keeps the noise of the last positive time. sigma is that of y, in units of the data; at 0, and
+    for fewer than two steps, `times` stays as it is. Raises ValueError for a sigma that is negative or NaN, and for a
+    process that is not isotropic.
+    """
+    if _known(sigma) and not np.asarray(sigma) >= 0:
+        raise ValueError(f"sigma is {sigma}; give the noise of y, at least 0")
+    steps = len(times) - 1
+    head = steps - round(steps / 3)
+    if head < 1 or head == steps:
+        return times
+    high = jnp.minimum(_ratio(process, times[head - 1], "fitted"), 1e3).astype(times.dtype)
+    last = _ratio(process, times[steps - 1], "fitted").astype(times.dtype)
+    low = jnp.where(jnp.asarray(sigma) > 0, jnp.minimum(0.5 * jnp.asarray(sigma, times.dtype), last), last)
+    ramp = jnp.asarray(np.arange(1, steps - head + 1) / (steps - head), times.dtype)
+    tail = from_sigma(process, jnp.where(jnp.asarray(sigma) >= 0, high * (low / high) ** ramp, jnp.nan))
+    kept = jnp.where(jnp.asarray(sigma) == 0, times[head:-1], tail)
+    return jnp.concatenate([times[:head], kept, times[-1:]])
+
+
 def ascending(times: Array, first: float = 1e-3) -> Array:
     """The grid of an inversion, data to noise: `times` reversed, its 0 replaced by the small positive `first`.
 

@@ -97,6 +97,11 @@ def _cooling(steps: int, config: ConfigDict, prior: Prior) -> Array:
     return times.from_sigma(prior.process, jnp.asarray(sigmas, float))
 
 
+def _fitted(steps: int, config: ConfigDict, prior: Prior) -> Array:
+    """The published indices, but for a last third that goes down to the noise of y."""
+    return times.fitted(prior.process, times.leading(steps), config.sigma_y)
+
+
 def _purifying(steps: int, config: ConfigDict, prior: Prior) -> Array:
     """DCDP's noise levels, from 0.4 to one step of a thousand, and 0."""
     return jnp.append(jnp.linspace(0.4, 1e-3, steps), 0.0)
@@ -128,8 +133,8 @@ SOLVERS: dict[str, Entry] = {
     "mmps": Entry("MMPS", guided(lambda config, prior, m: posterior.mmps(prior, m, config.guided.iterations))),
     "tmpd": Entry("TMPD", guided(lambda config, prior, m: posterior.tmpd(prior, m, "diagonal"))),
     "ddnm": Entry("DDNM", guided(lambda config, prior, m: posterior.ddnm(prior, m))),
-    "ddrm": Entry("DDRM", published(posterior.ddrm, 20)),
-    "ddnm_plus": Entry("DDNM+", published(posterior.ddnm_plus, 100)),
+    "ddrm": Entry("DDRM", published(posterior.ddrm, 20, _fitted)),
+    "ddnm_plus": Entry("DDNM+", published(posterior.ddnm_plus, 100, _fitted)),
     "pgdm": Entry("PiGDM as published", published(posterior.pgdm, 100)),
     "mcg": Entry("MCG", published(posterior.mcg, 1000)),
     "lgd": Entry("LGD-MC", lgd),

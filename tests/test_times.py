@@ -195,6 +195,34 @@ def test_log_snr_steps_are_equal():
     assert_allclose(np.diff(levels), np.log(50.0 / 0.01) * 2 / 19, rtol=1e-8)
 
 
+def test_leading_times_are_the_published_indices():
+    """DDRM's and DDNM's `range(0, 1000, skip)`, taken one up."""
+    assert_allclose(times.leading(20), np.append((np.arange(950, -1, -50) + 1) / 1000, 0), rtol=1e-15)
+    assert_allclose(times.leading(1000), times.grid(1000), rtol=1e-15)
+    assert_allclose(times.leading(3, 10), [0.7, 0.4, 0.1, 0.0], rtol=1e-15)
+    refused("steps is 1001; a network trained at 1000 times has no more", times.leading, 1001)
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "flow"])
+def test_a_fitted_grid_goes_down_to_half_the_noise_of_y(name):
+    forward, plain = PROCESSES[name], times.leading(20)
+    lowest = float(jnp.exp(-0.5 * forward.log_snr(plain[-2])))
+    for sigma in (1.0, 0.01, 1e-3):
+        grid = np.asarray(times.fitted(forward, plain, sigma))
+        assert_array_equal(grid[:13], plain[:13])
+        assert np.all(np.diff(grid) < 0) and grid[-1] == 0
+        assert_allclose(jnp.exp(-0.5 * forward.log_snr(grid[-2])), min(0.5 * sigma, lowest), rtol=1e-6)
+
+
+def test_a_grid_is_fitted_to_some_noise_only():
+    vp, plain = process.VP(), times.leading(20)
+    assert_array_equal(times.fitted(vp, plain, 0.0), plain)
+    assert_array_equal(jax.jit(times.fitted)(vp, plain, 0.0), plain)
+    assert np.isnan(jax.jit(times.fitted)(vp, plain, -1.0)).any()
+    assert_array_equal(times.fitted(vp, times.grid(1), 0.1), times.grid(1))
+    refused("sigma is nan; give the noise of y, at least 0", times.fitted, vp, plain, np.nan)
+
+
 @pytest.mark.parametrize("first", [1e-3, 0.9])
 def test_inversion_starts_at_a_small_positive_time(first):
     down = times.grid(10)
