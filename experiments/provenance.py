@@ -37,7 +37,7 @@ def packed(path: str) -> tuple[str, str] | None:
     return (said("name"), said("licence") or said("license")) if said("name") else None
 
 
-def _plain(text: str, most: int = 400) -> str:
+def plain(text: str, most: int = 400) -> str:
     """One line of printable letters, as a card's field may hold."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:most]
 
@@ -45,7 +45,7 @@ def _plain(text: str, most: int = 400) -> str:
 def described(path: str, source: data.Source) -> str:
     """Pictures of the user's own: how many, where from without the path, and how many classes."""
     kinds = f" in {len(source.classes)} classes" if len(source.classes) > 1 else ""
-    return f"{len(source)} pictures of {_plain(Path(path).name or 'a folder', 80)!r}{kinds}"
+    return f"{len(source)} pictures of {plain(Path(path).name or 'a folder', 80)!r}{kinds}"
 
 
 def about(config, source: data.Source) -> dict[str, str]:
@@ -68,9 +68,9 @@ def _said(config, source: data.Source) -> tuple[str, str]:
     pack = packed(config.data)
     name = pack[0] if pack else "" if listing.matches(config.data) else f"TFDS {config.data}"
     known = next((licence for start, licence in LICENCES.items() if pack and name.startswith(start)), "")
-    shown = f"{_plain(name)}; " if name else ""
+    shown = f"{plain(name)}; " if name else ""
     whole = f"{shown}{described(config.data, source)}, brought to {config.size} pixels"
-    return whole, _plain(pack[1]) if pack and pack[1] else known
+    return whole, plain(pack[1]) if pack and pack[1] else known
 
 
 def digest(source: data.Source, most: int = 1024) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import diffinv as di
 from diffinv import data, process, samplers, times, train
 from diffinv.nn import unet
-from experiments import reading
+from experiments import provenance, reading
 
 
 def network(config) -> unet.UNet:
@@ -100,6 +100,10 @@ class Denoising:
             "schedule": f"ln sigma ~ N({config.log_sigma_mean}, {config.log_sigma_std}^2), EDM weighting",
         }
         if config.classes:
-            card |= {"given": {"label": config.classes}, "labels": self.labels, "label_null": config.classes}
+            card |= {
+                "given": {"label": config.classes},
+                "labels": list(map(provenance.plain, self.labels)),
+                "label_null": config.classes,
+            }
             card["label_dropout"] = config.label_dropout
         return card

@@ -192,7 +192,15 @@ def workdir():
         yield folder
 
 
+def require_flags() -> None:
+    """ValueError for what the command cannot do without; not absl's own check, which would refuse --help."""
+    for flag, wanted in ((CONFIG, "a file such as configs/prior32.py"), (WORKDIR, "a folder for what is trained")):
+        if not flag.value:
+            raise ValueError(f"--{flag.name} is missing; give {wanted}")
+
+
 def main() -> None:
+    require_flags()
     config = CONFIG.value
     runtime.agree("configuration", config.to_json_best_effort(sort_keys=True))
     with workdir() as folder:
@@ -221,5 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     runtime.run(main)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from diffinv import checkpoint, data, schema, seed_key, sharding, train
+from diffinv import cards, checkpoint, data, schema, seed_key, sharding, train
 from experiments import keeping, provenance, runtime
 
 MOVABLE = {
@@ -138,6 +138,7 @@ class Run:
                 f"{config.accumulate} (config.accumulate)"
             )
         self.task = task(config)(config, source)
+        cards.require(self.card(), "the card of this run")
         self.start = starting_weights(config.start, jax.eval_shape(self.task.init, self.key))
         rates = [train.half_life(examples, config.batch) for examples in config.ema_half_lives]
         rates += self.task.rates  # those that the loss needs; the others are to choose from
@@ -147,6 +148,10 @@ class Run:
         self.step = jax.jit(self._step, donate_argnums=0, out_shardings=(self.placed, self.whole))
         self.errors = jax.jit(self.task.errors, out_shardings=self.whole)
         self.sample = jax.jit(jax.vmap(self.task.sample, (0, None, 0)))
+
+    def card(self) -> dict[str, Any]:
+        """What rebuilds the network from its weights; the rest of the card is written when it is exported."""
+        return {"name": self.config.name, **self.task.card(), "shape": list(self.task.shape)}
 
     def _init(self, start) -> train.TrainState:
         params = self.task.init(self.key) if start is None else start
@@ -201,9 +206,7 @@ def export(run: Run, state, average: int, seconds: float, held_out: dict, source
     require_free(path, run.digest)
     channels = run.task.shape[-1]
     card = {
-        "name": config.name,
-        **run.task.card(),
-        "shape": list(run.task.shape), "layout": {1: "HWC, grey", 3: "HWC, RGB"}.get(channels, "HWC"), "range": [-1, 1],
+        **run.card(), "layout": {1: "HWC, grey", 3: "HWC, RGB"}.get(channels, "HWC"), "range": [-1, 1],
         **provenance.about(config, source), "examples": run.count, "run": run.digest,
         "steps": step, "batch": config.batch, "images_seen": step * config.batch, "steps_skipped": int(state.skipped),
         "optimizer": f"{config.optimizer} {config.learning_rate}, b2 {config.b2}, {config.warmup} steps up, "

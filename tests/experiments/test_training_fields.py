@@ -3,9 +3,11 @@
 import json
 from importlib import import_module
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -223,6 +225,25 @@ def test_the_digest_of_pictures_is_of_all_of_them():
     other.records.images[3, 2, 1, 0] ^= 1
     assert provenance.digest(same) != provenance.digest(other)
     assert provenance.digest(same) != provenance.digest(pictures(count=5))
+
+
+TASKS = [("prior32_cond", {}), ("ict32", {"method": "meanflow"}), ("blurring32", {}), ("ctmsr_x4", {})]
+
+
+@pytest.mark.parametrize("name, changes", TASKS, ids=[name for name, _ in TASKS])
+def test_every_task_writes_a_card_that_describes_its_weights(name, changes):
+    """Also of classes whose names are no text of one line."""
+    config = configured(name, **changes)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (4, config.size, config.size, config.channels), np.uint8)
+    labels = ("a\nb", "c") if config.classes else ("",)
+    source = Source(Resident(images, np.zeros(4, np.int32)), config.size, config.channels, labels)
+    task = training.task(config)(config, source)
+    card = {"name": config.name, **task.card(), "shape": list(task.shape)}
+    cards.require(json.loads(json.dumps(card)), "x")
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    flat = traverse_util.flatten_dict(shapes, sep="/")
+    assert cards.expected(card) == {path: leaf.shape for path, leaf in flat.items()}
 
 
 def test_losses_that_are_not_finite_are_not_exported(tmp_path):
