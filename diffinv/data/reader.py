@@ -45,10 +45,12 @@ class Reading:
     bytes: int = 2**31
 
     def __post_init__(self) -> None:
-        if self.levels not in (None, "auto"):
+        if isinstance(self.levels, tuple):
             low, high = self.levels
             if not (np.isfinite([low, high]).all() and low < high):
                 raise ValueError(f"levels are {low:g}, {high:g}; give two numbers, of which the second is greater")
+        elif self.levels not in (None, "auto"):
+            raise ValueError(f"levels are {self.levels!r}; give a tuple of two numbers, 'auto' or None")
         if self.pixels < 1 or self.bytes < 1:
             raise ValueError(f"the limits are {self.pixels} pixels and {self.bytes} bytes; give at least 1")
 

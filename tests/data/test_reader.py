@@ -136,7 +136,7 @@ def test_twelve_bits_in_sixteen_are_never_black(tmp_path):
     np.testing.assert_array_equal(eight[..., 0], noise(4, 4))
 
 
-@pytest.mark.parametrize("levels", [(5, 5), (9, 1), (0, np.nan), (0, np.inf)])
+@pytest.mark.parametrize("levels", [(5, 5), (9, 1), (0, np.nan), (0, np.inf), "full", [0, 1]])
 def test_levels_grow(levels):
     with pytest.raises(ValueError, match="levels are"):
         data.Reading(levels)
