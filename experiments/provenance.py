@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from diffinv import data
-from diffinv.data import files, listing
+from diffinv.data import arrays, files, listing
 
 UNKNOWN = "unknown: ask whoever gave you the pictures"
 BUNDLED = {
@@ -29,9 +29,9 @@ def packed(path: str) -> tuple[str, str] | None:
     if len(found) != 1 or not found[0].endswith(".npz"):
         return None
     try:
-        with np.load(found[0], allow_pickle=False) as archive:
-            meta = json.loads(archive["meta"].tobytes()) if "meta" in archive.files else {}
-    except (ValueError, OSError, KeyError):
+        stored = arrays.npz(found[0], ["meta"], 2**24)
+        meta = json.loads(stored["meta"].tobytes()) if "meta" in stored else {}
+    except (ValueError, OSError, RecursionError):
         return None
     said = lambda field: meta.get(field) if isinstance(meta, dict) and isinstance(meta.get(field), str) else ""
     return (said("name"), said("licence") or said("license")) if said("name") else None
@@ -63,7 +63,7 @@ def about(config, source: data.Source) -> dict[str, str]:
 
 
 def _said(config, source: data.Source) -> tuple[str, str]:
-    if config.data in files.BUNDLED:
+    if files.is_bundled(config.data):
         return BUNDLED[config.data]
     pack = packed(config.data)
     name = pack[0] if pack else "" if listing.matches(config.data) else f"TFDS {config.data}"

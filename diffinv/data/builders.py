@@ -175,7 +175,7 @@ def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Readi
     if not any(True for _ in listed.records()):
         raise ValueError(f"data path {path!r} holds no image; give a folder with {', '.join(listing.SUFFIXES)} files")
     target = os.path.join(os.path.abspath(folder), _fingerprint(path, size, channels, reading))
-    watched = listed._replace(records=lambda: watch(listed.records()))
+    watched = listed._replace(records=lambda: iter(watch(listed.records())))
     fields = {"listing": watched, "size": size, "channels": channels, "reading": reading}
     builder = _builder()(**fields, data_dir=target, file_format="array_record")
     try:
