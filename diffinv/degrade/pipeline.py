@@ -14,6 +14,7 @@ from diffinv.degrade import kernels, resizing
 from diffinv.degrade.draws import BlurDraw, Draw, draw
 from diffinv.degrade.noise import either_noise
 from diffinv.degrade.settings import Settings, resshift_train
+from diffinv.operators.arguments import numbers, require_key, whole
 from diffinv.operators.fourier import ReflectBlur
 from diffinv.operators.jpeg import jpeg
 from diffinv.operators.pixel import imresize
@@ -27,10 +28,13 @@ def quantise(image: Array) -> Array:
 
 def _small(image: Array, scale: int) -> tuple[int, int]:
     """The low-resolution size, or ValueError."""
-    if jnp.ndim(image) != 3 or image.shape[2] not in (1, 3) or not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(f"image is {jnp.shape(image)} {image.dtype}; give floats (H, W, 1 or 3): data.to_unit(pixels)")
+    shape, dtype = getattr(image, "shape", "?"), getattr(image, "dtype", type(image).__name__)
+    if getattr(image, "ndim", 0) != 3 or image.shape[2] not in (1, 3) or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"image is {shape} {dtype}; give floats (H, W, 1 or 3): data.to_unit(pixels)")
+    scale = whole("scale", scale)
+    numbers("image", image)
     height, width, _ = image.shape
-    if scale < 1 or height % scale or width % scale or not height * width:
+    if height % scale or width % scale or not height * width:
         raise ValueError(f"scale is {scale}; it must divide the picture's {(height, width)}: crop it")
     return height // scale, width // scale
 
@@ -86,7 +90,7 @@ def degrade(
 
     `settings` say how much room to keep: the largest kernels and scales.
     """
-    image, small = jnp.asarray(image), _small(image, scale)
+    small, image = _small(image, scale), jnp.asarray(image)
     shape, size = _canvas(image.shape[:2], settings, scale), jnp.asarray(image.shape[:2])
     one, two = jax.random.split(key)
     new, pitch = _scaled(image.shape[:2], draw.first.resize.scale, shape), jnp.full(2, 1 / draw.first.resize.scale)
@@ -135,7 +139,8 @@ def realesrgan(
       (H / scale, W / scale, C); in [-1, 1] where rounded, else as it comes from the sinc filter.
 
     Raises:
-      ValueError: where the picture is of another form or the scale does not divide it.
+      ValueError: where the picture is of another form, or not finite, or the scale does not divide it.
     """
+    require_key(key)
     drawn, noise = jax.random.split(key)
     return degrade(noise, image, scale, draw(drawn, settings), settings, rounded)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from diffinv.describe import brief
 from diffinv.linalg import added
+from diffinv.operators.arguments import choice, size_of
 from diffinv.typing import Array
 
 MODES = ("area", "bilinear", "bicubic")
@@ -72,10 +74,10 @@ def interpolate(image: Array, size: tuple[int, int], mode: str = "bicubic") -> A
     `jax.image.resize`'s, no antialiasing; area is the adaptive mean. `size` and `mode` are static. Nothing is clipped.
     Raises ValueError where the mode has another name or the size is not positive.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}; give one of {', '.join(MODES)}")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {size}; it must be (h, w), both at least 1 pixel")
+    choice("mode", mode, *MODES)
+    size = size_of("size", size)
+    if getattr(image, "ndim", 0) != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(f"image is {brief(image)}; give floats (H, W, C): data.to_unit(pixels)")
     old, new = jnp.asarray(image.shape[:2]), jnp.asarray(size)
     return resized(image, old, new, old.astype(float) / new.astype(float), MODES.index(mode), tuple(size))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffinv.linalg import added
 from diffinv.typing import Array
@@ -35,9 +36,25 @@ def _float(x: Array, other: jnp.dtype) -> Array:
     return jnp.asarray(x, jnp.float64 if jnp.float64 in (x.dtype, other) else jnp.float32)
 
 
+def _picture(name: str, x: Array) -> Array:
+    """As an array of real numbers; ValueError for anything else."""
+    found = x if isinstance(x, jax.Array) else np.asarray(x)
+    if not (found.dtype.kind in "biuf" or jnp.issubdtype(found.dtype, jnp.floating)):
+        raise ValueError(f"{name} is {found.dtype}; give one real picture (H, W, C)")
+    return jnp.asarray(found)
+
+
+def _in_range(data_range: DataRange, **pictures: Array) -> None:
+    """ValueError where bytes are told to lie in (-1, 1) or (0, 1)."""
+    for name, x in pictures.items():
+        dtype = _picture(name, x).dtype
+        if jnp.issubdtype(dtype, jnp.integer) and max(map(abs, data_range)) <= 1:
+            raise ValueError(f"{name} is {dtype}, data_range {data_range}; give (0, 255), or the picture as floats")
+
+
 def _pair(x: Array, y: Array) -> tuple[Array, Array]:
     """Both as floats of one dtype; refuses unequal shapes, which would broadcast."""
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    x, y = _picture("x", x), _picture("y", y)
     if x.shape != y.shape:
         raise ValueError(f"x is {x.shape} and y is {y.shape}; give two pictures of one shape")
     if x.ndim != 3:
@@ -63,6 +80,7 @@ def psnr(x: Array, y: Array, data_range: DataRange) -> Array:
     Returns: ().
     """
     _, peak = _span(data_range)
+    _in_range(data_range, x=x, y=y)
     x, y = _pair(x, y)
     return _decibel(jnp.mean((x - y) ** 2), peak)
 
@@ -100,6 +118,7 @@ def ssim(x: Array, y: Array, data_range: DataRange) -> Array:
     Returns: ().
     """
     low, span = _span(data_range)
+    _in_range(data_range, x=x, y=y)
     x, y = _pair(x, y)
     if min(x.shape[:2]) < 11:
         raise ValueError(f"x is {x.shape}; the 11 x 11 window needs height, width >= 11; enlarge the pictures")
@@ -125,6 +144,8 @@ def y_channel(x: Array, data_range: DataRange) -> Array:
     Returns: (H, W).
     """
     low, span = _span(data_range)
+    x = _picture("x", x)
+    _in_range(data_range, x=x)
     if x.ndim != 3 or x.shape[-1] != 3:
         raise ValueError(f"x is {x.shape}; luma needs one RGB picture (H, W, 3)")
     x = _float(x, x.dtype)
@@ -143,6 +164,7 @@ def psnr_y(x: Array, y: Array, data_range: DataRange, border: int) -> Array:
 
     Returns: ().
     """
+    x, y = _picture("x", x), _picture("y", y)
     height, width = x.shape[:2]
     if border < 0 or 2 * border >= min(height, width):
         raise ValueError(f"border is {border}, but x is {x.shape}; give 0 <= border < {min(height, width) / 2:g}")

@@ -206,3 +206,9 @@ def test_bad_arguments_are_named(method):
         tried((32, 32, 4))
     with pytest.raises(ValueError, match=r"image is \(32, 32\) float32"):
         tried((32, 32))
+    with pytest.raises(ValueError, match=r"image is \? list; give floats"):
+        degrade.bicubic([[0.0]], 2)
+    with pytest.raises(ValueError, match="image has 3072 values that are not finite"):
+        degrade.bicubic(np.full((32, 32, 3), np.nan), 2)
+    with pytest.raises(ValueError, match="key is 0; give one key"):
+        degrade.realesrgan(0, np.zeros((32, 32, 3), np.float32))

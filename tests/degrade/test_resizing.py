@@ -116,7 +116,9 @@ def test_parity_with_torch(mode):
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="mode is 'lanczos'; give one of area, bilinear, bicubic"):
+    with pytest.raises(ValueError, match="mode is 'lanczos'; it must be one of 'area', 'bilinear', 'bicubic'"):
         degrade.interpolate(np.zeros((4, 4, 3)), (8, 8), "lanczos")
     with pytest.raises(ValueError, match=r"size is \(0, 8\)"):
         degrade.interpolate(np.zeros((4, 4, 3)), (0, 8))
+    with pytest.raises(ValueError, match=r"image is uint8\[4,4,3\]; give floats"):
+        degrade.interpolate(np.zeros((4, 4, 3), np.uint8), (8, 8))

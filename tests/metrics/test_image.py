@@ -127,6 +127,9 @@ def test_the_range_cannot_be_left_out(pair):
         (lambda x: metrics.ssim(x[:10], x[:10], RANGE), "11"),
         (lambda x: metrics.y_channel(x[..., :1], RANGE), "RGB"),
         (lambda x: metrics.psnr_y(x, x, RANGE, 20), "border is 20"),
+        (lambda x: metrics.psnr(x, np.zeros(x.shape, np.uint8), RANGE), r"y is uint8, data_range .*give \(0, 255\)"),
+        (lambda x: metrics.ssim(x.astype(complex), x, RANGE), "x is complex128; give one real picture"),
+        (lambda x: metrics.psnr("a.png", x, RANGE), "x is <U5; give one real picture"),
     ],
 )
 def test_errors_say_what_to_do(call, words, pair):
