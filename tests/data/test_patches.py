@@ -125,3 +125,12 @@ def test_nothing_to_cut_is_said(tmp_path):
         data.patches(str(tmp_path), 8)
     with pytest.raises(ValueError, match="gave no picture for 'validation'; give it more"):
         data.patches(str(tmp_path), 8, split="validation")
+
+
+def test_more_than_memory_is_refused_before_it_is_taken(tmp_path):
+    """A stride of one pixel makes a patch of every pixel; a prepared set may be too large to decode at once."""
+    Image.fromarray(picture(0, 800, 800)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match="more than 17179869184"):
+        data.patches(str(tmp_path), 300, 1)
+    with pytest.raises(ValueError, match="config.resident=False"):
+        data.resident(data.Source(range(10**6), 128))
