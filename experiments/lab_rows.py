@@ -43,9 +43,10 @@ class Rows:
     def load(self, problem: str, method: str, made_of: str) -> dict | None:
         """The row that was made of this, or None; a damaged file counts for none."""
         try:
-            return json.loads(self._path(problem, method, made_of).read_text("utf-8"))
+            found = json.loads(self._path(problem, method, made_of).read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        return found if isinstance(found, dict) else None
 
     def save(self, problem: str, method: str, made_of: str, row: Mapping[str, Any]) -> None:
         """Keeps a row: whole or not at all."""

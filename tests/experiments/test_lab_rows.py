@@ -111,9 +111,10 @@ def test_a_run_of_other_methods_loses_no_row(bench):
     assert bench.make(draws=5).others(["two"]) == {} and theirs.others(["one", "two"]) == {}
 
 
-def test_a_damaged_row_is_made_again(bench):
+@pytest.mark.parametrize("content", ['{"method":', "3", ""])
+def test_a_damaged_row_is_made_again(bench, content):
     bench.make().line("one")
-    next(bench.folder.rglob("*.json")).write_text('{"method":')
+    next(bench.folder.rglob("*.json")).write_text(content)
     row, word = bench.make().line("one")
     assert row["made"] == 2 and "run again" in word
 
