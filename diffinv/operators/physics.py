@@ -54,8 +54,9 @@ def inverse_scattering(
 
     Args:
       shape: (H, W, 1), contrast of permittivity, dimensionless; the origin is the pixel (H//2, W//2). Static.
-      transmitters, receivers: angles in radians, 0 on the side of the last column, or how many at equal distances
-        (static). InverseBench takes `np.radians(np.linspace(0, 359, n))`: 20, and 360, 180 or 60.
+      transmitters, receivers: angles in radians, 0 on the side of the last column and pi/2 on that of the last row,
+        or how many at equal distances (static). InverseBench takes `np.radians(np.linspace(0, 359, n))`: 20, and 360,
+        180 or 60.
       side: of the picture's W pixels; radius: of the circle; in one unit of length (there metres).
       wavelength: in pixels. All static.
 

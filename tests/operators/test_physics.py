@@ -30,6 +30,17 @@ def test_born_field_of_a_gaussian():
     np.testing.assert_allclose(_apply(A, jnp.asarray(x)), wanted, rtol=1e-8)
 
 
+def test_antennas_stand_where_the_text_says():
+    """One pixel off the middle: at angle 0 an antenna is on the last column's side, at pi/2 on the last row's."""
+    A, pixel = ops.inverse_scattering((5, 6, 1), np.array([0.0, 1.0]), np.array([np.pi / 2]), 0.6, 8.0, 1.0), 0.1
+    x = np.zeros((5, 6, 1))
+    x[4, 1] = 1.0
+    place, k = pixel * np.array([4 - 2, 1 - 3]), 2 * np.pi / (8 * pixel)
+    green = lambda a: 0.25j * hankel1(0, k * np.linalg.norm(np.array([np.sin(a), np.cos(a)]) - place))
+    wanted = (k * pixel) ** 2 * green(np.pi / 2) * np.array([[green(0.0)], [green(1.0)]])
+    np.testing.assert_allclose(A(jnp.asarray(x)), wanted, rtol=1e-12)
+
+
 def test_scattering_is_reciprocal_and_linear(key):
     """Transmitters and receivers at the same places may be swapped; the adjoint passes the dot test."""
     A = ops.inverse_scattering((6, 8, 1), 5, 5)
