@@ -21,6 +21,7 @@ from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_fie
 from diffinv.progress import interruptible, progress
 from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
 from diffinv.seeds import seed_key
+from diffinv.show import show
 from diffinv.train import trainer
 from diffinv.typing import Cost, Gaussian, Sampler, Solution, Solver, StepInfo
 
@@ -68,6 +69,7 @@ __all__ = [
     "scalespace",
     "seed_key",
     "sharding",
+    "show",
     "sweep",
     "tiles",
     "times",

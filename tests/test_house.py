@@ -21,7 +21,7 @@ LAYERS = [
     ["sample", "charts", "measure", "inputs", "progress"],
     ["samplers", "guided"],
     ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
-    ["train", "data", "cards", "checkpoint", "snapshots", "convert", "augment", "metrics", "report"],
+    ["train", "data", "cards", "checkpoint", "snapshots", "convert", "augment", "metrics", "report", "show"],
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 CITED = ["posterior", "samplers", "process", "times", "guided", "charts"]
