@@ -15,7 +15,7 @@ from flax import struct
 
 from diffinv.describe import Described, described
 from diffinv.linalg import dct, idct, square_distances
-from diffinv.process import Process
+from diffinv.process import Process, require_isotropic
 from diffinv.typing import Array, Cost, Denoiser, Key, Time
 
 
@@ -228,19 +228,12 @@ class GaussianDenoiser(Described):
         return self.mean + self.synthesise(z)
 
 
-def _isotropic(process: Process, name: str, instead: str) -> None:
-    shape = jax.eval_shape(process.alpha, 0.5).shape
-    if shape:
-        kind = f"process {type(process).__name__} has an alpha of shape {shape}"
-        raise ValueError(f"{kind}; {name} needs an isotropic one: use {instead}")
-
-
 def gaussian(process: Process, mean: Array, covariance: Array) -> Prior:
     """The exact prior `N(mean, covariance)`; `covariance` is (n, n) over the flattened sample, n = mean.size.
 
     Original. Raises ValueError where the sizes do not fit, and for a process that is not isotropic.
     """
-    _isotropic(process, "gaussian", "gaussian_field")
+    require_isotropic(process, "gaussian", "gaussian_field")
     if covariance.shape != (mean.size, mean.size):
         raise ValueError(f"covariance has shape {covariance.shape}; a mean of {mean.shape} needs {(mean.size,) * 2}")
     variance, basis = jnp.linalg.eigh(covariance)
@@ -388,7 +381,7 @@ def gaussian_mixture(process: Process, means: Array, weights: Array, covariances
 
     Original. Weights are normalised. Raises ValueError where counts or sizes differ, or a process is not isotropic.
     """
-    _isotropic(process, "gaussian_mixture", "mixture")
+    require_isotropic(process, "gaussian_mixture", "mixture")
     size = means[0].size
     if not len(means) == len(weights) == len(covariances) or covariances.shape[1:] != (size, size):
         given = f"{means.shape}, weights {weights.shape}, covariances {covariances.shape}"

@@ -127,6 +127,17 @@ class Process(Described, abc.ABC):
         return jax.jvp(self.alpha, (t,), (one,))[1], jax.jvp(self.sigma, (t,), (one,))[1]
 
 
+def require_isotropic(process: Process, name: str, instead: str) -> None:
+    """ValueError where the process has an alpha for every frequency; `name` is the caller, `instead` what would do.
+
+    Original.
+    """
+    shape = jax.eval_shape(process.alpha, 0.5).shape
+    if shape:
+        kind = f"process {type(process).__name__} has an alpha of shape {shape}"
+        raise ValueError(f"{kind}; {name} needs an isotropic one: use {instead}")
+
+
 @struct.dataclass
 class Explicit(Process):
     """A process given by `alpha` and `sigma` themselves, so that both and their rates are finite at either end."""

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from diffinv import linalg
 from diffinv.describe import described
 from diffinv.prior import Prior
+from diffinv.process import require_isotropic
 from diffinv.sample import markov, sample
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
@@ -129,9 +130,10 @@ def dpmpp_2m(prior: Prior) -> Sampler:
     for `lambda = log snr / 2`, then the frozen step with D. First and last steps are first order, and a step from t to
     t leaves the state and its history as they are. For isotropic processes.
 
-    Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2.
+    Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2. Raises ValueError for a process that is not isotropic.
     """
     process = prior.process
+    require_isotropic(process, "dpmpp_2m", "heun")
 
     def init(key: Key, t: Time, x: Array | None) -> MultistepState:
         x = prior.start(key, t) if x is None else x
@@ -144,7 +146,8 @@ def dpmpp_2m(prior: Prior) -> Sampler:
         first_order = (t_last >= 2) | (s <= 0) | ~moves
         now, last = process.log_snr(t), process.log_snr(jnp.where(first_order, t, t_last))
         ahead = process.log_snr(jnp.where(first_order, t, s))
-        slope = jnp.where(first_order, 0.0, (ahead - now) / jnp.where(first_order, 1.0, 2 * (now - last)))
+        usable = ~first_order & (now != last)  # half precision may not tell the levels of two times apart
+        slope = jnp.where(usable, (ahead - now) / jnp.where(usable, 2 * (now - last), 1.0), 0.0)
         x_s = process.transition(x, x0 + slope * (x0 - x0_last), t, s, eta=0.0).mean
         after = MultistepState(x_s, x0, jnp.asarray(t, x.dtype))
         after = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, state)

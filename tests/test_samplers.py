@@ -217,6 +217,18 @@ def test_dpmpp_2m_is_finite_over_its_own_grid_of_any_process(forward):
     assert np.isfinite(x).all()
 
 
+def test_dpmpp_2m_refuses_a_process_without_one_log_snr():
+    with pytest.raises(ValueError, match=r"Blurring has an alpha of shape \(8, 8, 1\); dpmpp_2m .* one: use heun"):
+        samplers.dpmpp_2m(diagonal(PROCESSES["blurring"]))
+
+
+def test_levels_that_half_precision_does_not_tell_apart_are_first_order():
+    """bfloat16: 1000 times fall on 256 numbers, and neighbours have the same log-SNR."""
+    prior = in_dtype(diagonal(process.VP()), jnp.bfloat16)
+    x = march(samplers.dpmpp_2m(prior), times.grid(1000).astype(jnp.bfloat16)[:40], None)
+    assert x.dtype == jnp.bfloat16 and np.isfinite(x.astype(jnp.float32)).all()
+
+
 def test_learned_variance_lies_between_the_posterior_and_the_kernel():
     """Nichol & Dhariwal 2021, eq. 15, on the published table: `exp(v log beta + (1 - v) log beta~)`."""
     ddpm, k, v = process.ddpm(), 400, jnp.array([0.0, 0.3, 1.0])
