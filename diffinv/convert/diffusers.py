@@ -137,6 +137,8 @@ def to_adm(state: State, config: dict[str, Any]) -> State:
     state = _stacked(dict(_renamed(state, config.get("layers_per_block", 2))))
     name = "time_embed.0.weight"
     if name in state and not config.get("flip_sin_to_cos", True):
+        if weights.need(state, name, 2).shape[1] % 2:
+            raise ValueError(f"{name} has shape {state[name].shape}; half of its inputs are sines: fetch it again")
         sines, cosines = np.split(state[name], 2, axis=1)
         state[name] = np.concatenate([cosines, sines], axis=1)
     return state

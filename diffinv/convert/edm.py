@@ -56,7 +56,12 @@ def _heads(state: State, head_channels: int | None) -> State:
     def place(name: str, value: np.ndarray) -> np.ndarray:
         if not re.search(r"\.qkv\.(weight|bias)$", name):
             return value
-        return _reordered(value, max(1, len(value) // 3 // head_channels) if head_channels else 1)
+        if value.ndim < 1 or len(value) % 3 or not len(value):
+            raise ValueError(f"{name} has shape {value.shape}; q, k and v are a third each: fetch the checkpoint again")
+        count = max(1, len(value) // 3 // head_channels) if head_channels else 1
+        if len(value) % (3 * count):
+            raise ValueError(f"{name} has shape {value.shape}, which {count} heads do not divide; check the fields")
+        return _reordered(value, count)
 
     return {name: place(name, value) for name, value in state.items()}
 
