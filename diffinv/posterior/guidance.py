@@ -137,7 +137,7 @@ def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, form: str) 
     elif form == "exact":
         C = jax.vmap(spread)(jnp.eye(r.size, dtype=r.dtype))
         unseen = jnp.where(jnp.diag(C) + variance > 0, 0.0, 1.0).astype(r.dtype)
-        wide = jnp.promote_types(r.dtype, jnp.float32)  # LAPACK has no half precision
+        wide = jnp.float32 if jnp.finfo(r.dtype).bits < 32 else r.dtype  # LAPACK has no half precision
         matrix = (0.5 * (C + C.T) + jnp.diag(variance + unseen)).astype(wide)
         u = jnp.linalg.solve(matrix, r.astype(wide)).astype(r.dtype)
     else:
