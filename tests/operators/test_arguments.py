@@ -99,7 +99,7 @@ def test_any_argument(call):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", GOOD, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [ops.inpainting, ops.mri, ops.grayscale, ops.dense, ops.blur, ops.resize])
 def test_every_odd_value_alone(make):
     """All values in all places; what is accepted passes the dot test, once for each kind of program."""
     seen = set()
@@ -108,7 +108,8 @@ def test_every_odd_value_alone(make):
             made = _tried(make, GOOD[make] | {name: value})
             if isinstance(made, ops.LinearOperator) and _finite(made) and str(jax.tree.structure(made)) not in seen:
                 seen.add(str(jax.tree.structure(made)))
-                assert dot_gap(made) < 1e-6 or not np.any(np.asarray(made(jnp.ones(made.shape)))), (name, value)
+                blind = not np.any(np.asarray(made(jnp.ones(made.shape))))
+                assert blind or dot_gap(made) < 1e-6, (name, value)
 
 
 A, X = ops.identity(PICTURE), jnp.zeros(PICTURE)
