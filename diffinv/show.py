@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffinv.measure import Measurement
@@ -103,7 +104,7 @@ def show(solution: Solution | Array, measurement: Measurement | None = None, tru
     residual = None
     if not _batched(x, measurement):
         parts = {name: part[None] for name, part in parts.items()}
-        residual = measurement and measurement.residual(x)[None]
+        residual = measurement and measurement.residual(jnp.asarray(x))[None]
     elif measurement is not None:
         residual = jax.vmap(lambda m, x: m.residual(x))(measurement, x)
     counts = {name: len(part) for name, part in parts.items()}

@@ -19,7 +19,7 @@ from tests.operators import test_battery, test_nonlinear_battery
 from tests.posterior import methods
 from tests.registries import PROCESSES, SAMPLERS
 
-OWN = ("report", "convert", "schema")  # which print for their own readers
+OWN = ("report", "convert", "schema", "data", "snapshots", "cards")  # rooms of files and fields
 IMAGE = jnp.zeros((4, 4, 1), jnp.float32)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from diffinv.describe import described
+
 USES: dict[str, str] = {
     "likelihood": "any law, by its likelihood",
     "chain": "any law, by its likelihood; its `sigma`, or `tau` where there is one, sets the length of a step",
@@ -18,6 +20,7 @@ USES: dict[str, str] = {
 """What a method makes of the law of the noise. `measurement.sigma` of `PoissonNoise` is its deviation at mid-grey."""
 
 
+@described
 class Law(NamedTuple):
     """A method under the options that matter here, and what it uses of the noise: a key of `USES`."""
 
