@@ -1,0 +1,72 @@
+"""Every task with every solver of `experiments.reconstruct`, compiled as that command compiles them; a JSON line each.
+
+    python tests/experiments/matrix.py TASK SOLVERS GROUPS
+
+The prior is a tiny network whose last layer is still zero, so that under EDM's preconditioning it is the exact denoiser
+of N(0, 0.09): of pictures that are drawn from it, it is known where a solver's residual must lie, and the program still
+contains a network. It starts like the command: with the command's devices, in float32.
+"""
+
+import json
+import sys
+
+from experiments import runtime  # isort: skip  (before jax)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import diffinv as di
+from configs import reconstruct as configuration
+from diffinv import linalg, process
+from experiments.bench import Bench
+
+SHAPE, COUNT = (8, 8, 3), 8
+
+
+class Thin(nn.Module):
+    """One hidden layer a pixel, and a last one of zeros: it compiles in no time."""
+
+    @nn.compact
+    def __call__(self, x, condition):
+        h = nn.gelu(nn.Dense(8)(x) + nn.Dense(8)(jnp.reshape(condition, (1, 1, 1))))
+        return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
+
+
+def gaussian_prior() -> di.Prior:
+    """N(0, 0.09) through a network, under the command's own process."""
+    net, vp = Thin(), process.VP()
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros(SHAPE), 0.0)
+    return di.Prior(vp, di.NetworkDenoiser(params, vp, net.apply, parametrisation="edm", sigma_data=0.3), SHAPE)
+
+
+def settings(task: str, group: int):
+    """The shipped configuration, with every method's own steps, at 8 x 8."""
+    config = configuration.get_config()
+    config.task, config.group, config.pictures = task, group, COUNT
+    config.box.update({"top": 2, "left": 2, "size": 4})
+    config.blur.size, config.factor = 5, 2
+    return config
+
+
+def main(task: str, names: str, groups: str) -> None:
+    runtime.start()
+    prior = gaussian_prior()
+    truth = 0.3 * np.random.default_rng(0).standard_normal((COUNT, *SHAPE)).astype(np.float32)
+    for group in map(int, groups.split(",")):
+        bench = Bench(settings(task, group), prior, task, truth)
+        norms = jax.jit(jax.vmap(lambda m, x: linalg.norm(m.residual(x))))
+        for name in names.split(","):
+            found = [bench.run(name, i) for i in range(-(-COUNT // bench.group))]
+            x = np.concatenate([np.asarray(each.x) for each in found])
+            failed = np.concatenate([np.asarray(each.failed) for each in found])
+            row = {"task": task, "solver": name, "group": group, "devices": jax.device_count()}
+            row |= {"ratio": np.asarray(norms(bench.measurements, x) / bench.floors).tolist()}
+            row |= {"failed": failed.tolist(), "largest": float(np.abs(x).max()), "x": x.ravel()[::31].tolist()}
+            row |= {"compiling": round(found[0].compiling, 1), "error": float(np.sqrt(np.mean((x - truth) ** 2)))}
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,79 @@
+"""The product's own matrix: every task with every solver of `experiments.reconstruct`, compiled as it compiles them.
+
+`matrix.py` runs beside this process with the command's own two devices, precision and optimisation, on pictures drawn
+from its exact prior. A residual that is right is then known: it is stated here, with the reason where it is not 1.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import solvers
+
+ROOT = Path(__file__).parents[2]
+TASKS = list(solvers.TASKS)
+
+# The mean picture's residual over the floor that noise alone leaves: least and most, over all tasks.
+SAMPLES = (0.4, 1.6)  # a sample of the posterior leaves about the noise
+FITTED = (0.0, 0.3)  # what was seen is put back, noise included
+CLOSE = (0.05, 1.3)  # descends on the residual alone in places, so that it fits part of the noise
+BAND = {name: SAMPLES for name in solvers.SOLVERS}
+BAND |= dict.fromkeys(["ddnm", "mcg", "repaint"], FITTED)
+BAND |= dict.fromkeys(["dps", "lgd", "daps", "pgdm", "reddiff", "dcdp", "diffpir", "mcgdiff"], CLOSE)
+BAND |= {"pnpdm": (1.0, 7.0)}  # its chain ends at a coupling of 0.3, six times this noise
+BAND |= {"mgps": (0.8, 4.5), "tds": (0.7, 3.0)}  # two gradient steps a level; twists far from the data
+BAND |= {"reguidance": (0.3, 2.2)}  # its ODE has one weight of guidance for all tasks
+BAND |= {"sitcom": (0.1, 3.5)}  # optimises the input of the network, which holds back what it cannot reach
+
+
+@functools.cache
+def rows(task, names, groups):
+    """What `matrix.py` printed, by (solver, group)."""
+    command = [sys.executable, str(ROOT / "tests/experiments/matrix.py"), task, names, groups]
+    tests = os.environ.get("DIFFINV_TEST_CACHE", "") or str(ROOT / ".pytest_cache")
+    cache = {"DIFFINV_CACHE": os.environ.get("DIFFINV_CACHE", "") or os.path.join(tests, "xla")}
+    env = {**os.environ, **cache, "JAX_PLATFORMS": "cpu", "DIFFINV_DEVICES": "2", "PYTHONPATH": str(ROOT)}
+    env.pop("XLA_FLAGS", None)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {(row["solver"], row["group"]): row for row in found}
+
+
+def faults(row):
+    """What is wrong with one cell, in words."""
+    low, high = BAND[row["solver"]]
+    ratio = float(np.mean(row["ratio"]))
+    if not np.isfinite(row["largest"]) or max(row["failed"]) >= 0:
+        yield "froze or is not finite"
+    if row["largest"] > 4:  # thirteen deviations of the prior
+        yield f"reaches {row['largest']:.1f}"
+    if not low <= ratio <= high:
+        yield f"leaves {ratio:.2f} floors, not {low} to {high}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_every_solver_restores_every_task(task):
+    found = rows(task, ",".join(solvers.SOLVERS), "8")
+    assert len(found) == len(solvers.SOLVERS)
+    wrong = [f"{task}, {solver}: {fault}" for (solver, _), row in found.items() for fault in faults(row)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_groupings_restore_the_same_pictures():
+    """Groups of 1 fill both devices, as groups of 2 do; in groups of 8 each device has four pictures."""
+    names = ["dps", "daps", "mmps", "ddrm", "pnpdm", "reguidance"]
+    found = rows("gaussian_blur", ",".join(names), "1,2,8")
+    for name in names:
+        whole = np.asarray(found[name, 8]["x"])
+        for group in (1, 2):
+            apart = np.abs(np.asarray(found[name, group]["x"]) - whole)
+            assert apart.max() < 1e-3, f"{name}: groups of {group} and of 8 differ by {apart.max():.1e}"
