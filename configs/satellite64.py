@@ -1,7 +1,7 @@
 """A class-conditional prior of 64x64 satellite pictures, EDM preconditioning, 4.3 M weights; free of restrictions.
 
 Command:  python -m experiments.train --config=configs/satellite64.py --config.data=PATH --workdir=DIR
-          add --config.start=WEIGHTS to go on from shipped ones, with a new warm-up
+          add --config.start=satellite64 to go on from the shipped weights, with a warm-up, and --half for their form
 Data:     EuroSAT (Helber et al. 2019), RGB, 64x64, ten classes of land use; a folder of one folder a class, or a pack
 Method:   EDM (Karras et al. 2022, arXiv:2206.00364); labels dropped at 0.1 (Ho and Salimans 2022, arXiv:2207.12598)
 Hardware: one CPU core without AVX-512, bare gradients of 32 pictures, images/s: patch 2, 32 channels x (1, 2, 4, 4)

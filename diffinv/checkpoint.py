@@ -188,6 +188,25 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return unflatten(flat), card
 
 
+def widened(params: Any) -> Any:
+    """Weights that are stored in 16 bits as float32, in which they are computed and trained; others as they are.
+
+    Original.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32 if leaf.dtype.itemsize < 4 else leaf.dtype), params)
+
+
+def halved(params: Any) -> Any:
+    """Weights rounded to float16, for storage at half the size. Original.
+
+    Raises ValueError where one is beyond float16's range, 65504.
+    """
+    largest = max(float(np.max(np.abs(leaf))) for leaf in jax.tree.leaves(params) if leaf.size)
+    if not largest <= float(np.finfo(np.float16).max):
+        raise ValueError(f"a weight is {largest:g}, and float16 ends at 65504; store these weights as float32")
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+
+
 def architecture(card: dict[str, Any]) -> Any:
     """The Linen module that `card["architecture"]` describes: `name`, one of `ARCHITECTURES`, and its fields.
 
@@ -225,11 +244,11 @@ def build(
     apply = architecture(card).clone(**changes).apply if apply is None else apply
     trained = build_process(card["process"])
     if card["parametrisation"]["parametrisation"] == "spectral":
-        return _spectral(params, card, apply, trained, process)
+        return _spectral(widened(params), card, apply, trained, process)
     preconditioned = card["parametrisation"]["parametrisation"] == "edm"
     two_times = card.get("consistency", {}).get("second_time", False)
     denoiser: Any = prior.NetworkDenoiser(
-        jax.tree.map(jnp.asarray, params),
+        widened(params),
         process if process is not None and preconditioned else trained,
         consistency.second_channel(apply) if two_times else apply,
         **_parametrisation(card),
@@ -252,7 +271,7 @@ def _spectral(
     if process is not None:
         names = type(process).__name__, type(trained).__name__
         raise ValueError("process is {}, but the network serves {} alone; leave the argument out".format(*names))
-    return spectral.spectral_prior(_given(spectral.denoiser(jax.tree.map(jnp.asarray, params), trained, apply), card))
+    return spectral.spectral_prior(_given(spectral.denoiser(params, trained, apply), card))
 
 
 def load_prior(
@@ -282,7 +301,7 @@ def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
     params, card = restore(path)
     read_card(path, "upscaler")
     net = architecture(card).clone(**changes)
-    return ctmsr.Upscaler(jax.tree.map(jnp.asarray, params), net.apply, **card["parametrisation"])
+    return ctmsr.Upscaler(widened(params), net.apply, **card["parametrisation"])
 
 
 def probe(shape: tuple[int, ...]) -> Array:

@@ -28,12 +28,13 @@ from absl import flags
 from diffinv import data, schema, snapshots
 from diffinv.report.series import Series
 from experiments import keeping, reading, train_fields
-from experiments.training import Run, export, require_free, require_same, task, tiled
+from experiments.training import Run, export, halved, require_free, require_same, task, tiled
 
 flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", train_fields.fields, train_fields.check)
 WORKDIR = runtime.flag("workdir", None, schema.text("folder for checkpoints, metrics and samples"))
 EXPORT = runtime.flag("export", None, schema.text("write weights and card of the latest checkpoint here, and stop"))
+HALF = runtime.flag("half", False, schema.switch("store what is exported as float16; the card says what that costs"))
 
 
 def data_folder() -> str:
@@ -223,8 +224,9 @@ def main() -> None:
                     sys.exit(143)
                 loop.evaluate(config.steps)
             chosen, losses = loop.best()
+            told = halved(run, loop.state.ema[chosen], losses, held_out) if HALF.value else {}
             if runtime.first():
-                export(run, loop.state, chosen, loop.elapsed(), losses, training, target)
+                export(run, loop.state, chosen, loop.elapsed(), losses, training, target, **told)
             runtime.together("end")
 
 

@@ -109,7 +109,7 @@ def starting_weights(path: str, drawn):
     `drawn` ones; None where none is named."""
     if not path:
         return None
-    params, _ = checkpoint.restore(starting_point(path))
+    params = checkpoint.widened(checkpoint.restore(starting_point(path))[0])
     shapes = lambda tree: jax.tree.map(lambda a: tuple(a.shape), tree)
     if shapes(params) != shapes(drawn):
         raise ValueError(f"config.start is {path}, whose weights are not those of config.net's network")
@@ -197,10 +197,20 @@ class Run:
         return {name: round(float(np.mean([each[name] for each in found])), 6) for name in found[0]}
 
 
-def export(run: Run, state, average: int, seconds: float, held_out: dict, source: data.Source, folder: str) -> None:
-    """One of the averages as safetensors, and the card."""
+def halved(run: Run, weights, losses: dict[str, float], held_out: data.Source) -> dict[str, Any]:
+    """`params`, the weights in half precision, and `stored`, what that costs, for `export`."""
+    params = checkpoint.halved(jax.tree.map(np.asarray, weights))
+    after = run.held_out(checkpoint.widened(params), held_out)
+    before, after = (float(np.mean(list(each.values()))) for each in (losses, after))
+    return {"params": params, "stored": f"float16; mean held-out loss {after:.6f}, in float32 {before:.6f}"}
+
+
+def export(
+    run: Run, state, average: int, seconds: float, losses: dict, source: data.Source, folder: str, params=None, **told
+) -> None:
+    """One of the averages, or `params` made of it, as safetensors, and the card, with what else is `told` of it."""
     config, step, path = run.config, int(state.step), os.path.join(folder, run.config.name)
-    wrong = [name for name, loss in held_out.items() if not np.isfinite(loss)]
+    wrong = [name for name, loss in losses.items() if not np.isfinite(loss)]
     if wrong:
         raise ValueError(f"the held-out loss {wrong[0]!r} is not finite after {step} steps; nothing is exported")
     require_free(path, run.digest)
@@ -214,8 +224,9 @@ def export(run: Run, state, average: int, seconds: float, held_out: dict, source
         "ema": f"half-life {config.ema_half_lives[average]} images, best held-out of {list(config.ema_half_lives)}",
         "seed": config.seed, "seconds": round(seconds),
         "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
-        "held_out_loss": held_out,
+        "held_out_loss": losses, **told,
     }  # fmt: skip
     card |= {"started_from": config.start} if config.start else {}
-    card = checkpoint.save(path, jax.tree.map(np.asarray, state.ema[average]), card)
+    weights = state.ema[average] if params is None else params
+    card = checkpoint.save(path, jax.tree.map(np.asarray, weights), card)
     print(f"{card['parameters']} weights after {step} steps exported to {path}.safetensors", flush=True)
