@@ -150,7 +150,7 @@ def _law(sigma: Array | float, noise: Noise | None) -> Noise:
     """The law of the noise, its level looked at where it is known."""
     if noise is None:
         _require_level("sigma", sigma, 0)
-        return GaussianNoise(sigma if concrete(sigma) else _or_nan(sigma))
+        return GaussianNoise(_or_nan(sigma) if isinstance(sigma, jax.core.Tracer) else sigma)
     if not hasattr(noise, "sample"):
         raise TypeError(f"noise is {brief(noise)}; give a law, PoissonNoise(peak), or a Gaussian's deviation as sigma")
     if isinstance(noise, GaussianNoise):

@@ -53,7 +53,7 @@ def _sums(state: Any) -> dict[str, int] | None:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     if not all(getattr(leaf, "is_fully_addressable", True) for _, leaf in leaves):
         return None
-    return {_name(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).ravel()) for path, leaf in leaves}
+    return {_name(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).ravel().data) for path, leaf in leaves}
 
 
 def _seal(about: dict[str, Any]) -> int:

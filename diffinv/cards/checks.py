@@ -45,8 +45,8 @@ def _basics(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"card.sha256 is {schema.shown(digest)}; download or export it again"
     if "range" in card and card["range"] not in ([-1, 1], (-1, 1)):
         yield f"card.range is {schema.shown(card['range'])}; pictures are in [-1, 1] here: train or convert it so"
-    shape = card.get("shape")
-    if fields.FIELDS["shape"].accepts(shape) and math.prod(shape) > fields.VALUES:
+    shape = card.get("shape", ())
+    if fields.SHAPE.accepts(shape) and math.prod(shape) > fields.VALUES:
         yield f"card.shape is {schema.shown(shape)}; give at most {fields.VALUES} values"
     yield from _given(card)
 
@@ -56,7 +56,8 @@ def _shape(value: Any, depth: int = 4) -> tuple[int, ...] | None:
     if not isinstance(value, list):
         return () if number(low=-(2**31), high=2**31 - 1).accepts(value) else None
     inner = {_shape(each, depth - 1) for each in value} if depth and len(value) <= 4096 else {None}
-    return None if len(inner) != 1 or None in inner else (len(value), *inner.pop())
+    same = inner.pop() if len(inner) == 1 else None
+    return None if same is None else (len(value), *same)
 
 
 def _given(card: Mapping[str, Any]) -> Iterator[str]:

@@ -132,9 +132,10 @@ UPSCALING: Schema = {
     "stochastic": switch(),
 }
 NOTE = text("a note")
+SHAPE = several(whole("of a picture, (H, W, C)", 1, SIDE), 1, 4)
 FIELDS: Schema = {
     "name": schema.component("of the two files"),
-    "shape": several(whole("of a picture, (H, W, C)", 1, SIDE), 1, 4),
+    "shape": SHAPE,
     "parameters": whole("how many weights there are", 0, 2**50),
     "layout": choice(("HWC, RGB", "HWC, grey", "HWC")),
     "scale": whole("of an upscaler", 1, 16),
@@ -210,7 +211,7 @@ def build_network(card: Mapping[str, Any], where: str = "architecture") -> Any:
     """
     first(network_refusals(card, where))
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in card.items() if key != "name"}
-    net = ARCHITECTURES[card["name"]](**{**fields, "dtype": np.dtype(_dtype(fields.get("dtype", "float32")))})
+    net = ARCHITECTURES[card["name"]](**{**fields, "dtype": np.dtype(_dtype(card.get("dtype", "float32")))})
     first(_widths(net, where))
     return net
 

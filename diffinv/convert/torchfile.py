@@ -145,7 +145,7 @@ def _no(opcode: bytes, why: str) -> Callable[[Any], None]:
     return refuse
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class _Unpickler(pickle._Unpickler):
     """Knows the closed list and nothing else; storages become placeholders.
 
     Python's own unpickler in Python: its memo is a dictionary, where that in C is a table as long as the largest index
@@ -156,7 +156,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
         super().__init__(file, encoding="utf-8")
         self.known = _globals()
         self.dtypes: dict[str, np.dtype] = {}
-        self.dispatch = _Dispatch({**pickle._Unpickler.dispatch, **_OWN})  # type: ignore[attr-defined]
+        self.dispatch = _Dispatch({**pickle._Unpickler.dispatch, **_OWN})  # type: ignore[misc]  # load() asks self for it
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.known:

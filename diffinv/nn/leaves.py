@@ -5,7 +5,7 @@ A test holds each of them against `jax.eval_shape` of the network's own `init`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from diffinv.nn import ctmsr_unet, song, srnet, unet
@@ -208,7 +208,7 @@ def _ctmsr(net: ctmsr_unet.CTMSRUNet, channels: int) -> Iterator[Leaf]:
     yield from _conv("conv_last", net.channels, net.out_channels)
 
 
-COUNTED = {
+COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
     unet.UNet: _unet,
     song.SongUNet: _song,
     srnet.SRNet: _srnet,

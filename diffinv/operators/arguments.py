@@ -28,7 +28,7 @@ def concrete(value: Any) -> bool:
 def require_key(key: Key) -> None:
     """ValueError where it is not one key of `jax.random`: the first argument of all that draws."""
     dtype, rank = getattr(key, "dtype", None), getattr(key, "ndim", None)
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not (typed and rank == 0 or dtype == jnp.uint32 and rank == 1):
         raise ValueError(f"key is {brief(key)}; give one key, jax.random.key(0), first, and vmap over several")
 
@@ -46,11 +46,13 @@ def require_number(
         raise ValueError(f"{name} is {_shown(value)}; it must be a number {_range(low, high, above)}{_tail(instead)}")
 
 
-def number(name: str, value: Any, *limits: float, instead: str = "", above: bool = False) -> float:
-    """A static number within `limits` as `float`, of any type it came in; otherwise as `require_number`."""
+def number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, instead: str = "", above: bool = False
+) -> float:
+    """A static number in [`low`, `high`] as `float`, of any type it came in; otherwise as `require_number`."""
     if not concrete(value):
         raise ValueError(f"{name} is {_shown_static(value)}")
-    require_number(name, value, *limits, instead=instead, above=above)
+    require_number(name, value, low, high, instead, above)
     return float(value)
 
 

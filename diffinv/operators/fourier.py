@@ -39,7 +39,7 @@ class CircularBlur(ClosedForm):
     """
 
     transfer: Array
-    input_shape: tuple[int, ...] = struct.field(pytree_node=False)
+    input_shape: tuple[int, int, int] = struct.field(pytree_node=False)
     threshold: float = struct.field(pytree_node=False, default=1e-3)
 
     @property
@@ -67,7 +67,7 @@ class CircularBlur(ClosedForm):
     def spectrum(self) -> spectra.Spectrum:
         size = jnp.where(self._live, jnp.abs(self.transfer), 0.0)
         phase = divide(jnp.where(self._live, self.transfer, 0.0), size)
-        s = in_planes(lambda size: jnp.real(fft2(irfft2(size, self.shape[:2]))), size)
+        s = in_planes(lambda size: jnp.real(fft2(irfft2(size, self.input_shape[:2]))), size)
         lost = s <= 0.5 * max(self.threshold, 1e-6) * jnp.max(s)
         return spectra.circulant(jnp.where(lost, 0.0, s), lambda y: self._filter(y, jnp.conj(phase)))
 
@@ -81,7 +81,7 @@ class CircularBlur(ClosedForm):
 
         def filtered(planes: Array) -> Array:
             spectrum = rfft2(planes)
-            return irfft2(spectrum * gain.astype(spectrum.dtype), self.shape[:2])
+            return irfft2(spectrum * gain.astype(spectrum.dtype), self.input_shape[:2])
 
         return in_planes(filtered, x).astype(x.dtype)
 
@@ -106,7 +106,7 @@ class ReflectBlur(LinearOperator):
         height, width, _ = self.shape
         pads = [(n // 2, n - 1 - n // 2) for n in self.kernel.shape]
         mirrored = jnp.pad(x, (*pads, (0, 0)), mode="reflect")
-        size = mirrored.shape[:2]
+        size = (mirrored.shape[0], mirrored.shape[1])
         transfer = jnp.conj(rfft2(_filled(self.kernel.astype(x.dtype), size)))
         seen = in_planes(lambda x: irfft2(rfft2(x) * transfer[None], size), mirrored)
         return seen[:height, :width].astype(x.dtype)

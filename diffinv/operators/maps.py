@@ -56,7 +56,7 @@ def _differentiate(primals: tuple, tangents: tuple, **pair: Map) -> tuple:
     if moved:
         by_moved = lambda *values: pair["forward"](x, *_replaced(leaves, moved, values))
         parts.append(jax.jvp(by_moved, [leaves[i] for i in moved], [others[i] for i in moved])[1])
-    return y, sum(parts[1:], parts[0]) if parts else ad.Zero.from_primal_value(y)
+    return y, sum(parts[1:], parts[0]) if parts else ad.Zero(jax.typeof(y).to_tangent_aval())
 
 
 def _replaced(leaves: list, places: list[int], values: tuple) -> list:

@@ -3,8 +3,9 @@ r"""Operators from SciPy: sparse matrices, which move to the device, and `Linear
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +64,17 @@ def sparse(matrix: Any, shape: tuple[int, ...] | None = None) -> Sparse:
     entries = matrix.tocsr().tocoo()
     values = inexact("matrix", entries.data)
     shape = fitted(entries.shape, shape)
-    places = (jnp.asarray(place, jnp.int32) for place in (entries.row, entries.col))
-    return Sparse(values, *places, shape, entries.shape[0])
+    rows, columns = (jnp.asarray(place, jnp.int32) for place in (entries.row, entries.col))
+    return Sparse(values, rows, columns, shape, entries.shape[0])
+
+
+class Called(Protocol):
+    """A `scipy.sparse.linalg.LinearOperator`, or what looks like one; SciPy itself has no types."""
+
+    shape: tuple[int, int]
+    dtype: Any
+    matvec: Callable[[np.ndarray], np.ndarray]
+    rmatvec: Callable[[np.ndarray], np.ndarray]
 
 
 def is_sparse(matrix: Any) -> bool:
@@ -72,7 +82,7 @@ def is_sparse(matrix: Any) -> bool:
     return hasattr(matrix, "tocoo") and hasattr(matrix, "nnz")
 
 
-def is_called(matrix: Any) -> bool:
+def is_called(matrix: Any) -> TypeGuard[Called]:
     """Whether it is a `scipy.sparse.linalg.LinearOperator` or looks like one."""
     return all(hasattr(matrix, name) for name in ("matvec", "rmatvec", "shape", "dtype"))
 
@@ -86,7 +96,7 @@ def fitted(size: tuple[int, ...], shape: tuple[int, ...] | None) -> tuple[int, .
     return shape
 
 
-def callbacks(matrix: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+def callbacks(matrix: Called, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """`A x` (m,) and `A^H y` (`shape`, real) of a SciPy `LinearOperator`, computed by SciPy on the host.
 
     A batch is one call of its `matmat`. Results come in the precision of what is given.

@@ -131,7 +131,7 @@ class NavierStokes(Operator):
             return ((1 - half) * w + 0.5 * step * (first + drift(guess))) / (1 + half), None
 
         w = jax.lax.scan(jax.checkpoint(heun), rfft2(vorticity), None, self.steps)[0]
-        return irfft2(w, vorticity.shape)
+        return irfft2(w, (vorticity.shape[0], vorticity.shape[1]))
 
 
 def _frequencies(n: int, dtype: jnp.dtype) -> tuple[Array, Array]:

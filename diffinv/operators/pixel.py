@@ -172,7 +172,7 @@ def freeform_inpainting(
     return inpainting(shape, ~hidden[:, :, None])
 
 
-def _strokes(key: Key, shape: tuple[int, ...], strokes: int, vertices: int, length: float) -> Array:
+def _strokes(key: Key, shape: tuple[int, ...], strokes: int, vertices: int, length: Array) -> Array:
     """Corners (strokes, vertices + 1, 2) of random walks whose steps are half a length to a length."""
     start, aim, turn, reach = jax.random.split(key, 4)
     turns = jnp.cumsum(jax.random.normal(turn, (strokes, vertices), float), 1)
