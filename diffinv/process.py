@@ -59,12 +59,14 @@ class Process(Described, abc.ABC):
         return self.alpha(t)
 
     def alive(self, t: Time) -> Array:
-        """`t`, or `0.999 t` where no alpha is above a thousandth of sigma.
+        """`t`, or `0.999 t` where every alpha is lost beside sigma: a thousand roundings of it, at most a thousandth.
 
-        There (Flow, ResidualShift at t = 1) what is divided by alpha is 0/0 and only its limit is meant.
+        There (Flow, ResidualShift at t = 1) what is divided by alpha is 0/0, or rounding alone, and its limit is meant.
         """
         t = _real(t)
-        return jnp.where(jnp.any(self.alpha(t) > DEAD * self.sigma(t)), t, 0.999 * t)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        lost = min(1000 * float(jnp.finfo(alpha.dtype).eps), DEAD)
+        return jnp.where(jnp.any(alpha > lost * sigma), t, 0.999 * t)
 
     def perturb(self, x0: Array, t: Time) -> Gaussian:
         """`p(x_t | x_0) = N(alpha_t x_0, sigma_t^2)`."""

@@ -192,7 +192,8 @@ def test_resumed_run_is_bitwise_the_same(key, network, tmp_path, promoting):
     with snapshots.snapshots(tmp_path / "run") as manager:
         assert snapshots.save(manager, 2, half, {"data": {"next_index": 2}})
     with snapshots.snapshots(tmp_path / "run") as manager:
-        restored, about = snapshots.latest(manager, like)
+        found = snapshots.latest(manager, like)
+    restored, about = found.state, found.about
     straight, resumed = advance(advance(half)), advance(advance(restored))
     assert int(resumed.step) == 4 and about == {"data": {"next_index": 2}}
     jax.tree.map(np.testing.assert_array_equal, straight, resumed)
