@@ -42,7 +42,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.guided = ConfigDict({"steps": 50, "iterations": 4, "eta": 0.85})  # pigdm, mmps, ddnm
     if mode == "smoke":
         config.task, config.pictures, config.group = "box_inpainting", 2, 2
-        config.dps.steps, config.daps.steps, config.daps.mcmc_steps, config.reguidance.steps = 10, 5, 10, 5
+        config.dps.steps, config.daps.steps, config.daps.mcmc_steps, config.reguidance.steps = 10, 5, 10, 12
         config.guided.steps, config.steps, config.optimisation = 5, 5, 0
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/reconstruct.py knows '' and 'smoke'")

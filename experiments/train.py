@@ -172,7 +172,7 @@ def restored(manager, run: Run):
     for step, why in found.damaged.items():
         if runtime.first():
             aside = "" if EXPORT.value else f"; it is kept as {snapshots.set_aside(manager, step)}"
-            print(f"checkpoint {step} cannot be used: {why}{aside}; {where} is taken", file=sys.stderr, flush=True)
+            print(f"{why}{aside}; {where} is taken", file=sys.stderr, flush=True)
     if found.damaged:
         runtime.together("aside")
         manager.reload()

@@ -58,7 +58,7 @@ def test_smoke_leaves_a_whole_report(smoke):
                 assert image.size == (32, 32) and image.mode == "RGB"
             assert case["floor"] == pytest.approx(0.05 * np.sqrt(3 * (32**2 - 16**2)), rel=0.03)
         nfe = {name: case["nfe"] for name, case in record["methods"].items()}
-        assert nfe == {"DPS": 10, "DAPS": 25, "ReGuidance(DAPS)": 25 + 10 + 9}
+        assert nfe == {"DPS": 10, "DAPS": 25, "ReGuidance(DAPS)": 25 + 24 + 23}
     page = (folder / "index.html").read_text()
     assert "data:image/png;base64" in page and not re.search(r'(src|href)="(?!data:|#)', page)
     with Image.open(folder / "gallery.png") as gallery:

@@ -86,7 +86,7 @@ def test_one_damaged_byte_in_the_newest_checkpoint_costs_five_steps(whole, tmp_p
     arrays.write_bytes(content)
     again = run(tmp_path / "run", *LONGER)
     assert again.returncode == 0, again.stderr
-    assert f"checkpoint 20 cannot be used: {newest}" in again.stderr and "checkpoints/15 is taken" in again.stderr
+    assert str(newest) in again.stderr and "checkpoints/15 is taken" in again.stderr
     name = "prior32.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
     assert steps(tmp_path / "run") == [15, 20]

@@ -18,7 +18,14 @@ def test_two_processes_must_agree(tmp_path):
 
 
 def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_path):
-    done = run(tmp_path, *TINY, "--config.learning_rate=1e38", "--config.patience=2", "--config.steps=20")
+    done = run(
+        tmp_path,
+        *TINY,
+        "--config.log_sigma_mean=20",
+        "--config.log_sigma_std=20",
+        "--config.patience=2",
+        "--config.steps=20",
+    )
     line = error(done.stderr, done.returncode)
     assert "2 times in a row, up to step" in line and "holds the pictures [" in line and "checkpoints/" in line
     assert not (tmp_path / "prior32.safetensors").exists() and steps(tmp_path)
