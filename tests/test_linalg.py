@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.fft import dctn
 
 from diffinv import linalg
 
@@ -136,8 +137,6 @@ def test_added_is_the_sum_of_at_least_one():
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 2, 3)])
 def test_cosines_run_over_the_first_two_axes_of_any_array(shape):
-    from scipy.fft import dctn
-
     x = np.random.default_rng(0).standard_normal(shape)
     np.testing.assert_allclose(linalg.dct(jnp.asarray(x)), dctn(x, axes=(0, 1), norm="ortho"), atol=1e-12)
     np.testing.assert_allclose(linalg.idct(linalg.dct(jnp.asarray(x))), x, atol=1e-12)

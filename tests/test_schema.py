@@ -23,8 +23,8 @@ GOOD |= {"daps": {"chain": "hmc", "clip": True}}
 
 
 def test_good_values_pass():
-    schema.require(FIELDS, GOOD)
-    schema.require(FIELDS, {"zeta": np.float32(0.5)}, partial=True)
+    assert not list(schema.refusals(FIELDS, GOOD, "config"))
+    assert not list(schema.refusals(FIELDS, {"zeta": np.float32(0.5)}, "config", partial=True))
 
 
 @pytest.mark.parametrize(

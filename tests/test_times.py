@@ -68,7 +68,7 @@ def test_grids_end_at_zero_however_they_are_compiled():
         assert travelled[-1] == 0 and travelled[0] == 1
 
 
-def refused(words, make, *arguments):
+def assert_refused(words, make, *arguments):
     with pytest.raises(ValueError, match=words):
         make(*arguments)
 
@@ -77,28 +77,28 @@ def refused(words, make, *arguments):
 @given(st.one_of(st.integers(max_value=0), st.floats(allow_nan=False).filter(lambda n: n < 1 or n % 1)))
 def test_steps_that_are_no_number_of_steps_are_refused(steps):
     for make in (times.grid, times.karras, lambda n: times.log_snr(process.VP(), n)):
-        refused("^steps is .*; a time grid needs", make, steps)
+        assert_refused("^steps is .*; a time grid needs", make, steps)
 
 
 @property_based
 @given(st.one_of(st.just(float("nan")), st.floats(max_value=0), st.floats(1.001)))
 def test_starts_and_powers_out_of_range_are_refused_by_name(value):
-    refused("^start is .*; give a number above 0, at most 1", times.grid, 5, value)
-    refused("^first is .*; give a number above 0, at most 1", times.ascending, times.grid(5), value)
+    assert_refused("^start is .*; give a number above 0, at most 1", times.grid, 5, value)
+    assert_refused("^first is .*; give a number above 0, at most 1", times.ascending, times.grid(5), value)
     if not 0 < value < np.inf:
-        refused("^power is .*; give a number above 0", times.grid, 5, 1.0, value)
-        refused("^sigma_min is .*; give a number above 0", times.karras, 5, value)
-        refused("^rho is .*; give a number above 0", times.karras, 5, 0.1, 1.0, value)
+        assert_refused("^power is .*; give a number above 0", times.grid, 5, 1.0, value)
+        assert_refused("^sigma_min is .*; give a number above 0", times.karras, 5, value)
+        assert_refused("^rho is .*; give a number above 0", times.karras, 5, 0.1, 1.0, value)
 
 
 def test_levels_that_no_grid_has_are_refused():
-    refused("steps is 1000 with power 200.*: the times do not fall in float", times.grid, 1000, 1.0, 200.0)
-    refused("sigma_min is 2.0, sigma_max 1.0; give a sigma_min below", times.log_snr, process.VP(), 5, 2.0, 1.0)
-    refused("from noise-to-signal 80.* to 0.002 of EDM: the times do not", times.log_snr, process.EDM(1e-3), 5)
-    refused("sigma is -1.0; give noise levels of at least 0", times.from_sigma, process.VP(), -1.0)
+    assert_refused("steps is 1000 with power 200.*: the times do not fall in float", times.grid, 1000, 1.0, 200.0)
+    assert_refused("sigma_min is 2.0, sigma_max 1.0; give a sigma_min below", times.log_snr, process.VP(), 5, 2.0, 1.0)
+    assert_refused("from noise-to-signal 80.* to 0.002 of EDM: the times do not", times.log_snr, process.EDM(1e-3), 5)
+    assert_refused("sigma is -1.0; give noise levels of at least 0", times.from_sigma, process.VP(), -1.0)
     blurring = PROCESSES["blurring"]
-    refused(r"Blurring has noise levels of shape \(8, 8, 1\); from_sigma needs", times.from_sigma, blurring, 1.0)
-    refused("Blurring has noise levels of .*; log_snr needs an isotropic one", times.log_snr, blurring, 5)
+    assert_refused(r"Blurring has noise levels of shape \(8, 8, 1\); from_sigma needs", times.from_sigma, blurring, 1.0)
+    assert_refused("Blurring has noise levels of .*; log_snr needs an isotropic one", times.log_snr, blurring, 5)
 
 
 def test_a_traced_number_out_of_range_gives_nan():
@@ -146,14 +146,14 @@ def test_a_small_deviation_is_the_same_at_neighbouring_numbers_of_steps():
 
 
 def test_times_that_are_none_are_refused_or_come_out_as_nan():
-    refused(r"times\[0\] is 1000; times run from 1 \(noise\) to 0", times.settled, jnp.asarray([1000.0, 500, 0]))
-    refused(r"times\[2\] is -0.05; times run", times.settled, jnp.asarray([1.0, 0.5, -0.05]))
-    refused(r"times\[1\] is nan; times run", times.settled, jnp.asarray([1.0, jnp.nan, 0.0]))
-    refused(
+    assert_refused(r"times\[0\] is 1000; times run from 1 \(noise\) to 0", times.settled, jnp.asarray([1000.0, 500, 0]))
+    assert_refused(r"times\[2\] is -0.05; times run", times.settled, jnp.asarray([1.0, 0.5, -0.05]))
+    assert_refused(r"times\[1\] is nan; times run", times.settled, jnp.asarray([1.0, jnp.nan, 0.0]))
+    assert_refused(
         r"times\[0\] is 0, before the end; start an inversion with times.ascending", times.settled, times.grid(4)[::-1]
     )
-    refused(r"times has shape \(2, 2\); give one axis", times.settled, jnp.ones((2, 2)))
-    refused(r"times has shape \(0,\); give one axis", times.settled, jnp.ones(0))
+    assert_refused(r"times has shape \(2, 2\); give one axis", times.settled, jnp.ones((2, 2)))
+    assert_refused(r"times has shape \(0,\); give one axis", times.settled, jnp.ones(0))
     traced = np.asarray(jax.jit(times.settled)(jnp.asarray([1.2, 0.5, -0.05])))
     assert np.isnan(traced[[0, 2]]).all() and traced[1] == 0.5
 
@@ -200,7 +200,7 @@ def test_leading_times_are_the_published_indices():
     assert_allclose(times.leading(20), np.append((np.arange(950, -1, -50) + 1) / 1000, 0), rtol=1e-15)
     assert_allclose(times.leading(1000), times.grid(1000), rtol=1e-15)
     assert_allclose(times.leading(3, 10), [0.7, 0.4, 0.1, 0.0], rtol=1e-15)
-    refused("steps is 1001; a network trained at 1000 times has no more", times.leading, 1001)
+    assert_refused("steps is 1001; a network trained at 1000 times has no more", times.leading, 1001)
 
 
 @pytest.mark.parametrize("name", ["vp", "ve", "flow"])
@@ -220,7 +220,7 @@ def test_a_grid_is_fitted_to_some_noise_only():
     assert_array_equal(jax.jit(times.fitted)(vp, plain, 0.0), plain)
     assert np.isnan(jax.jit(times.fitted)(vp, plain, -1.0)).any()
     assert_array_equal(times.fitted(vp, times.grid(1), 0.1), times.grid(1))
-    refused("sigma is nan; give the noise of y, at least 0", times.fitted, vp, plain, np.nan)
+    assert_refused("sigma is nan; give the noise of y, at least 0", times.fitted, vp, plain, np.nan)
 
 
 @pytest.mark.parametrize("first", [1e-3, 0.9])

@@ -46,6 +46,8 @@ def test_a_file_that_is_no_configuration_is_refused_before_it_runs(tmp_path, tex
 @pytest.mark.parametrize("text", ["def get_config(mode=''): pass", "from a import get_config", "get_config = dict"])
 def test_a_file_that_defines_it_in_any_way_is_looked_at(tmp_path, text):
     commandline._look_at(configuration(tmp_path, text) + ":smoke")
+    with pytest.raises(ValueError, match="defines no get_config"):
+        commandline._look_at(configuration(tmp_path, text.replace("get_config", "other")) + ":smoke")
 
 
 def test_a_missing_file_is_named(tmp_path):
