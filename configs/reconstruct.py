@@ -38,6 +38,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.daps.update({"lr": 1.0, "tau": 0.01, "decay": 0.01})  # as published: 1e-4 falling to 1e-6
     config.daps.update({"sigma_max": 100.0, "sigma_min": 0.02, "sigma_end": 0.005})
     config.lgd = ConfigDict({"scale": 1.0})
+    config.tds = ConfigDict({"spread": 1.0})  # far modes want up to 100: docs/choosing.md
     config.reguidance = ConfigDict({"steps": 60, "rho": 20.0, "convention": "square", "horizon": 0.3, "power": 2.0})
     config.guided = ConfigDict({"steps": 50, "iterations": 4, "eta": 0.85})  # pigdm, mmps, ddnm
     if mode == "smoke":

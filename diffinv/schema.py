@@ -8,6 +8,7 @@ schema is a dict of names to fields, whose values may be schemas again.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -100,9 +101,13 @@ def text(meaning: str = "", most: int = 4096) -> Field:
 
 
 def _is_path(value: Any) -> bool:
-    bytes_of_no_text = lambda letter: "\udc80" <= letter <= "\udcff"
-    clean = isinstance(value, str) and all(letter.isprintable() or bytes_of_no_text(letter) for letter in value)
-    return clean and len(value) <= 4096
+    return isinstance(value, str) and len(value) <= 4096 and not any(map(_no_letter, value))
+
+
+def _no_letter(letter: str) -> bool:
+    """A control character, or a surrogate that stands for no byte of a name."""
+    kind = unicodedata.category(letter)
+    return kind == "Cc" or kind == "Cs" and not "\udc80" <= letter <= "\udcff"
 
 
 def path(meaning: str = "") -> Field:

@@ -3,17 +3,18 @@
     python -m experiments.evaluate --data=PATH [--prior=PATH] [--count=1000] [--grid=FILE.png] [--card]
 
 Draws `count` samples and prints the Fréchet distance of their EfficientNet-Lite0 features to those of as many held-out
-pictures: EffNetLite0-FID, which is not the published FID, beside its floor, the same distance between two halves of the
-held-out pictures. Both are compared at the prior's own size, grey or RGB; the held-out pictures are those for
-validation where --data has a split, and of the prior's own label where its card fixes one. A diffusion model is sampled
-by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps choose otherwise. With --card
-the numbers are written into the prior's card.
+pictures, drawn by --seed: EffNetLite0-FID, which is not the published FID, beside its floor, the same distance between
+two halves of the held-out pictures. Both are compared at the prior's own size, grey or RGB; the held-out pictures are
+those for validation where --data has a split, and of the prior's own label where its card fixes one. A diffusion model
+is sampled by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps choose otherwise.
+With --card the numbers are written into the prior's card.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from experiments import runtime  # isort: skip  (before jax)
@@ -31,15 +32,15 @@ from diffinv.metrics import distribution, features
 from experiments import pictures, reading
 
 flags.adopt_module_key_flags(reading)
-DATA = runtime.flag("data", None, schema.text("held-out pictures: a folder, a glob, a pack"), required=True)
-PRIOR = runtime.flag("prior", "", schema.text("path of a checkpoint; default: the embedded prior"))
-COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, the first ones", low=4))
+DATA = runtime.flag("data", None, schema.path("held-out pictures: a folder, a glob, a pack"), required=True)
+PRIOR = runtime.flag("prior", "", schema.path("path of a checkpoint; default: the embedded prior"))
+COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, which are drawn", 4, 10_000_000))
 SAMPLER = runtime.flag("sampler", "", schema.choice(["", "heun", "consistency"], "default: as the prior's card says"))
-STEPS = runtime.flag("steps", [], schema.several(schema.whole(low=1), least=0))
+STEPS = runtime.flag("steps", [], schema.several(schema.whole("of the sampler", 1, 100_000), least=0))
 BATCH = runtime.flag("batch", 50, schema.whole("pictures at once on each device", low=1))
-GRID = runtime.flag("grid", "", schema.text("a PNG of the first 64 samples; {steps} becomes the number of steps"))
+GRID = runtime.flag("grid", "", schema.path("a PNG of the first 64 samples; {steps} becomes the number of steps"))
 CARD = flags.DEFINE_bool("card", False, "write the numbers into the card")
-SEED = runtime.flag("seed", 0, schema.whole("of the samples", low=0))
+SEED = runtime.flag("seed", 0, schema.whole("of the samples, and of the draw of held-out pictures", low=0))
 MIDDLE = 0.821  # the noise level between two steps where the card names none: iCT's and ECT's
 
 
@@ -67,13 +68,17 @@ def label_of(card: dict, classes: tuple[str, ...]) -> int | None:
 
 
 def held_out(shape: tuple[int, ...], card: dict) -> np.ndarray:
-    """COUNT pictures at the prior's size, (N, H, W, C) in [-1, 1]: for validation where the source has a split."""
+    """COUNT pictures at the prior's size, (N, H, W, C) in [-1, 1]: for validation where the source has a split.
+
+    They are drawn: the first ones of a source that is ordered by class would be of few classes.
+    """
     rows, columns, channels = pictures.shape_of(shape)
     rules = reading.reading()
     listing = data.catalogue(DATA.value, rules)
     label = label_of(card, listing.classes)
     split = 1 if any(record.split == 1 for record in listing.records()) else None
     options = {"split": split, "limit": COUNT.value, "channels": channels, "reading": rules, "label": label}
+    options["seed"] = SEED.value
     found = data.read(DATA.value, (rows, columns), **options)
     kind = "held-out pictures" if split else "pictures, all of --data, for it has no split"
     print(
@@ -109,7 +114,10 @@ def draw(prior: di.Prior, grid: jax.Array, method: Callable[[di.Prior], di.Sampl
     program = jax.jit(jax.vmap(lambda p, k: di.sample(k, method(p), grid).x, (None, 0)))
     base = di.seed_key(SEED.value)
     keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(np.arange(COUNT.value))
-    return np.clip(mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps"), -1, 1)
+    samples = mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps")
+    if broken := int(np.sum(~np.isfinite(samples).all((1, 2, 3)))):
+        raise ValueError(f"{broken} of {len(samples)} samples are not finite: the prior or its --sampler diverged")
+    return np.clip(samples, -1, 1)
 
 
 def seen(judge: features.EfficientNetFeatures, x: jax.Array) -> jax.Array:
@@ -129,15 +137,28 @@ def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[s
     }
 
 
+def require_places(path: str, runs: int) -> None:
+    """OSError or ValueError, before anything is drawn, where the grid or the card cannot be written."""
+    if GRID.value:
+        if Path(GRID.value).suffix.lower() != ".png":
+            raise ValueError(f"--grid is {GRID.value!r}; give the name of a .png")
+        if runs > 1 and "{steps}" not in GRID.value:
+            raise ValueError(f"--grid is {GRID.value!r}, one file for {runs} grids; put {{steps}} into its name")
+        runtime.writable(Path(GRID.value).parent, "--grid")
+    if CARD.value:
+        runtime.writable(Path(path).parent, "--prior")
+
+
 def main() -> None:
     path = PRIOR.value or checkpoint.embedded()
     card = checkpoint.read_card(path, "prior")
     trained = card.get("consistency", {})
     what = SAMPLER.value or ("consistency" if trained else "heun")
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None
-    prior = checkpoint.load_prior(path, None if trained.get("second_time") else di.process.EDM())
-    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
     many = STEPS.value or ([18] if middle is None else [1, 2])
+    prior = checkpoint.load_prior(path, None if trained.get("second_time") else di.process.EDM())
+    require_places(path, len(many))
+    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
     real, found = mapped(look, held_out(prior.shape, card), judge, note="held-out features"), []
     for steps, levels in schedules.items():

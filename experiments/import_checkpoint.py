@@ -27,11 +27,10 @@ from diffinv import checkpoint, schema
 from diffinv.convert import adm, public, torchwrite, weights
 from diffinv.nn import unet
 
-PATH = lambda meaning: schema.text(meaning)
-OUT = runtime.flag("out", None, PATH("folder for NAME.safetensors and NAME.json"))
+OUT = runtime.flag("out", None, schema.path("folder for NAME.safetensors and NAME.json"))
 NAME = runtime.flag("name", None, schema.component("of the two files; default: the preset's or the source's"))
 VERIFY = runtime.flag("verify", False, schema.switch("recompute the certificate of a checkpoint that was imported"))
-DEMO = runtime.flag("demo", None, PATH("write a tiny ADM file with drawn weights here, and stop"))
+DEMO = runtime.flag("demo", None, schema.path("write a tiny ADM file with drawn weights here, and stop"))
 PRESET = runtime.flag(
     "preset", None, schema.choice([*adm.PRESETS, "none"], "a published ADM network; default: the one of its shapes")
 )

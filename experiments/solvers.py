@@ -91,6 +91,12 @@ def lgd(config: ConfigDict, prior: Prior) -> Solver:
     return as_solver(method, times.grid(config.steps or 1000))
 
 
+def tds(config: ConfigDict, prior: Prior) -> Solver:
+    """TDS, whose `spread` takes the data to have unit variance."""
+    method = lambda m: guard(posterior.tds(prior, m, spread=config.tds.spread))
+    return as_solver(method, times.grid(config.steps or 100))
+
+
 def _cooling(steps: int, config: ConfigDict, prior: Prior) -> Array:
     """PnP-DM's noise levels, `max(10 0.9^k, 0.3)` and 0, as times of the prior's process."""
     sigmas = np.append(np.maximum(10 * 0.9 ** np.arange(steps), 0.3), 0.0)
@@ -100,6 +106,13 @@ def _cooling(steps: int, config: ConfigDict, prior: Prior) -> Array:
 def _fitted(steps: int, config: ConfigDict, prior: Prior) -> Array:
     """The published indices, but for a last third that goes down to the noise of y."""
     return times.fitted(prior.process, times.leading(steps), config.sigma_y)
+
+
+def _quadratic(steps: int, config: ConfigDict, prior: Prior) -> Array:
+    """DiffPIR's "quad" levels, `1 - sqrt(k / (steps - 1))`, dense near the data; the last is one step of a thousand, or
+    half of the one before where that is less."""
+    falling = 1 - np.sqrt(np.arange(steps - 1) / (steps - 1))
+    return jnp.asarray([*falling, min(1e-3, falling[-1] / 2), 0.0], float)
 
 
 def _purifying(steps: int, config: ConfigDict, prior: Prior) -> Array:
@@ -138,7 +151,7 @@ SOLVERS: dict[str, Entry] = {
     "pgdm": Entry("PiGDM as published", published(posterior.pgdm, 100)),
     "mcg": Entry("MCG", published(posterior.mcg, 1000)),
     "lgd": Entry("LGD-MC", lgd),
-    "diffpir": Entry("DiffPIR", published(posterior.diffpir, 100)),
+    "diffpir": Entry("DiffPIR", published(posterior.diffpir, 100, _quadratic)),
     "repaint": Entry("RePaint", published(posterior.repaint, 250, _travelling)),
     "reddiff": Entry("RED-diff", published(posterior.reddiff, 1000)),
     "sitcom": Entry("SITCOM", published(posterior.sitcom, 20)),
@@ -146,7 +159,7 @@ SOLVERS: dict[str, Entry] = {
     "pnpdm": Entry("PnP-DM", published(posterior.pnpdm, 100, _cooling)),
     "mgps": Entry("MGPS", published(posterior.mgps, 300), True),
     "mcgdiff": Entry("MCGDiff", published(posterior.mcgdiff, 100)),
-    "tds": Entry("TDS", published(posterior.tds, 100), True),
+    "tds": Entry("TDS", tds, True),
     "fps": Entry("FPS-SMC", published(posterior.fps, 1000)),
     "ddsmc": Entry("DDSMC", published(posterior.ddsmc, 200), True),
     "reguidance": Entry("ReGuidance", reguidance),
@@ -220,6 +233,7 @@ FIELDS: Schema = {
         "sigma_end": number("where the inner ODE stops", above=0, high=1e4, unit="noise-to-signal"),
     },
     "lgd": {"scale": number("step along the gradient of the un-squared residual", above=0, high=1e4)},
+    "tds": {"spread": number("of the twist, for data of unit variance; wider keeps far modes", above=0, high=1e6)},
     "reguidance": {
         "steps": _steps("of Heun's method", 2),
         "rho": number("weight of the guidance", above=0, high=1e6),

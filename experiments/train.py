@@ -32,8 +32,8 @@ from experiments.training import Run, export, halved, require_free, require_same
 
 flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", train_fields.fields, train_fields.check)
-WORKDIR = runtime.flag("workdir", None, schema.text("folder for checkpoints, metrics and samples"))
-EXPORT = runtime.flag("export", None, schema.text("write weights and card of the latest checkpoint here, and stop"))
+WORKDIR = runtime.flag("workdir", None, schema.path("folder for checkpoints, metrics and samples"))
+EXPORT = runtime.flag("export", None, schema.path("write weights and card of the latest checkpoint here, and stop"))
 HALF = runtime.flag("half", False, schema.switch("store what is exported as float16; the card says what that costs"))
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from diffinv import cards, schema
 from diffinv.cards.fields import NETWORKS
 from diffinv.nn.leaves import leaves
-from diffinv.schema import Field, Schema, choice, number, several, switch, text, whole
+from diffinv.schema import Field, Schema, choice, number, path, several, switch, text, whole
 
 TASKS = ("denoising", "spectral", "consistency", "super_resolution")
 METHODS = ("ct", "cd", "ict", "ect", "scm", "ctm", "shortcut", "meanflow", "imm")
@@ -19,12 +19,12 @@ STEPS, WEIGHTS = 10**9, 2**32
 SHARED: Schema = {
     "name": schema.component("of the exported files"),
     "task": choice(TASKS, "what is trained"),
-    "start": text("a checkpoint to start from, a path or one that ships, '' for drawn weights"),
+    "start": path("a checkpoint to start from, a path or one that ships, '' for drawn weights"),
     "seed": whole("of weights, order and noise", low=0),
-    "data": text("a folder, a quoted glob, an .npz, a public TFDS name, or digits, photographs, gradients"),
+    "data": path("a folder, a quoted glob, an .npz, a public TFDS name, or digits, photographs, gradients"),
     "data_name": text("what the card says of the pictures; '' for what the data say of themselves"),
     "data_licence": text("what the card says of their licence; '' for what the data say of themselves"),
-    "data_folder": text("where prepared data are kept; '' for the cache folder"),
+    "data_folder": path("where prepared data are kept; '' for the cache folder"),
     "download": switch("let TFDS fetch a public set"),
     "resident": switch("keep the decoded pictures in memory"),
     "threads": whole("that read ahead", 1, 1024),
@@ -147,8 +147,8 @@ UPSCALING: Schema = {
     "feature_taps": whole("of the feature network", 1, 5),
     "feature_size": whole("its input's side, 0 for the size", 0, 4096, "pixels"),
     "perceptual": choice(("features", "lpips"), "the perceptual distance"),
-    "lpips_vgg": text("LPIPS's network, a file"),
-    "lpips_linear": text("LPIPS's weights, a file"),
+    "lpips_vgg": path("LPIPS's network, a file"),
+    "lpips_linear": path("LPIPS's weights, a file"),
     "matching": choice(("l2", "perceptual"), "distance of the matched trajectories, of dtm"),
     "matching_weight": number("of the matching", low=0, high=1e6),
     "matching_weighting": choice(("improved", "simple"), "of its times"),

@@ -229,6 +229,25 @@ def test_means_by_hand():
     assert rows[0]["ratio"] == 1.5 and rows[1]["ratio"] == 1.0
 
 
+def test_a_failure_is_in_no_mean_and_the_count_is_told():
+    """Frozen, not finite and far away; of the fourth picture alone is the mean."""
+    cases = [
+        {"first_bad_step": 3, "psnr": 99.0},
+        {"psnr": float("nan")},
+        {"psnr": 50.0, "largest": 9.0},
+        {"psnr": 20.0},
+    ]
+    records = [_record(str(i), methods=("dps",)) for i in range(4)]
+    for record, case in zip(records, cases, strict=True):
+        record["methods"]["dps"] |= case
+    row = report.summarise(records)[0]
+    assert (row["psnr"], row["averaged"], row["pictures"], row["frozen"], row["diverged"]) == (20.0, 1, 4, 2, 1)
+    assert "in the means" in report.table([row])
+    nothing = report.summarise(records[:2])[0]
+    assert np.isnan(nothing["psnr"]) and nothing["averaged"] == 0
+    assert "averaged" not in report.summarise(records[3:])[0]
+
+
 def test_best_is_by_column_and_task_and_as_printed():
     rows = [
         {"task": "a", "psnr": 20.001, "seconds": 2.0, "ratio": 0.5, "nfe": 7},

@@ -84,7 +84,20 @@ def test_help_and_tables_come_from_the_declaration():
 
 
 @pytest.mark.parametrize(
-    "value, fits", [("a/../b c", True), ("", True), ("caf\udce9", True), ("a\nb", False), (3, False)]
+    "value, fits",
+    [
+        ("a/../b c", True),
+        ("", True),
+        ("caf\udce9", True),
+        ("Screenshot 1.00\u202fPM.png", True),  # as macOS names them
+        ("\u3000\u200d\xa0\xad\ue000", True),
+        ("a\nb", False),
+        ("a\0b", False),
+        ("a\x85b", False),
+        ("\ud800", False),
+        ("x" * 4097, False),
+        (3, False),
+    ],
 )
 def test_paths_are_any_name_that_a_file_may_have(value, fits):
     assert bool(schema.refusal(schema.path(), value, "--out")) != fits

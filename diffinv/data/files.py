@@ -6,6 +6,7 @@ Every form becomes a stream of `Record`s, whose pixels are decoded only when ask
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Images(NamedTuple):
 
     Attributes:
       pixels: uint8 (N, H, W, channels).
-      names: N names, in the source's own order.
+      names: N names, in the source's own order, or in the order in which they were drawn.
       skipped: names of images that were left out, corrupt or not plain, with the reason.
     """
 
@@ -148,6 +149,20 @@ def held_out(record: Record, number: int) -> bool:
     return number % HOLD_OUT == 1 if record.split is None else record.split == 1
 
 
+def _wanted(found: Catalogue, split: int | None, label: int | None) -> Iterator[Record]:
+    for number, record in enumerate(found.records()):
+        if (split is None or held_out(record, number) == bool(split)) and label in (None, record.label):
+            yield record
+
+
+def _ordered(records: Iterable[Record], seed: int | None) -> Iterable[Record]:
+    """As they are, or in a random order."""
+    if seed is None:
+        return records
+    every = list(records)
+    return [every[i] for i in np.random.default_rng(seed).permutation(len(every))]
+
+
 def read(
     path: str,
     size: Size = None,
@@ -156,6 +171,7 @@ def read(
     channels: int = 3,
     reading: Reading = PLAIN,
     label: int | None = None,
+    seed: int | None = None,
 ) -> Images:
     """All images of a catalogue in memory.
 
@@ -169,16 +185,15 @@ def read(
       channels: 3 (RGB) or 1 (grey).
       reading: how files are read.
       label: those of one class alone, by its place in `Catalogue.classes`.
+      seed: of a random order, so that `limit` takes a sample: a source's own order is often by class.
 
     Raises FileNotFoundError where nothing is there, ValueError where nothing is readable or the sizes differ.
     """
     pixels, skipped = [], []
     names: list[str] = []
-    for number, record in enumerate(catalogue(path, reading).records()):
+    for record in _ordered(_wanted(catalogue(path, reading), split, label), seed):
         if limit is not None and len(names) >= limit:
             break
-        if split is not None and held_out(record, number) != bool(split) or label not in (None, record.label):
-            continue
         try:
             pixels.append(decode(record.source, size, channels, reading))
             names.append(record.name)

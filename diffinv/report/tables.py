@@ -31,6 +31,7 @@ COLUMNS = {
     "nfe": Column("NFE ↓", ".0f", _lower),
     "seconds": Column("seconds ↓", ".2f", _lower),
     "pictures": Column("pictures", ".0f"),
+    "averaged": Column("in the means", ".0f"),
     "frozen": Column("frozen", ".0f"),
     "diverged": Column("diverged", ".0f"),
 }
@@ -141,21 +142,29 @@ def cases(record: Record) -> list[dict[str, Any]]:
 def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Rows of means, one per task and method, with the counts of pictures, of frozen and of diverged trajectories.
 
-    A number that is not finite stays in the mean, and shows; `diverged` is there where any is. Original.
+    Means are over the reconstructions that did not fail, NaN where all did; `averaged` says how many these are, where
+    any failed. `diverged` is there where any is. Original.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for record in records:
         for case in cases(record):
             groups.setdefault((record["task"], case["method"]), []).append(case)
-    others, failing = ("residual", "floor", *FAILURES), [case for group in groups.values() for case in group]
-    counted = [name for name in FAILURES if name == "frozen" or any(case[name] for case in failing)]
+    others, every = ("residual", "floor", *FAILURES), [case for group in groups.values() for case in group]
+    counted = [name for name in FAILURES if name == "frozen" or any(case[name] for case in every)]
+    failing = any(case[name] for case in every for name in FAILURES)
     rows = []
     for (task, method), group in groups.items():
+        sound = [case for case in group if not any(case[name] for name in FAILURES)]
         names = [name for name in COLUMNS if name not in others and any(name in c for c in group)]
-        means = {name: float(np.mean([float(c[name]) for c in group if name in c])) for name in names}
-        counts = {"pictures": len(group), **{name: sum(c[name] for c in group) for name in counted}}
+        means = {name: _mean([float(c[name]) for c in sound if name in c]) for name in names}
+        averaged = {"averaged": len(sound)} if failing else {}
+        counts = {"pictures": len(group), **averaged, **{name: sum(c[name] for c in group) for name in counted}}
         rows.append({"task": task, "method": method, **means, **counts})
     return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
 def complaint(case: Row) -> str:

@@ -101,23 +101,31 @@ def scores(name: str, options: SimpleNamespace, reference: np.ndarray) -> tuple[
     return found, seconds, "".join(f"{value:g}" for value in chosen)
 
 
-def main(options: SimpleNamespace) -> str:
+def spread(found: list[float]) -> str:
+    """The smallest and the largest of the runs that did not fail."""
+    finite = [value for value in found if np.isfinite(value)]
+    return f"[{min(finite):.2f}..{max(finite):.2f}]" if finite else ""
+
+
+def main(options: SimpleNamespace) -> published.Table:
     names = published.rows("methods", options.methods, list(ROWS))
     reference, rng = mixture18.exact(np.random.default_rng(0), options.reference), np.random.default_rng(1)
     floor = max_sliced_wasserstein(mixture18.exact(rng, options.samples), reference)
     prior = max_sliced_wasserstein(mixture18.unconditional(rng, options.samples), reference)
-    lines = [("method", "ours [min..max]", "published [min..max]", "chosen", "seconds")]
+    lines, results = [("method", "ours [min..max]", "published [min..max]", "chosen", "seconds")], []
     lines += [
         (name, f"{value:.2f}", "none", "", "")
         for name, value in (("exact samples (floor)", floor), ("prior samples", prior))
     ]
     for name in tqdm(names, unit="row"):
         found, seconds, chosen = scores(name, options, reference)
-        ours = f"{published.cell(found)} [{min(found):.2f}..{max(found):.2f}]"
+        results.append(found)
+        ours = f"{published.cell(found)} {spread(found)}".rstrip()
         told = published.told(PUBLISHED[name]) if name in PUBLISHED else "none"
         lines.append((name, ours, told, chosen, f"{seconds:.1f}"))
     what = f"max-sliced W2, mean ± 1.96 s / sqrt({options.seeds}), {options.samples} samples"
-    return f"{what}, {options.reference} of the posterior, {mixture18.STEPS} steps\n{published.columns(lines)}"
+    whole = f"{what}, {options.reference} of the posterior, {mixture18.STEPS} steps\n{published.columns(lines)}"
+    return published.table(whole, results)
 
 
 if __name__ == "__main__":

@@ -244,11 +244,11 @@ def errors(name: str, task: Task, law: Law, trials: list[Trial], options: Simple
     return value, [score(value, i) for i in range(1, len(trials))]
 
 
-def main(options: SimpleNamespace) -> str:
+def main(options: SimpleNamespace) -> published.Table:
     jax.config.update("jax_enable_x64", True)
     names = published.rows("methods", options.methods, list(ROWS))
     problems = published.rows("problems", options.problems, list(TASKS))
-    lines, notes = [("problem", "method", "chosen", "MMD", "CMD", "published")], []
+    lines, notes, results = [("problem", "method", "chosen", "MMD", "CMD", "published")], [], []
     with tqdm(total=len(problems) * len(names), unit="row") as bar:
         for which in problems:
             task, rng = TASKS[which], np.random.default_rng([0, list(TASKS).index(which)])
@@ -261,11 +261,12 @@ def main(options: SimpleNamespace) -> str:
             for name in names:
                 if task.linear or not ROWS[name].linear:
                     value, found = errors(name, task, law, trials, options)
+                    results += found
                     cells = [published.cell(list(part), 3) for part in zip(*found, strict=True)]
                     lines.append((which, name, f"{value:g}", *cells, published.told(None)))
                 bar.update()
     what = f"mean ± 1.96 s / sqrt({options.trials}), {options.samples} samples, {options.steps} steps"
-    return "\n".join([what, published.columns(lines), "", *notes])
+    return published.table("\n".join([what, published.columns(lines), "", *notes]), results)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def remembered(name: str, cell: tuple[int, int]) -> str:
     return published.told(Told(REMEMBERED[name][CELLS.index(cell)], False) if cell in CELLS else None)
 
 
-def main(options: SimpleNamespace) -> str:
+def main(options: SimpleNamespace) -> published.Table:
     jax.config.update("jax_enable_x64", True)
     options.methods = published.rows("methods", options.methods, list(ROWS))
     cells = published.cells(options.dims, options.measured)
@@ -184,7 +184,8 @@ def main(options: SimpleNamespace) -> str:
             lines.append(("  the paper's", *(remembered(name, cell) for cell in cells)))
     what = f"sliced W1, mean ± 1.96 s / sqrt({options.seeds}), {options.samples} samples, {options.steps} steps"
     text = "Unverified: remembered from arXiv:2308.07983, other instances, and compared with the paper by nobody."
-    return f"{what}\n{published.columns(lines)}\n\n{text}"
+    results = [each[name] for each, _ in found for name in options.methods]
+    return published.table(f"{what}\n{published.columns(lines)}\n\n{text}", results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the tables share: options that exist only while one runs, cells with intervals, published numbers by their mark.
 
-A table is `main(options) -> text`; importing it defines no flag, so that several may be imported at once.
+A table is `main(options) -> Table`; importing it defines no flag, so that several may be imported at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from absl import flags
 from diffinv import schema
 from diffinv.metrics import posterior as metrics
 from diffinv.report import ledger
-from experiments import runtime
+from experiments import commandline, runtime
 
 flags.disclaim_key_flags()  # a table's flags are of the table
 
@@ -45,6 +45,22 @@ def counted(meaning: str, high: int, low: int = 2) -> schema.Field:
 def numbers(field: schema.Field) -> schema.Field:
     """One or several such values."""
     return schema.several(field, least=1, most=100)
+
+
+class Table(NamedTuple):
+    """What a table prints, and how many of the methods' results are not finite, of how many."""
+
+    text: str
+    failed: int
+    whole: int
+
+
+def table(text: str, results: Iterable[Iterable[float]]) -> Table:
+    """A table with its count of failures, by what the methods scored in every run; exact samples cannot fail."""
+    every = np.asarray([value for each in results for value in each], float)
+    failed = int(np.sum(~np.isfinite(every)))
+    told = f"\n\n{failed} of {every.size} results failed, and are in no mean" if failed else ""
+    return Table(text + told, failed, every.size)
 
 
 class Told(NamedTuple):
@@ -103,8 +119,11 @@ def cells(dims: list[int], measured: list[int]) -> list[tuple[int, int]]:
     return found
 
 
-def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> None:
-    """Defines the flags, --quick and --out, runs `main` and prints its text; --out names a page that keeps it."""
+def run(main: Callable[[SimpleNamespace], Table], options: dict[str, Option]) -> None:
+    """Defines the flags, --quick and --out, runs `main` and prints its text; --out names a page that keeps it.
+
+    The status is 2, with one line, where every result failed.
+    """
     quick = runtime.flag("quick", False, schema.switch("a few small runs, to see that it works"))
     out = runtime.flag("out", "", schema.path("the file that gets the text, too, as Markdown; '' for none"))
     found = {name: runtime.flag(name, each.default, each.field) for name, each in options.items()}
@@ -116,14 +135,16 @@ def run(main: Callable[[SimpleNamespace], str], options: dict[str, Option]) -> N
                 raise ValueError(f"--out is {out.value!r}, a folder; give the name of a file, as table.md")
         given = {name: flag.value for name, flag in found.items() if flags.FLAGS[name].present}
         start = time.time()
-        text = main(values(options, quick.value, **given))
-        text += f"\n\n{time.time() - start:.0f} s on {runtime.cores()} cores"
+        done = main(values(options, quick.value, **given))
+        text = done.text + f"\n\n{time.time() - start:.0f} s on {runtime.cores()} cores"
         print(text)
         if out.value:
             page = sys.modules["__main__"]
             command = shlex.join(["python", "-m", page.__spec__.name, *_kept(sys.argv[1:])])
             whole = f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n"
             ledger.put(Path(out.value), whole.encode("utf-8", "replace"))
+        if done.failed == done.whole:
+            commandline.fail(f"all {done.whole} results failed; give other --methods, or other settings", 2)
 
     runtime.run(shown)
 

@@ -86,19 +86,21 @@ def errors(options: SimpleNamespace, dim: int, dim_y: int, bar: tqdm) -> dict[st
     return found
 
 
-def main(options: SimpleNamespace) -> str:
+def main(options: SimpleNamespace) -> published.Table:
     options.methods = published.rows("methods", options.methods, list(ROWS))
     cells = published.cells(options.dims, options.measured)
-    lines = [("(dim, dim_y)", "exact (floor)", *options.methods)]
+    lines, results = [("(dim, dim_y)", "exact (floor)", *options.methods)], []
     with tqdm(total=len(cells) * options.seeds * len(options.methods), unit="run") as bar:
         for cell in cells:
             found = errors(options, *cell, bar)
             lines.append((str(cell), *(published.cell(each) for each in found.values())))
+            results += [found[name] for name in options.methods]
     lines.append(("published", "", *(published.told(None) if name in THEIRS else "none" for name in options.methods)))
     what = f"sliced W1, sigma {options.sigma}, mean ± 1.96 s / sqrt({options.seeds}), {options.samples} samples"
     names = ", ".join(f"{ours} is {theirs}" for ours, theirs in THEIRS.items())
     text = "Published values: the paper's tables were not at hand, and its repository has none. In its code "
-    return f"{what}, {options.steps} steps\n{published.columns(lines)}\n\n{text}{names}."
+    whole = f"{what}, {options.steps} steps\n{published.columns(lines)}\n\n{text}{names}."
+    return published.table(whole, results)
 
 
 if __name__ == "__main__":

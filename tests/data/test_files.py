@@ -60,6 +60,15 @@ def test_splits_and_limit(pack):
     assert data.read(path, split=0, limit=2).names == ["0", "1"]
 
 
+def test_a_limit_draws_where_there_is_a_seed(pack):
+    """Every seed gives a random order, which is whole without a limit and begins alike with one."""
+    path, _ = pack
+    orders = [data.read(path, seed=seed).names for seed in range(5)]
+    assert len(set(map(tuple, orders))) > 1 and all(sorted(order) == list("012345") for order in orders)
+    assert data.read(path, limit=2, seed=3).names == orders[3][:2]
+    assert sorted(data.read(path, split=1, seed=0).names) == ["2", "4"]
+
+
 def test_shrinking_is_the_area_mean(tmp_path):
     pixels = picture(0)
     np.savez(tmp_path / "x.npz", images=pixels[None])

@@ -77,6 +77,7 @@ def test_chains_that_heed_no_measurement_sample_the_prior(forward):
 
 @pytest.mark.slow
 def test_a_small_run_has_a_line_for_every_row_that_applies():
-    text = bipsda.main(published.values(bipsda.OPTIONS, True, problems=["inpainting low", "x-ray"]))
+    text, failed, whole = bipsda.main(published.values(bipsda.OPTIONS, True, problems=["inpainting low", "x-ray"]))
+    assert failed == 0 and whole == 2 * 2 * 3  # trials, numbers, rows
     assert text.count("inpainting low") == 3 and text.count("DPS") == 2 and text.count("DDRM") == 1
     assert "effective reference draws" in text and "not at hand" in text

@@ -85,15 +85,57 @@ def test_held_out_pictures_have_the_priors_shape(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
     labels = {"train_labels": [0] * 6, "test_labels": [0, 1, 0, 1]}
     np.savez(tmp_path / "x.npz", train_images=pixels, test_images=pixels[:4], **labels)
-    flags = [("data", str(tmp_path / "x.npz")), ("count", 4)]
+    flags = [("data", str(tmp_path / "x.npz")), ("count", 4), ("seed", 3)]
     with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags}):
         for shape in ((10, 10, 3), (10, 20, 1)):
             found = evaluate.held_out(shape, {})
-            expected = data.read(str(tmp_path / "x.npz"), shape[:2], 1, channels=shape[2]).pixels
+            expected = data.read(str(tmp_path / "x.npz"), shape[:2], 1, channels=shape[2], seed=3).pixels
             np.testing.assert_array_equal(data.to_pixels(found), expected)
             assert found.shape == (4, *shape)
         with pytest.raises(ValueError, match="holds 2 pictures, fewer than --count=4"):
             evaluate.held_out((10, 10, 3), {"given": {"label": 1}})
+
+
+def test_held_out_pictures_are_drawn_where_they_lie_by_class(tmp_path):
+    """Ten pictures of each of four grey values, in order: the first twelve would be of two values."""
+    values = np.repeat(np.arange(4, dtype=np.uint8) * 80, 10)
+    np.savez(tmp_path / "x.npz", images=np.broadcast_to(values[:, None, None, None], (40, 4, 4, 1)), labels=values)
+    flags = [("data", str(tmp_path / "x.npz")), ("count", 12)]
+    drawn = []
+    for seed in (0, 0, 1):
+        given = [*flags, ("seed", seed)]
+        with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in given}):
+            drawn.append(data.to_pixels(evaluate.held_out((4, 4, 1), {}))[:, 0, 0, 0].tolist())
+    assert len(set(drawn[0])) == 4 and drawn[0] == drawn[1] != drawn[2]
+    assert max(drawn[0].count(value) for value in set(drawn[0])) <= 10
+
+
+@pytest.mark.parametrize(
+    ("given", "runs", "words"),
+    [
+        ({"grid": "{place}/x.png"}, 2, "one file for 2 grids; put {steps} into its name"),
+        ({"grid": "{place}/x.bmq"}, 1, "give the name of a .png"),
+        ({"grid": "{place}/file/x.png"}, 1, "--grid is .*, where no file can be written"),
+        ({"card": True}, 1, "--prior is .*, where no file can be written"),
+    ],
+)
+def test_what_cannot_be_written_is_noticed_before_the_work(tmp_path, given, runs, words):
+    (tmp_path / "file").write_text("")
+    flags = {"grid": "", "card": False} | given
+    flags["grid"] = flags["grid"].replace("{place}", str(tmp_path))
+    with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags.items()}):
+        with pytest.raises((ValueError, OSError), match=words):
+            evaluate.require_places(str(tmp_path / "file" / "prior"), runs)
+
+
+def test_samples_that_are_not_finite_are_not_judged():
+    """Of four samples one is NaN."""
+    prior = mock.Mock(side_effect=AssertionError)
+    flags = {"COUNT": mock.Mock(value=4), "SEED": mock.Mock(value=0)}
+    broken = np.where(np.arange(4)[:, None, None, None] == 2, np.nan, np.zeros((4, 2, 2, 1)))
+    with mock.patch.multiple(evaluate, mapped=lambda *_, note: broken, **flags):
+        with pytest.raises(ValueError, match="1 of 4 samples are not finite"):
+            evaluate.draw(prior, np.linspace(1, 0, 3), None)
 
 
 def test_a_batch_is_no_larger_than_what_there_is(tmp_path):

@@ -5,6 +5,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import diffinv as di
@@ -42,7 +43,7 @@ def line(**changes):
 @pytest.mark.parametrize(
     "field",
     "sigma_y dps__zeta daps__lr daps__tau daps__spread daps__decay daps__sigma_min daps__sigma_max daps__sigma_end "
-    "reguidance__rho reguidance__horizon reguidance__power guided__eta blur__std random__masked".split(),
+    "tds__spread reguidance__rho reguidance__horizon reguidance__power guided__eta blur__std random__masked".split(),
 )
 def test_a_number_that_is_none_is_refused_by_name(field, value):
     name = f"config.{field.replace('__', '.')}"
@@ -170,3 +171,24 @@ def test_grids_by_noise_level_are_mapped_by_the_priors_own_process(process):
         assert found == pytest.approx([10 * 0.9**k for k in range(5)], rel=1e-2)
         annealed = solvers.annealing(config, prior)
         assert ratio(annealed[3]) == pytest.approx(float(100 * di.times.karras(5, 0.02, 100.0)[3]), rel=1e-2)
+
+
+def test_diffpirs_levels_are_its_codes():
+    """There `floor(sqrt(linspace(0, 1000^2, n)))` counts down from 1000, and the last is index 0, one thousandth."""
+    times = np.asarray(solvers._quadratic(100, None, None))
+    counted = np.floor(np.sqrt(np.linspace(0, 1000**2, 100)))
+    theirs = np.append((1000 - counted)[:-1], 1) / 1000
+    np.testing.assert_allclose(times[:-1], theirs, atol=1e-3)
+    assert times[0] == 1 and times[-1] == 0 and times[-2] == pytest.approx(1e-3)
+    for steps in (2, 5, 100_000):
+        found = np.asarray(solvers._quadratic(steps, None, None), np.float32)
+        assert len(found) == steps + 1 and (np.diff(found) < 0).all()
+
+
+def test_tds_takes_its_spread_from_the_configuration(monkeypatch):
+    asked = []
+    monkeypatch.setattr(solvers.posterior, "tds", lambda prior, m, **options: asked.append(options))
+    monkeypatch.setattr(solvers, "guard", lambda sampler: sampler)
+    monkeypatch.setattr(solvers, "as_solver", lambda method, grid: (method(None), len(grid) - 1))
+    config = configuration(tds__spread=30.0, steps=7)
+    assert solvers.SOLVERS["tds"](config, None) == (None, 7) and asked == [{"spread": 30.0}]

@@ -1,6 +1,7 @@
 """The published tables: their exact laws against other linear algebra, their options and marks, and small runs."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,47 @@ def test_a_cell_is_mean_and_interval_of_what_is_finite():
     assert published.cell([1.0, 2.0, 3.0]) == "2.00 ± 1.13"
     assert published.cell([1.0, float("nan"), 3.0], 1) == "2.0 ± 2.0 (1 of 3 failed)"
     assert published.cell([1e6, 3e6]) == "2.0e+06 ± 2.0e+06"
+
+
+def test_failures_are_counted_over_all_methods_and_runs():
+    nan = float("nan")
+    assert published.table("x", [[1.0, 2.0], (3.0,)]) == ("x", 0, 3)
+    told = "x\n\n2 of 3 results failed, and are in no mean"
+    assert published.table("x", [[1.0, nan], [float("inf")]]) == (told, 2, 3)
+    assert published.table("", [])[1:] == (0, 0)
+
+
+@pytest.mark.parametrize(("failed", "status"), [(0, None), (1, None), (3, 2)])
+def test_a_table_in_which_everything_failed_says_so_by_its_status(monkeypatch, capsys, failed, status):
+    monkeypatch.setattr(published.runtime, "flag", lambda name, default, field: SimpleNamespace(value=default))
+    ends = []
+
+    def started(main):
+        try:
+            ends.append(main())
+        except SystemExit as end:
+            ends.append(end.code)
+
+    monkeypatch.setattr(published.runtime, "run", started)
+    published.run(lambda options: published.Table("the text", failed, 3), {})
+    said = capsys.readouterr()
+    assert ends == [status] and said.out.startswith("the text")
+    assert said.err.count("\n") == (status == 2) == said.err.startswith("error: all 3 results failed")
+
+
+def test_the_spread_of_the_runs_leaves_out_those_that_failed():
+    assert benchopt_gmm.spread([1.0, float("nan"), 3.0]) == "[1.00..3.00]" and benchopt_gmm.spread([np.nan]) == ""
+
+
+def test_a_method_that_fails_in_every_run_is_counted(monkeypatch):
+    """The whole of a table: a row whose samples are NaN, and another one."""
+    step = lambda key, x, t, s: (x, None)
+    for name, v in (("TMPD", np.nan), ("DPS", 0.0)):
+        row = lambda prior, m, v=v: di.Sampler(lambda key, t, x: jnp.full(8, v), step, lambda key, x: x)
+        monkeypatch.setitem(tmpd_gmm.ROWS, name, row)
+    small = {"samples": 3, "steps": 30, "seeds": 2, "directions": 2, "measured": [1], "methods": ["TMPD", "DPS"]}
+    text, failed, whole = tmpd_gmm.main(published.values(tmpd_gmm.OPTIONS, True, **small))
+    assert (failed, whole) == (2, 4) and "nan ± nan (2 of 2 failed)" in text and "2 of 4 results failed" in text
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -309,7 +351,8 @@ TOLD = {mcgdiff_gmm: ["5.88"], inversebench_scattering: ["32.60", "32.13"]}
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ALL, ids=lambda table: table.__name__.split(".")[-1])
 def test_a_small_run_prints_the_table(table):
-    text = table.main(published.values(table.OPTIONS, True, **SMALL[table]))
+    text, failed, whole = table.main(published.values(table.OPTIONS, True, **SMALL[table]))
+    assert failed == 0 < whole
     assert re.search(r"\d ± \d", text) and "nan" not in text and "failed" not in text
     assert re.findall(r"([\d.]+) \(unverified\)", text) == TOLD.get(table, [])
     assert ("not at hand" in text) == (table not in (*TOLD, benchopt_gmm))
