@@ -130,7 +130,7 @@ def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[s
     halves = [real[::2], real[1::2]]
     many = f"{steps} {what} step{'s' * (steps > 1)}"
     return {
-        "name": f"{distribution.NAME}, {len(fake)} samples of {many} against {len(real)} held out",
+        "name": f"{distribution.NAME}, {len(fake)} samples of {many} against {len(real)} held out, drawn",
         "value": round(distribution.feature_fid(fake, real), 3),
         "half": round(distribution.feature_fid(fake[::2], halves[0]), 3),
         "floor": round(distribution.feature_fid(*halves), 3),

@@ -12,6 +12,7 @@ side by side. `--tau` stops the evolution at a time (pixels squared) instead of 
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from diffinv.data import fitting
 from experiments import pictures, reading
 
 MOST = 4_000_000  # pixels, which take 4 GB
+RESULTS = ("result.png", "strip.png")
 flags.adopt_module_key_flags(reading)
 GUIDE = runtime.flag("guide", "", schema.path("the picture whose drift is taken, inside the mask where there is one"))
 MASK = runtime.flag("mask", "", schema.path("with a guide: where to clone; without: the border of the shadow"))
@@ -89,11 +91,20 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def require_kept(paths: list[str]) -> None:
+    """ValueError where a result would overwrite one of the pictures that are given."""
+    targets = {os.path.realpath(Path(OUT.value) / name) for name in RESULTS}
+    for path in filter(None, paths):
+        if os.path.realpath(path) in targets:
+            raise ValueError(f"--out is {OUT.value!r}, where {path} would be overwritten; give another")
+
+
 def main(path: str) -> None:
     jax.config.update("jax_enable_x64", True)
     if not GUIDE.value and not MASK.value:
         raise ValueError("neither --guide nor --mask is given; give a guide, a shadow's border, or both for cloning")
     runtime.writable(OUT.value)
+    require_kept([path, GUIDE.value, MASK.value])
     grey = read(path)
     size = grey.shape[:2]
     image = osmosis.positive(jnp.asarray(grey + OFFSET.value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,31 +101,31 @@ def write(path: Path, rgb: np.ndarray, photo: Photo) -> None:
     if photo.alpha is not None:
         planes.append(_resized(photo.alpha, (rgb.shape[1], rgb.shape[0]), rgb.dtype))
     if rgb.dtype == np.uint16:
-        ledger.put(path, png16(np.stack(planes, -1), photo.profile))
+        ledger.put(path, png16(planes, photo.profile))
         return
     image = Image.merge(("L", "LA", "RGB", "RGBA")[len(planes) - 1], [Image.fromarray(plane) for plane in planes])
     encoded = io.BytesIO()
     image.save(encoded, "png", **({"icc_profile": photo.profile} if photo.profile else {}))
-    ledger.put(path, encoded.getvalue())
+    ledger.put(path, [encoded.getbuffer()])
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png16(values: np.ndarray, profile: bytes | None = None) -> bytes:
-    """A PNG of (H, W, 1 to 4) uint16, of which Pillow writes grey alone.
+def png16(planes: list[np.ndarray], profile: bytes | None = None) -> Iterator[bytes]:
+    """The parts of a PNG of one to four (H, W) uint16, of which Pillow writes grey alone; a row at a time is in memory.
 
     Source: PNG specification (W3C, third edition), sections 9 and 11, every row under the filter "up".
     """
-    height, width, channels = values.shape
-    packer, packed = zlib.compressobj(6), []
-    above = np.zeros(2 * width * channels, np.uint8)
-    for row in values:
-        here = row.astype(">u2").view(np.uint8).ravel()
-        packed.append(packer.compress(b"\2" + (here - above).tobytes()))
+    (height, width), kind = planes[0].shape, {1: 0, 2: 4, 3: 2, 4: 6}[len(planes)]
+    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    if profile:
+        yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    packer, above = zlib.compressobj(6), np.zeros(2 * width * len(planes), np.uint8)
+    for row in zip(*planes, strict=True):
+        here = np.stack(row, -1).astype(">u2").view(np.uint8).ravel()
+        if packed := packer.compress(b"\2" + (here - above).tobytes()):
+            yield _chunk(b"IDAT", packed)
         above = here
-    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    parts = [b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
-    parts += [_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))] if profile else []
-    return b"".join([*parts, _chunk(b"IDAT", b"".join([*packed, packer.flush()])), _chunk(b"IEND", b"")])
+    yield _chunk(b"IDAT", packer.flush()) + _chunk(b"IEND", b"")

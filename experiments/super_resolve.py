@@ -17,6 +17,7 @@ shows all of these. A file that cannot be read is named at the end, and does not
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -56,7 +57,8 @@ SIGMA_Y = runtime.flag(
 SEED = runtime.flag("seed", 0, schema.whole("of the noise", low=0))
 LEAST = 8  # pixels
 
-MOST = 25_000_000  # pixels, whose result takes a gigabyte in 8 bits
+MOST = {"ctmsr": 25_000_000, "dps": 1_000_000, "reguidance": 1_000_000}
+"""Pixels: ctmsr takes 200 bytes for one (5 GB in all, also of 16 bits), a solver about 2 kB: it keeps all its tiles."""
 
 Enlarge = Callable[[int, np.ndarray, tqdm, bool], np.ndarray]
 
@@ -104,9 +106,23 @@ def method() -> Enlarge:
     return by_solver("reguidance", by_ctmsr() if CANDIDATE.value == "ctmsr" else by_solver("dps", None))
 
 
+def targets(name: str) -> tuple[Path, Path]:
+    """Where the result of a name and its comparison go."""
+    folder = Path(OUT.value)
+    return folder / f"{name}_x{SCALE.value}.png", folder / "compare" / f"{name}.png"
+
+
+def require_kept(paths: list[str], names: list[str]) -> None:
+    """ValueError where a result would overwrite one of the pictures that are given."""
+    given = {os.path.realpath(path): path for path in paths}
+    for target in (target for name in names for target in targets(name)):
+        if taken := given.get(os.path.realpath(target)):
+            raise ValueError(f"--out is {OUT.value!r}, where {listing.shown(taken)} would be overwritten; give another")
+
+
 def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> super_resolve_page.Entry:
     """Reads, enlarges and writes one picture. Raises ValueError where it cannot be read or is too small."""
-    photo, start = photos.read(path, reading.reading(MOST)), time.perf_counter()
+    photo, start = photos.read(path, reading.reading(MOST[SOLVER.value])), time.perf_counter()
     low = photo.unit
     height, width = low.shape[:2]
     if min(height, width) < LEAST:
@@ -114,11 +130,9 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> su
             f"{listing.shown(path)} is {width} x {height}, too small to enlarge; give at least {LEAST} x {LEAST} pixels"
         )
     result = enlarge(seed, low, bar, photo.deep)
-    target = Path(OUT.value) / f"{name}_x{SCALE.value}.png"
+    target, compare = targets(name)
     photos.write(target, result, photo)
-    compare = super_resolve_page.compare(
-        Path(OUT.value) / "compare" / f"{name}.png", photo, photos.eight(result), SCALE.value
-    )
+    super_resolve_page.compare(compare, photo, result, SCALE.value)
     seconds = time.perf_counter() - start
     entry = super_resolve_page.Entry(name, (width, height), target, compare, seconds, photo.notes)
     bar.write(entry.line())
@@ -130,7 +144,9 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--overlap is {OVERLAP.value} and --tile {TILE.value}; give an overlap below the tile's side")
     paths = listed(arguments)
     runtime.writable(OUT.value)
-    names, enlarge = pictures.names(paths), method()
+    names = pictures.names(paths)
+    require_kept(paths, names)
+    enlarge = method()
     entries, failed = [], []
     with tqdm(total=0, unit="tile", dynamic_ncols=True, smoothing=0) as bar:
         for i, (path, name) in enumerate(zip(paths, names)):

@@ -15,7 +15,7 @@ from diffinv import operators
 from diffinv.data import to_pixels, to_unit
 from diffinv.report import ledger
 from diffinv.report.page import STYLE, link, shown
-from experiments.photos import Photo
+from experiments.photos import Photo, eight
 
 MORE = "\nsection img { max-width: 100%; image-rendering: auto; }"
 SHOWN, GAP, HEAD = 384, 8, 22  # pixels: longest side of a middle, between them, and above them
@@ -45,16 +45,17 @@ def bicubic(rgb: np.ndarray, scale: int) -> np.ndarray:
 
 
 def compare(path: Path, photo: Photo, result: np.ndarray, scale: int) -> Path:
-    """One PNG of the middle: pixels enlarged, bicubic, result."""
-    height, width = photo.rgb.shape[:2]
+    """One PNG of the middle: pixels enlarged, bicubic, result, of 8 or 16 bits."""
+    rgb = photo.rgb
+    height, width = rgb.shape[:2]
     h, w = min(height, SHOWN // scale), min(width, SHOWN // scale)
     top, left = (height - h) // 2, (width - w) // 2
     margin = 8  # so that the interpolation knows what lies around
     above, before = min(margin, top), min(margin, left)
-    around = bicubic(photo.rgb[top - above : top + h + margin, left - before : left + w + margin], scale)
-    crop = photo.rgb[top : top + h, left : left + w]
+    around = bicubic(rgb[top - above : top + h + margin, left - before : left + w + margin], scale)
+    crop = rgb[top : top + h, left : left + w]
     inner = around[scale * above :, scale * before :][: scale * h, : scale * w]
-    done = result[scale * top :, scale * left :][: scale * h, : scale * w]
+    done = eight(result[scale * top :, scale * left :][: scale * h, : scale * w])
     panels = {"input": crop.repeat(scale, 0).repeat(scale, 1), "bicubic": inner, "result": done}
     sheet = Image.new("RGB", (3 * scale * w + 2 * GAP, scale * h + HEAD), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)

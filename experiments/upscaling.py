@@ -15,6 +15,7 @@ from diffinv.consistency import ctmsr
 from diffinv.consistency.ctmsr import Upscaler
 from diffinv.data import to_pixels
 from diffinv.prior import Prior
+from diffinv.sample import failed_step
 from experiments import photos, solvers
 
 EMBEDDED = "ctmsr_x4"
@@ -86,10 +87,14 @@ def noise_rows(seed: int, first: int, last: int, width: int) -> np.ndarray:
     return np.concatenate([draw(block) for block in blocks])[first - BLOCK * blocks.start : last - BLOCK * blocks.start]
 
 
+class Diverged(ValueError):
+    """A network, or a solver, gave no finite picture."""
+
+
 def finite(x: np.ndarray) -> np.ndarray:
-    """`x`, or a ValueError where the network diverged."""
+    """`x`, or `Diverged`."""
     if not np.isfinite(x).all():
-        raise ValueError("the network's output is not finite; its weights are damaged or its training diverged")
+        raise Diverged("the result is not finite: weights are damaged, or a training or a solver diverged")
     return x
 
 
@@ -173,7 +178,8 @@ class Solver:
 
         def restore(prior: Prior, key: Any, low: Any, *candidate: Any) -> Any:
             measurement = Measurement(operators.bicubic(prior.shape, scale), low, GaussianNoise(jnp.float32(sigma_y)))
-            return solvers.SOLVERS[name](config, prior)(key, measurement, *candidate).x
+            solution = solvers.SOLVERS[name](config, prior)(key, measurement, *candidate)
+            return jnp.where(failed_step(solution.info) < 0, solution.x, jnp.nan)  # else the state it was frozen at
 
         self.restore = Groups(restore, prior, group)
 

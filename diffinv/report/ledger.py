@@ -23,13 +23,13 @@ from diffinv.report.tables import Record, Row
 PARTS = {"picture", "task", "truth", "measurement", "methods"}
 
 
-def put(path: Path, data: bytes) -> Path:
-    """Whole or not at all: a temporary file beside it, then a rename. Original."""
+def put(path: Path, data: bytes | Iterable[bytes]) -> Path:
+    """Whole or not at all: a temporary file beside it, then a rename; `data` may come in parts. Original."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

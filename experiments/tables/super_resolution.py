@@ -217,9 +217,29 @@ def scored(case: Case, x: np.ndarray, judge: Judge) -> dict[str, float]:
     return {"psnr": float(psnr), "ssim": float(ssim), "feature_distance": judge(case.high, x)}
 
 
-def seconds(method: Method, low: np.ndarray, rounds: int = 3) -> float:
-    """Median over rounds, after one to compile."""
-    method.enlarge(low)
+def attempted(method: Method, case: Case, judge: Judge) -> tuple[np.ndarray, dict[str, float]]:
+    """A result and its numbers: black and NaN where the method diverged."""
+    try:
+        x = method.enlarge(case.low)
+    except upscaling.Diverged:
+        return np.zeros_like(case.high), dict.fromkeys(("psnr", "ssim", "feature_distance"), float("nan"))
+    return x, scored(case, x, judge)
+
+
+def averages(numbers: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the pictures at which the method did not diverge, and their count where it did at some."""
+    sound = [each for each in numbers if not np.isnan(list(each.values())).any()]
+    mean = {k: float(np.mean([each[k] for each in sound])) if sound else float("nan") for k in numbers[0]}
+    failed = len(numbers) - len(sound)
+    return {**mean, "pictures": len(numbers), **({"averaged": len(sound), "frozen": failed} if failed else {})}
+
+
+def seconds(method: Method, low: np.ndarray, rounds: int = 3) -> float | None:
+    """Median over rounds, after one to compile; None where the method diverges."""
+    try:
+        method.enlarge(low)
+    except upscaling.Diverged:
+        return None
     taken = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -241,8 +261,7 @@ def record(task: str, case: Case, rows: dict[str, Method], judge: Judge, bar: tq
     numbers = {}
     for name, method in rows.items():
         bar.set_postfix_str(f"{case.name}, {name}")
-        x = method.enlarge(case.low)
-        numbers[name] = scored(case, x, judge)
+        x, numbers[name] = attempted(method, case, judge)
         record["methods"][name] = {"image": middle(x, SHOWN), **numbers[name]}
         bar.update()
     return record, numbers
@@ -254,7 +273,13 @@ def crops(found: list[Case], side: int) -> list[Case]:
     return [case._replace(high=high, low=shrunk(high)) for case, high in zip(found, kept)]
 
 
-def main() -> None:
+def failures(table: list[dict]) -> tuple[int, int]:
+    """How many results diverged, and how many there are, of all methods but bicubic interpolation."""
+    rows = [row for row in table if row["method"] != "bicubic"]
+    return sum(row.get("frozen", 0) for row in rows), sum(row["pictures"] for row in rows)
+
+
+def main() -> int:
     if PRIOR_CROP.value % SCALE:
         raise ValueError(f"--prior_crop is {PRIOR_CROP.value}; give a multiple of {SCALE}")
     runtime.writable(OUT.value)
@@ -274,15 +299,17 @@ def main() -> None:
             for name, method in chosen.items():
                 if name in rows and name not in timed:
                     timed[name] = seconds(method, to_pixels(square))
-                mean = {k: float(np.mean([pair[1][name][k] for pair in pairs])) for k in pairs[0][1][name]}
-                more = {"seconds": timed.get(name), "parameters": f"{method.parameters:,}", "pictures": len(found)}
+                mean = averages([numbers[name] for _, numbers in pairs])
+                more = {"seconds": timed.get(name), "parameters": f"{method.parameters:,}"}
                 table.append({"task": task, "method": name, **mean, **more})
     command = f"python -m experiments.tables.super_resolution {shlex.join(sys.argv[1:])}"
     written = report.write(OUT.value, "Super-resolution x4", command, records, table, NOTES)
     target = written.index.parent / "super_resolution.md"
     ledger.put(target, markdown(table, command).encode("utf-8", "replace"))
     print(target.read_text())
-    print(f"page: {written.index}")
+    failed, whole = failures(table)
+    print(f"page: {written.index}{f'; {failed} of {whole} results failed, marked in the table' if failed else ''}")
+    return 2 if failed and failed == whole else 0
 
 
 def markdown(table: list[dict], command: str) -> str:

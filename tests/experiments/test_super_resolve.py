@@ -1,10 +1,13 @@
 """Enlarging users' pictures: what is read and kept, tiles and bands without a seam, the command, what it refuses."""
 
 import html
+import importlib
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote_to_bytes, urljoin
 
 import jax
@@ -14,11 +17,12 @@ import pytest
 from PIL import Image
 from training_command import FLAGS
 
-from diffinv import checkpoint, data, gaussian_field, operators, process
+import diffinv as di
+from diffinv import checkpoint, data, gaussian_field, operators, process, times
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
 from diffinv.report.page import link
-from experiments import baselines_sr, photos, super_resolve_page, upscaling
+from experiments import baselines_sr, photos, runtime, super_resolve_page, upscaling
 
 ROOT = Path(__file__).parents[2]
 NET = {"channels": 8, "blocks": 1, "cubic": -0.5}
@@ -131,6 +135,82 @@ def test_sixteen_bits_are_written_in_their_own_kind(tmp_path, channels):
     with Image.open(tmp_path / "x.png") as image:
         if channels in (3, 4):
             np.testing.assert_array_equal(np.asarray(image), values >> 8)
+
+
+def test_sixteen_bits_are_written_in_the_memory_of_a_few_rows(tmp_path):
+    """Of noise, which does not deflate: less than a tenth of the array of 4.3 MB."""
+    values = np.random.default_rng(0).integers(0, 65536, (600, 1200, 3)).astype(np.uint16)
+    photo = photos.Photo(data.Picture(np.zeros((1, 1, 3), np.float32)))
+    tracemalloc.start()
+    photos.write(tmp_path / "x.png", values, photo)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes / 10
+    np.testing.assert_array_equal(photos.sixteen(photos.read(str(tmp_path / "x.png")).unit), values)
+
+
+def test_the_page_compares_sixteen_bits_in_eight(tmp_path):
+    """The third panel is the result over 257, rounded."""
+    photo = photos.Photo(data.Picture(np.full((4, 4, 3), 0.5, np.float32)))
+    result = np.random.default_rng(0).integers(0, 65536, (16, 16, 3)).astype(np.uint16)
+    path = super_resolve_page.compare(tmp_path / "x.png", photo, result, 4)
+    np.testing.assert_array_equal(np.asarray(Image.open(path))[22:, -16:], np.rint(result / 257))
+
+
+def test_a_tile_that_a_solver_gave_up_is_no_result(monkeypatch):
+    """Frozen at its second step, where the state was still finite."""
+    frozen = di.Sampler(
+        lambda key, t, x: jnp.zeros((16, 16, 3)),
+        lambda key, x, t, s: (jnp.where(t < 0.9, jnp.nan, x), di.StepInfo(di.Cost())),
+        lambda key, x: x,
+    )
+    entry = lambda config, prior: di.as_solver(lambda m: di.guard(frozen), times.grid(4))
+    spectrum = 1 + process.dct_frequencies(16, 16)
+    monkeypatch.setattr(
+        upscaling, "load_prior", lambda _: gaussian_field(process.VP(), jnp.zeros((16, 16, 3)), spectrum)
+    )
+    monkeypatch.setitem(upscaling.solvers.SOLVERS, "dps", entry)
+    with jax.enable_x64(False), pytest.raises(upscaling.Diverged, match="a solver diverged"):
+        upscaling.Solver("dps", "", 4, 4)(0, np.zeros((4, 4, 3), np.float32))
+
+
+def loaded(name):
+    """A command, whose flags are its own and none of this process's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "flag", lambda name, default, *_, **__: SimpleNamespace(value=default))
+        return importlib.import_module(f"experiments.{name}")
+
+
+def test_no_result_overwrites_what_is_given(tmp_path, monkeypatch):
+    command = loaded("super_resolve")
+    monkeypatch.setattr(command, "OUT", SimpleNamespace(value=str(tmp_path)))
+    (tmp_path / "link").symlink_to(tmp_path / "compare")
+    for given, name in (("a_x4.png", "a"), ("link/b.png", "b")):
+        with pytest.raises(ValueError, match=f"{given} would be overwritten; give another"):
+            command.require_kept([str(tmp_path / "a.png"), str(tmp_path / given)], ["a", "b"])
+    command.require_kept([str(tmp_path / "a.png"), str(tmp_path / "b.png")], ["a", "b"])
+
+
+def test_a_picture_over_the_limit_is_told_the_flag_that_moves_it(tmp_path, monkeypatch):
+    command = loaded("super_resolve")
+    Image.fromarray(noise(9, 9)).save(tmp_path / "a.png")
+    for solver in ("ctmsr", "dps"):
+        monkeypatch.setattr(command, "SOLVER", SimpleNamespace(value=solver))
+        monkeypatch.setitem(command.MOST, solver, 80)
+        with pytest.raises(ValueError, match=r"a.png.* 9 x 9 pixels are more than the limit of 80; .*--max_pixels"):
+            command.enlarged(str(tmp_path / "a.png"), "a", 0, None, None)
+
+
+def test_a_method_that_diverged_at_a_picture_is_marked_and_in_no_mean():
+    table = loaded("tables.super_resolution")
+    nan, good = dict.fromkeys(("psnr", "ssim"), float("nan")), {"psnr": 30.0, "ssim": 0.5}
+    assert table.averages([good, nan]) == {**good, "pictures": 2, "averaged": 1, "frozen": 1}
+    assert table.averages([good, good]) == {**good, "pictures": 2}
+    rows = [{"method": "bicubic", "pictures": 2}, {"method": "x", **table.averages([nan, nan])}]
+    assert table.failures(rows) == (2, 2) and table.failures(rows[:1]) == (0, 0)
+    broken = table.Method(lambda low: upscaling.finite(low * np.nan), 0)
+    x, numbers = table.attempted(broken, table.Case("a", noise(8, 8), noise(2, 2), False), None)
+    assert not x.any() and np.isnan(list(numbers.values())).all() and table.seconds(broken, noise(2, 2)) is None
 
 
 def test_the_enlarged_picture_keeps_its_bits(enlarger):
