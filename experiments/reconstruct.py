@@ -43,6 +43,7 @@ IMAGES = runtime.flag("images", "", schema.path("a file, a folder or a quoted gl
 FRESH = runtime.flag("fresh", False, schema.switch("restore everything again, whatever the folder holds"))
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 
+CODE = ("solvers.py", "bench.py", "pictures.py", "restoration.py")  # which a result depends on, beside the library
 TITLE = "Restoration with a diffusion prior"
 NOTES = (
     "Feature distance: an unlearned distance of EfficientNet-Lite0 features, not LPIPS. Residual: |y - A x| of the "
@@ -101,7 +102,7 @@ def main() -> int:
     names = report.readable(shots.names)
     command = f"python -m experiments.reconstruct {shlex.join(sys.argv[1:])}".strip()
     settings = {**json.loads(config.to_json_best_effort()), "images": IMAGES.value and os.path.abspath(IMAGES.value)}
-    settings["made_by"] = {"prior": keeping.weights(card), **keeping.code("solvers.py", "bench.py", "pictures.py")}
+    settings["made_by"] = {"prior": keeping.weights(card), **keeping.code(*CODE)}
     folder = runtime.writable(folder_of(config, settings, tasks))
     stamps = keeping.stamps(settings, shots.pixels)
     with keeping.alone(folder):

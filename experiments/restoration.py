@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffinv import checkpoint, process, schema
@@ -38,8 +39,12 @@ def check(config: ConfigDict) -> None:
     dividing = sorted(name for name in used if solvers.SOLVERS[name].needs_noise)
     if "reguidance" in used and config.reguidance.convention == "likelihood":
         dividing.append('reguidance with convention "likelihood"')
-    if config.sigma_y == 0 and dividing:
-        raise ValueError(f"config.sigma_y is 0, by which {', '.join(dividing)} divides; give a number above 0")
+    if np.square(np.float32(config.sigma_y)) == 0 and dividing:
+        why = "by which" if config.sigma_y == 0 else "whose square is 0 in single precision, by which"
+        raise ValueError(
+            f"config.sigma_y is {config.sigma_y:g}, {why} {', '.join(dividing)} divides; give a number above "
+            f"{'0' if config.sigma_y == 0 else '1e-15'}"
+        )
 
 
 def load_prior(path: str) -> tuple[Prior, dict]:

@@ -172,7 +172,10 @@ def label(name: str, config: ConfigDict) -> str:
 
 
 def _box(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
-    return operators.box_inpainting(shape, config.box.top, config.box.left, config.box.size)
+    top, left, size = config.box.top, config.box.left, config.box.size
+    if top == left == 0 and size >= max(shape[:2]):
+        raise ValueError(f"config.box.size is {size}, which hides the whole picture; give less than {max(shape[:2])}")
+    return operators.box_inpainting(shape, top, left, size)
 
 
 def _gaussian_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:

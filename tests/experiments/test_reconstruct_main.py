@@ -142,6 +142,7 @@ def test_where_all_failed_the_status_says_so(place, monkeypatch, capsys):
     ("changes", "words"),
     [
         ({"task": "super_resolution", "factor": 3}, "config.task is super_resolution"),
+        ({"box": {"size": 8, "top": 0, "left": 0}}, "config.box.size is 8, which hides the whole picture"),
         ({"task": "gaussian_blur"}, "config.blur.size is 9"),
         ({"out": "prior.json/x"}, "no file can be written"),
         ({"images": "none"}, "no image matches"),

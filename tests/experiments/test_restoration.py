@@ -81,6 +81,10 @@ def test_a_count_that_is_none_is_refused_by_name(field, value):
         ({"name": "/abs"}, "config.name is '/abs'"),
         ({"name": "a\nb"}, "config.name is 'a\\nb'"),
         ({"daps": 3}, "config.daps is 3; give a section with steps, ode_steps"),
+        (
+            {"sigma_y": 1e-40, "solver": "tds"},
+            "config.sigma_y is 1e-40, whose square is 0 in single precision, by which tds divides; give",
+        ),
         ({"sigma_y": 0.0, "solver": "dps,mgps"}, "config.sigma_y is 0, by which mgps divides"),
         ({"sigma_y": 0.0, "solver": "reguidance", "base": "tds"}, "config.sigma_y is 0, by which tds divides"),
         (

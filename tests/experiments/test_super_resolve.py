@@ -185,10 +185,15 @@ def test_no_result_overwrites_what_is_given(tmp_path, monkeypatch):
     command = loaded("super_resolve")
     monkeypatch.setattr(command, "OUT", SimpleNamespace(value=str(tmp_path)))
     (tmp_path / "link").symlink_to(tmp_path / "compare")
-    for given, name in (("a_x4.png", "a"), ("link/b.png", "b")):
+    for given in ("a_x4.png", "link/b.png"):
         with pytest.raises(ValueError, match=f"{given} would be overwritten; give another"):
             command.require_kept([str(tmp_path / "a.png"), str(tmp_path / given)], ["a", "b"])
     command.require_kept([str(tmp_path / "a.png"), str(tmp_path / "b.png")], ["a", "b"])
+    other = loaded("osmosis")
+    monkeypatch.setattr(other, "OUT", SimpleNamespace(value=str(tmp_path)))
+    other.require_kept([str(tmp_path / "a.png"), "", str(tmp_path / "compare" / "result.png")])
+    with pytest.raises(ValueError, match="strip.png would be overwritten; give another"):
+        other.require_kept([str(tmp_path / "a.png"), "", str(tmp_path / "strip.png")])
 
 
 def test_a_picture_over_the_limit_is_told_the_flag_that_moves_it(tmp_path, monkeypatch):
