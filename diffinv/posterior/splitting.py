@@ -44,7 +44,8 @@ def diffpir(
     (static): "closed" by `operator.solve`; "gradient", one step `x0 - grad |y - A x0|^2 / (2 + 2 rho_t)` on the same
     problem, for operators that are not linear and of norm at most 1 (InverseBench divides by `rho_t` alone, which is
     nearly 0 at the noisy end and diverges there). Published zeta: 0.25 for super-resolution, 0.1 for deblurring, 1 for
-    inpainting. Differs: their code returns the denoised mean of its last level as it is; the last step here takes the
+    inpainting; times there: `1 - sqrt(k / (n - 1))` ("quad"), the last 1/1000, which `experiments.reconstruct` takes.
+    Differs: their code returns the denoised mean of its last level as it is; the last step here takes the
     proximal step too, as the algorithm does.
 
     Args: lam: dimensionless. zeta: dimensionless, in [0, 1].
