@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from registries import FREQUENCIES
 
 from diffinv import charts, linalg, process, samplers, times
-from diffinv.measure import GaussianNoise, Measurement, measure
+from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
 from diffinv.operators.base import LinearOperator, Operator, dense
+from diffinv.operators.pixel import identity
 from diffinv.posterior import dps
 from diffinv.prior import GaussianDenoiser, Prior, gaussian
 from diffinv.sample import as_solver, sample
@@ -94,6 +95,21 @@ def test_a_linear_decode_puts_its_constant_into_y(operator, key):
     seen = charts.pull_back(CHARTS["shift"], measurement)
     assert_allclose(seen.y, measurement.y - operator(OFFSET), atol=1e-12)
     assert_array_equal(charts.pull_back(CHARTS["dct"], measurement).y, measurement.y)
+
+
+def test_a_law_that_is_not_gaussian_moves_with_y(key):
+    """Counts about a picture: the likelihood in codes is that of the pictures, and so is the deviation."""
+    noise = PoissonNoise(30.0)
+    measurement = measure(key, identity(SHAPE), jnp.tanh(OFFSET), noise=noise)
+    for chart in (CHARTS["shift"], CHARTS["dct"]):
+        seen = charts.pull_back(chart, measurement)
+        assert isinstance(seen.operator, LinearOperator)
+        for x in (jnp.tanh(OFFSET), jnp.zeros(SHAPE)):
+            assert_allclose(seen.log_likelihood(chart.encode(x)), measurement.log_likelihood(x), rtol=1e-12)
+        assert_allclose(seen.sigma, measurement.sigma)
+    moved = charts.pull_back(CHARTS["shift"], measurement).noise.sample(key, jnp.zeros(SHAPE))
+    assert_allclose(moved, noise.sample(key, OFFSET) - OFFSET, rtol=1e-12)
+    assert charts.pull_back(CHARTS["shift"], measure(key, identity(SHAPE), OFFSET)).noise == GaussianNoise(0.0)
 
 
 class Square(Operator):
