@@ -21,6 +21,7 @@ from diffinv.describe import described
 from diffinv.measure import GaussianNoise, Measurement, Noise
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
+from diffinv.process import require_isotropic
 from diffinv.typing import Array, Key, Sampler, Solution, Solver, State, Time
 
 
@@ -174,8 +175,9 @@ def through(chart: Chart, solver: Solver) -> Solver:
 def encoded(chart: Chart, prior: Prior) -> Prior:
     """A prior over pictures whose exact samples are known, seen from the codes of an orthonormal chart.
 
-    `E[z_0 | z_t] = encode(E[x_0 | x_t])` holds for isotropic processes only. Original.
+    `E[z_0 | z_t] = encode(E[x_0 | x_t])` holds for isotropic processes only. Original. Raises ValueError for others.
     """
+    require_isotropic(prior.process, "charts.encoded", "a prior over the codes themselves, as spectral_prior")
 
     def denoise(prior: Prior, z: Array, t: Time) -> Array:
         return chart.encode(prior.denoise(chart.decode(z), t))

@@ -163,6 +163,13 @@ def test_a_linear_method_keeps_its_exactness_in_a_chart(key):
     assert_allclose(chart.decode(mean(charts.pull_back(chart, measurement))), mean(measurement), rtol=1e-8, atol=1e-9)
 
 
+def test_a_blurred_prior_is_not_encoded():
+    blurring = process.Blurring(FREQUENCIES)
+    prior = Prior(blurring, GaussianDenoiser(blurring, jnp.zeros((8, 8, 1)), jnp.ones(1)), (8, 8, 1))
+    with pytest.raises(ValueError, match="charts.encoded needs an isotropic one: use a prior over the codes"):
+        charts.encoded(charts.dct((8, 8, 1)), prior)
+
+
 def test_an_encoded_prior_is_the_prior(key):
     """An orthonormal chart: the same trajectories, seen from codes, and parameters that are leaves."""
     shape, grid = (4, 4, 1), times.grid(8)
