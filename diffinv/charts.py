@@ -18,9 +18,10 @@ from flax import struct
 from diffinv import linalg
 from diffinv.callables import by_value
 from diffinv.describe import described
-from diffinv.measure import Measurement
+from diffinv.measure import GaussianNoise, Measurement, Noise
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
+from diffinv.process import require_isotropic
 from diffinv.typing import Array, Key, Sampler, Solution, Solver, State, Time
 
 
@@ -110,13 +111,36 @@ class LinearDecoded(LinearOperator):
         return self.operator(jax.jvp(self.chart.decode, (jnp.zeros_like(x),), (x,))[1])
 
 
+@struct.dataclass
+class Moved(Noise):
+    """The law of `y - origin` given `clean - origin`, where `law` is that of y given clean."""
+
+    law: Noise
+    origin: Array
+
+    @property
+    def sigma(self) -> Array | float:
+        """The law's own; AttributeError where it has none."""
+        return self.law.sigma  # type: ignore[attr-defined]  # a law may have one
+
+    def sample(self, key: Key, clean: Array) -> Array:
+        return self.law.sample(key, clean + self.origin) - self.origin
+
+    def log_likelihood(self, y: Array, clean: Array) -> Array:
+        return self.law.log_likelihood(y + self.origin, clean + self.origin)
+
+
 def pull_back(chart: Chart, measurement: Measurement) -> Measurement:
-    """The measurement as seen from the chart's codes; a linear decode's constant moves into `y`. Original."""
+    """The measurement as seen from the chart's codes; a linear decode's constant moves into `y`.
+
+    With it moves the law of the noise, unless that is Gaussian and the same everywhere. Original.
+    """
     if not (chart.linear and isinstance(measurement.operator, LinearOperator)):
         return replace(measurement, operator=Decoded(measurement.operator, chart))
-    origin = chart.decode(jnp.zeros(chart.shape, jnp.finfo(measurement.y.dtype).dtype))
-    y = measurement.y - measurement.operator(origin)
-    return replace(measurement, operator=LinearDecoded(measurement.operator, chart), y=y)
+    origin = measurement.operator(chart.decode(jnp.zeros(chart.shape, jnp.finfo(measurement.y.dtype).dtype)))
+    noise = measurement.noise if isinstance(measurement.noise, GaussianNoise) else Moved(measurement.noise, origin)
+    operator = LinearDecoded(measurement.operator, chart)
+    return replace(measurement, operator=operator, y=measurement.y - origin, noise=noise)
 
 
 def within(chart: Chart, method: Callable[[Measurement], Sampler]) -> Callable[[Measurement], Sampler]:
@@ -151,8 +175,9 @@ def through(chart: Chart, solver: Solver) -> Solver:
 def encoded(chart: Chart, prior: Prior) -> Prior:
     """A prior over pictures whose exact samples are known, seen from the codes of an orthonormal chart.
 
-    `E[z_0 | z_t] = encode(E[x_0 | x_t])` holds for isotropic processes only. Original.
+    `E[z_0 | z_t] = encode(E[x_0 | x_t])` holds for isotropic processes only. Original. Raises ValueError for others.
     """
+    require_isotropic(prior.process, "charts.encoded", "a prior over the codes themselves, as spectral_prior")
 
     def denoise(prior: Prior, z: Array, t: Time) -> Array:
         return chart.encode(prior.denoise(chart.decode(z), t))

@@ -16,12 +16,19 @@ from diffinv.operators.arguments import concrete
 from diffinv.operators.base import LinearOperator, require_operator
 from diffinv.operators.spectra import Spectrum
 from diffinv.prior import Prior
+from diffinv.process import require_isotropic
 from diffinv.typing import Array
 
 
-def require_fit(prior: Prior, measurement: Measurement, method: str) -> Measurement:
-    """The measurement, as `require_sound` gives it; ValueError where operator, `y` and the prior's shape do not fit."""
+def require_fit(prior: Prior, measurement: Measurement, method: str, isotropic: bool = False) -> Measurement:
+    """The measurement, as `require_sound` gives it; ValueError where operator, `y` and the prior's shape do not fit.
+
+    `isotropic` says that the method gives y a noise level of the process, which blurring ones have for each frequency
+    of x alone: ValueError for those.
+    """
     operator, y = measurement.operator, measurement.y
+    if isotropic:
+        require_isotropic(prior.process, method, "mmps, dps or ddnm")
     require_operator(operator)
     if tuple(operator.shape) != tuple(prior.shape):
         name = type(operator).__name__
@@ -36,7 +43,7 @@ def require_sound(measurement: Measurement, method: str) -> Measurement:
     """The measurement, with `y` NaN where it is traced and has numbers beyond 1e18, or its noise a level that is none.
 
     So no finite sample comes of them: methods hand NaN on. A level is none that is negative, infinite or NaN.
-    ValueError for a concrete `y` or level of the kind.
+    ValueError for a concrete `y` or level of the kind, and for a level that is no scalar.
     """
     y = measurement.y
     if concrete(y):
@@ -46,6 +53,9 @@ def require_sound(measurement: Measurement, method: str) -> Measurement:
     else:
         measurement = _only_where(jnp.abs(y) < LOST, measurement)
     name, level = _level(measurement)
+    if np.ndim(level):
+        mended = "whiten its parts, operators.scale and operators.stack, or write a law of your own (Noise)"
+        raise ValueError(f"{method}: {name} has shape {np.shape(level)}; one number serves a sample: {mended}")
     if not concrete(level):
         return _only_where((level >= 0) & jnp.isfinite(level), measurement)
     if not np.all((np.asarray(level) >= 0) & np.isfinite(np.asarray(level))):

@@ -58,17 +58,25 @@ class GaussianNoise(Noise):
 class PoissonNoise(Noise):
     r"""Photon counts: `y = 2 k / peak - 1`, `k ~ Poisson(peak (A x + 1) / 2)`.
 
-    `peak` is the expected count at the value 1; below -1 the rate is clamped to `1e-3` counts.
+    `peak` is the expected count at the value 1; below -1 the rate is clamped to `1e-3` counts. A clean value that is
+    not finite and a peak that is not above 0 give NaN.
     """
 
     peak: Array | float
+
+    @property
+    def sigma(self) -> Array:
+        """The standard deviation at mid-grey, `sqrt(2 / peak)`."""
+        return jnp.sqrt(2.0 / self.peak)
 
     def _rate(self, clean: Array) -> Array:
         return jnp.maximum(0.5 * real_scalar(self.peak, clean) * (clean + 1), 1e-3)
 
     def sample(self, key: Key, clean: Array) -> Array:
-        counts = jax.random.poisson(key, self._rate(clean), clean.shape)
-        return 2 * counts.astype(clean.dtype) / real_scalar(self.peak, clean) - 1
+        peak = real_scalar(self.peak, clean)
+        counts = jax.random.poisson(key, self._rate(clean), clean.shape).astype(clean.dtype)
+        sound = jnp.isfinite(clean) & (peak > 0)  # of a rate that is none, JAX draws -1 or 0
+        return jnp.where(sound, 2 * counts / peak - 1, jnp.nan)
 
     def log_likelihood(self, y: Array, clean: Array) -> Array:
         rate = self._rate(clean)
@@ -90,8 +98,6 @@ class Measurement(Described):
     @property
     def sigma(self) -> Array | float:
         """The noise's standard deviation, for Gaussian noise; for Poisson the deviation at mid-grey."""
-        if isinstance(self.noise, PoissonNoise):
-            return jnp.sqrt(2.0 / self.noise.peak)
         if not hasattr(self.noise, "sigma"):
             name = type(self.noise).__name__
             raise TypeError(

@@ -36,7 +36,7 @@ class Drift(NamedTuple):
     columns: Array
 
 
-def _known(x: Array) -> bool:
+def _known(x: Array | float) -> bool:
     """Whether the values are there to be looked at, which they are not under a trace."""
     return not isinstance(x, jax.core.Tracer)
 
@@ -167,7 +167,7 @@ def explicit(rates: Rates, u: Array, tau: Array | float) -> Array:
 
     Source: Vogel et al. 2013, section 3.1. Raises ValueError where `tau` is known and not below 1/8.
     """
-    if isinstance(tau, (int, float)) and not 0 < tau < 0.125:
+    if _known(tau) and not 0 < float(tau) < 0.125:
         raise ValueError(f"tau is {tau}; the explicit scheme is stable for 0 < tau < 1/8: take more steps, or implicit")
     return u + tau * rates(u)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described, described
+from diffinv.ends import require_noisy_end, require_same
 from diffinv.linalg import dct, idct, square_distances
 from diffinv.process import Process, require_isotropic
 from diffinv.typing import Array, Cost, Denoiser, Key, Time
@@ -37,12 +38,17 @@ class Prior(Described):
       denoise: `(x, t) -> x0`, a callable pytree.
       shape: of one sample; static.
       law: of x_0, roughly: with `sample(key)`, to start from where a process does not end in noise; or None.
+
+    Raises ValueError where the denoiser names another process: its noise levels would be those of other times.
     """
 
     process: Process
     denoise: Denoiser
     shape: tuple[int, ...] = struct.field(pytree_node=False)
     law: Any = None
+
+    def __post_init__(self) -> None:
+        require_same(self.process, self.denoise)
 
     def predict(self, x: Array, t: Time) -> Prediction:
         """`Prediction(x0, v)`; `v` is None where the denoiser learns no variance."""
@@ -62,10 +68,11 @@ class Prior(Described):
 
     def start(self, key: Key, t: Time = 1.0) -> Array:
         """A draw from the noisy end, in the dtype of `t`: `N(0, sigma_t^2)`, exact in the limit `alpha_t -> 0`, or
-        `alpha_t` times a draw of `law`, and that noise."""
+        `alpha_t` times a draw of `law`, and that noise. ValueError for neither: see `ends.require_noisy_end`."""
         if self.law is not None:
             draw, noise = jax.random.split(key)
             return self.process.perturb(self.law.sample(draw), t).sample(noise)
+        require_noisy_end(self.process)
         sigma = self.process.sigma(t)
         return sigma * jax.random.normal(key, self.shape, sigma.dtype)
 
@@ -291,7 +298,8 @@ class MixtureDenoiser(Described):
         logits = self._log_joint(x, t)
         r = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits)))  # normalised below: once a sample, not once a mean
         if jnp.ndim(alpha):
-            return jnp.tensordot(r / jnp.sum(r), self.means + gain * (x[None] - alpha * self.means), 1)
+            means = self.means + gain * (x[None] - alpha * self.means)
+            return jnp.tensordot(r / jnp.sum(r), means, 1, precision="highest")
         pull = jnp.tensordot(r * (1 - alpha * gain), self.means, 1, precision="highest")
         return (pull + jnp.dot(r, gain, precision="highest") * x) / jnp.sum(r)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described
+from diffinv.ends import require_rates, require_table
 from diffinv.typing import Array, Gaussian, Time
 
 DEAD = 1e-3
@@ -61,12 +62,15 @@ class Process(Described, abc.ABC):
     def alive(self, t: Time) -> Array:
         """`t`, or `0.999 t` where every alpha is lost beside sigma: a thousand roundings of it, at most a thousandth.
 
+        In bfloat16, which does not tell 0.999 from 1, one rounding below.
+
         There (Flow, ResidualShift at t = 1) what is divided by alpha is 0/0, or rounding alone, and its limit is meant.
         """
         t = _real(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         lost = min(1000 * float(jnp.finfo(alpha.dtype).eps), DEAD)
-        return jnp.where(jnp.any(alpha > lost * sigma), t, 0.999 * t)
+        inward = 1 - max(DEAD, float(jnp.finfo(t.dtype).eps))
+        return jnp.where(jnp.any(alpha > lost * sigma), t, inward * t)
 
     def perturb(self, x0: Array, t: Time) -> Gaussian:
         """`p(x_t | x_0) = N(alpha_t x_0, sigma_t^2)`."""
@@ -166,11 +170,17 @@ def _log_sigma_vp(log_alpha: Array) -> Array:
 class VP(Process):
     r"""Variance preserving, linear beta: `log alpha_t = -(beta_max - beta_min) t^2 / 4 - beta_min t / 2`.
 
-    Source: Song et al. 2021, arXiv:2011.13456, eq. 33. `beta_min`, `beta_max`: dimensionless rates per unit time.
+    `beta_min`, `beta_max`: dimensionless rates per unit time; `alpha_1 = exp(-(beta_min + beta_max) / 4)` says what is
+    left of the picture at the noisy end, where `Prior.start` refuses more than a fifth of the noise.
+
+    Source: Song et al. 2021, arXiv:2011.13456, eq. 33. Raises ValueError for a rate, a Python float, that is negative.
     """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        require_rates(beta_min=self.beta_min, beta_max=self.beta_max)
 
     def log_alpha(self, t: Time) -> Array:
         t = jnp.asarray(t)
@@ -187,10 +197,15 @@ class DDPM(Process):
     Between the table's times `log alpha` is interpolated linearly; `t = 0` is the data. The k-th time (from 1) is the
     published index `k - 1`.
 
-    Source: Ho et al. 2020, arXiv:2006.11239, section 4 (K = 1000, beta from 1e-4 to 0.02). Build it with `ddpm`.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 4 (K = 1000, beta from 1e-4 to 0.02). Build it with `ddpm`, or of
+    betas of your own: `table = concatenate([[0], 0.5 cumsum(log1p(-beta))])`, `log alpha` (K + 1,). Raises ValueError
+    where a known table does not start at 0, whose samples would keep the first beta's noise, or rises.
     """
 
     table: Array
+
+    def __post_init__(self) -> None:
+        require_table(self.table)
 
     def log_alpha(self, t: Time) -> Array:
         grid = jnp.linspace(0.0, 1.0, self.table.shape[0], dtype=self.table.dtype)

@@ -21,6 +21,7 @@ from diffinv.describe import described
 from diffinv.prior import Prior
 from diffinv.process import require_isotropic
 from diffinv.sample import markov, sample
+from diffinv.times import rising
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
@@ -174,8 +175,10 @@ def invert(prior: Prior, x: Array, times: Array, method: Callable[[Prior], Sampl
     `times` increase from a small positive time (see `times.ascending`), at which `alpha x` is taken as the state; that
     first time sets the error. `method` (static) is `euler` or `heun`.
 
-    Source: Song et al. 2021, arXiv:2011.13456, section 4.3 (uniquely identifiable encoding).
+    Source: Song et al. 2021, arXiv:2011.13456, section 4.3 (uniquely identifiable encoding). Raises ValueError for
+    known times that fall, or start at 0; traced ones give NaN.
     """
+    times = rising(times)
     start = prior.process.alpha(times[0]) * x
     return sample(jax.random.key(0), method(prior), times, start).x
 
@@ -225,8 +228,10 @@ def log_likelihood(
       times: increasing, the first positive; length static.
       terminal: log density at `times[-1]`; default `N(0, sigma^2)`, right in the limit alpha -> 0.
       key: for Hutchinson's estimate with `probes` (static) signs; None computes the exact divergence.
+
+    Raises ValueError for known times that fall, or start at 0; traced ones give NaN.
     """
-    process, size = prior.process, x.size
+    process, size, times = prior.process, x.size, rising(times)
 
     def rate(y: Array, t: Array) -> Array:
         """`(x0, eps)` stacked, as functions of `y = x / n`."""
@@ -245,10 +250,10 @@ def log_likelihood(
         k = None if key is None else jax.random.fold_in(key, i)
         p = process.alpha(s) / process.scale(s) - process.alpha(t) / process.scale(t)
         q = process.sigma(s) / process.scale(s) - process.sigma(t) / process.scale(t)
-        move = jnp.stack([p, q])
         here = rate(y, t)
-        y_s = y + jnp.tensordot(move, 0.5 * (here + rate(y + jnp.tensordot(move, here, 1), s)), 1)
-        spread = jnp.dot(move, 0.5 * (volume(y, t, k) + volume(y_s, s, k)))
+        along = lambda rates: p * rates[0] + q * rates[1]  # no matrix product, which accelerators round
+        y_s = y + along(0.5 * (here + rate(y + along(here), s)))
+        spread = along(0.5 * (volume(y, t, k) + volume(y_s, s, k)))
         return (y_s, log_det + spread), None
 
     n_a, n_b = process.scale(times[0]), process.scale(times[-1])

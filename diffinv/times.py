@@ -192,6 +192,20 @@ def ascending(times: Array, first: float = 1e-3) -> Array:
     return times.at[0].set(jnp.minimum(jnp.asarray(first, times.dtype), 0.5 * times[1]))
 
 
+def rising(times: Array, name: str = "times") -> Array:
+    """The grid of an inversion as it is: times that do not fall, the first above 0.
+
+    Original. ValueError for known ones that are others, such as a sampler's own grid; NaN where they are traced.
+    """
+    if not _known(times):
+        return jnp.where((times[0] > 0) & jnp.all(jnp.diff(times) >= 0), times, jnp.nan)
+    known = np.asarray(times, np.float64)
+    if known.ndim != 1 or len(known) < 2 or not (known[0] > 0 and np.all(np.diff(known) >= 0)):
+        ends = f"{known.flat[0]:g} to {known.flat[-1]:g}" if known.size else "nothing"
+        raise ValueError(f"{name} run from {ends}; data to noise is upwards, from above 0: use times.ascending(grid)")
+    return jnp.asarray(times)
+
+
 def settled(times: Array) -> Array:
     """The grid as `sample` runs it: a last time within four roundings of 0 is 0, one as near to 1 at most 1.
 

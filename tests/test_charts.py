@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from registries import FREQUENCIES
 
 from diffinv import charts, linalg, process, samplers, times
-from diffinv.measure import GaussianNoise, Measurement, measure
+from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
 from diffinv.operators.base import LinearOperator, Operator, dense
+from diffinv.operators.pixel import identity
 from diffinv.posterior import dps
 from diffinv.prior import GaussianDenoiser, Prior, gaussian
 from diffinv.sample import as_solver, sample
@@ -96,6 +97,21 @@ def test_a_linear_decode_puts_its_constant_into_y(operator, key):
     assert_array_equal(charts.pull_back(CHARTS["dct"], measurement).y, measurement.y)
 
 
+def test_a_law_that_is_not_gaussian_moves_with_y(key):
+    """Counts about a picture: the likelihood in codes is that of the pictures, and so is the deviation."""
+    noise = PoissonNoise(30.0)
+    measurement = measure(key, identity(SHAPE), jnp.tanh(OFFSET), noise=noise)
+    for chart in (CHARTS["shift"], CHARTS["dct"]):
+        seen = charts.pull_back(chart, measurement)
+        assert isinstance(seen.operator, LinearOperator)
+        for x in (jnp.tanh(OFFSET), jnp.zeros(SHAPE)):
+            assert_allclose(seen.log_likelihood(chart.encode(x)), measurement.log_likelihood(x), rtol=1e-12)
+        assert_allclose(seen.sigma, measurement.sigma)
+    moved = charts.pull_back(CHARTS["shift"], measurement).noise.sample(key, jnp.zeros(SHAPE))
+    assert_allclose(moved, noise.sample(key, OFFSET) - OFFSET, rtol=1e-12)
+    assert charts.pull_back(CHARTS["shift"], measure(key, identity(SHAPE), OFFSET)).noise == GaussianNoise(0.0)
+
+
 class Square(Operator):
     """A measurement that is not linear: its pull-back cannot be, either."""
 
@@ -145,6 +161,13 @@ def test_a_linear_method_keeps_its_exactness_in_a_chart(key):
     chart, measurement = charts.dct((4, 4, 1)), measure(key, A, OFFSET[..., :1], 0.2)
     mean = lambda m: m.operator.adjoint(m.operator.solve(m.y, 0.2**2))
     assert_allclose(chart.decode(mean(charts.pull_back(chart, measurement))), mean(measurement), rtol=1e-8, atol=1e-9)
+
+
+def test_a_blurred_prior_is_not_encoded():
+    blurring = process.Blurring(FREQUENCIES)
+    prior = Prior(blurring, GaussianDenoiser(blurring, jnp.zeros((8, 8, 1)), jnp.ones(1)), (8, 8, 1))
+    with pytest.raises(ValueError, match="charts.encoded needs an isotropic one: use a prior over the codes"):
+        charts.encoded(charts.dct((8, 8, 1)), prior)
 
 
 def test_an_encoded_prior_is_the_prior(key):

@@ -15,7 +15,7 @@ LIBRARY = ROOT / "diffinv"
 FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
-    ["typing", "callables", "describe"],
+    ["typing", "callables", "describe", "ends"],
     ["process", "times", "fft", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
     ["prior", "operators", "nn", "degrade"],
     ["sample", "charts", "measure", "inputs", "progress"],

@@ -125,6 +125,13 @@ def test_a_complex_log_likelihood_counts_both_parts():
     assert_allclose(GaussianNoise(0.5).log_likelihood(y, clean), -0.5 * (0.25 + 1.0) / 0.25)
 
 
+@pytest.mark.parametrize("peak", [10.0, jnp.nan, -5.0, 0.0])
+def test_counts_of_no_rate_are_no_numbers(peak, key):
+    """JAX's own draw of an undefined rate is -1 or 0: a number like any other."""
+    y = PoissonNoise(jnp.asarray(peak)).sample(key, jnp.asarray([jnp.nan, jnp.inf, 0.3]))
+    assert_array_equal(jnp.isnan(y), [True, True, not peak > 0])
+
+
 def test_measuring_is_reproducible_and_vmaps(key):
     """One example is the rule; measurements, operator included, are vmapped from outside."""
     A, pictures = low_rank(key), jnp.asarray(np.random.default_rng(2).standard_normal((3, 2, 2)))

@@ -81,7 +81,7 @@ def test_order_of_convergence(name, sampler, grid, order):
 def test_euler_is_ddim(name):
     """In every chart and in both directions: the same map, to rounding."""
     prior = diagonal(PROCESSES[name])
-    x = prior.start(KEY)
+    x = prior.process.sigma(1.0) * jax.random.normal(KEY, prior.shape)
     for t, s in [(1.0, 0.6), (0.6, 0.1), (0.1, 0.0), (0.1, 0.6), (0.6, 1.0)]:
         euler, ddim = (sampler(prior).step(KEY, x, t, s)[0] for sampler in (samplers.euler, samplers.ddim))
         assert_allclose(euler, ddim, rtol=1e-11, atol=1e-11 * float(prior.process.sigma(1.0)))
@@ -304,6 +304,17 @@ def test_inversion_and_sampling_give_the_picture_back(method, order):
 
 
 @pytest.mark.slow
+def test_a_grid_from_noise_to_data_is_no_inversion():
+    """Over it `invert` would return a sample, and the likelihood a number."""
+    prior, x = diagonal(process.VP()), jnp.ones(diagonal(process.VP()).shape)
+    for grid in (times.grid(4), times.grid(4)[:-1], times.grid(4)[::-1]):
+        for inverse in (samplers.invert, samplers.log_likelihood):
+            with pytest.raises(ValueError, match=r"times run from .* use times.ascending"):
+                inverse(prior, x, grid)
+    assert np.isnan(jax.jit(lambda t: samplers.invert(prior, x, t))(times.grid(4)[:-1])).all()
+    assert np.isnan(jax.jit(lambda t: samplers.log_likelihood(prior, x, t))(times.grid(4)[:-1]).log_prob)
+
+
 def test_divergence_is_the_trace_of_the_jacobian():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3)))
     f = lambda x: jnp.sin(x @ x.T) @ x

@@ -78,11 +78,14 @@ def covariance_error(samples: ArrayLike, covariance: ArrayLike) -> float:
 def coverage(samples: ArrayLike, truth: ArrayLike, level: float) -> float:
     """Share of the coordinates of `truth` (d,) inside the samples' central interval of probability `level`.
 
-    Calibrated samplers score `level` on average over problems whose truth was drawn from the prior. Original.
+    Calibrated samplers score `level` on average over problems whose truth was drawn from the prior, of any number of
+    samples that has both ends, `n >= 2 / (1 - level) - 1`: the k-th of n stands for the probability `k / (n + 1)`
+    (Weibull's quantiles; those of NumPy's default would score `level (n - 1) / (n + 1)`). Original.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must be between 0 and 1")
-    low, high = np.quantile(_rows(samples, "samples"), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(_rows(samples, "samples"), ends, axis=0, method="weibull")
     truth = np.asarray(truth)
     return float(np.mean((low <= truth) & (truth <= high)))
 
@@ -98,11 +101,14 @@ def ranks(samples: ArrayLike, truth: ArrayLike) -> np.ndarray:
 def rank_histogram(found: ArrayLike, count: int, bins: int = 8) -> tuple[np.ndarray, float]:
     """(histogram of the ranks 0..count in `bins`, chi-squared over its expectation: about 1 where they are uniform).
 
-    Ranks of one problem's coordinates are dependent, so the ratio is an indication, not a test. Original.
+    A bin expects as many ranks as it holds whole numbers, which differ where `bins` does not divide `count + 1`. Ranks
+    of one problem's coordinates are dependent, so the ratio is an indication, not a test. Original.
     """
     histogram, _ = np.histogram(np.asarray(found).ravel(), bins, (0, count + 1))
-    expected = histogram.sum() / bins
-    return histogram, float(np.sum((histogram - expected) ** 2) / expected / (bins - 1))
+    held, _ = np.histogram(np.arange(count + 1), bins, (0, count + 1))
+    expected = histogram.sum() * held[held > 0] / (count + 1)
+    chi = np.sum((histogram[held > 0] - expected) ** 2 / expected)
+    return histogram, float(chi / max(len(expected) - 1, 1))
 
 
 def interval(values: ArrayLike) -> tuple[float, float]:

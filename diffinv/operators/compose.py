@@ -58,16 +58,31 @@ class Chain(Operator):
 def compose(outer: Operator, inner: Operator) -> Composed | Chain:
     """`outer(inner(x))`; `Composed`, with an adjoint, where both are linear. Original.
 
-    Raises ValueError where `inner` does not give what `outer` takes.
+    Raises ValueError where `inner` does not give what `outer` takes: another shape, or complex numbers where a linear
+    `outer` would lose their imaginary part, on the way there or back.
     """
     require_operator(outer, "outer")
-    given = output(inner).shape
-    if given != tuple(outer.shape):
-        names = f"{type(inner).__name__} gives {given}, {type(outer).__name__} takes {tuple(outer.shape)}"
-        raise ValueError(f"outer, inner do not fit: {names}: swap or resize them")
+    given = output(inner)
+    names = f"{type(inner).__name__} gives {given.shape} {given.dtype}, {type(outer).__name__} takes"
+    if given.shape != tuple(outer.shape):
+        raise ValueError(f"outer, inner do not fit: {names} {tuple(outer.shape)}: swap or resize them")
+    if jnp.issubdtype(given.dtype, jnp.complexfloating) and _loses_complex(outer, given):
+        raise ValueError(f"outer, inner do not fit: {names} real numbers: join both in one function, operators.linear")
     if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
         return Composed(outer, inner)
     return Chain(outer, inner)
+
+
+def _loses_complex(outer: Operator, given: jax.ShapeDtypeStruct) -> bool:
+    """Whether a linear operator makes real numbers of complex ones, itself or by its adjoint."""
+    if not isinstance(outer, LinearOperator):
+        return False
+    try:
+        y = jax.eval_shape(outer, given)
+        found = y, jax.eval_shape(outer.adjoint, y)
+    except (TypeError, ValueError):
+        return True
+    return not all(jnp.issubdtype(part.dtype, jnp.complexfloating) for part in found)
 
 
 @struct.dataclass

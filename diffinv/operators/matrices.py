@@ -44,10 +44,11 @@ class Sparse(LinearOperator):
         return jax.ops.segment_sum(along, self.columns.astype(int), math.prod(self.shape)).reshape(self.shape)
 
     def _values(self, like: Array) -> Array:
-        """In the precision of `like`."""
+        """In the precision of `like`, complex where either is."""
         double = jnp.finfo(like.dtype).dtype == jnp.float64
         wide = jnp.complex128 if double else jnp.complex64
-        return self.values.astype(wide if jnp.iscomplexobj(self.values) else jnp.finfo(like.dtype).dtype)
+        is_complex = jnp.iscomplexobj(self.values) or jnp.iscomplexobj(like)
+        return self.values.astype(wide if is_complex else jnp.finfo(like.dtype).dtype)
 
 
 def sparse(matrix: Any, shape: tuple[int, ...] | None = None) -> Sparse:

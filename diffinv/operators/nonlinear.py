@@ -185,7 +185,7 @@ def nonlinear_blur(
     size = min(61, (min(shape[:2]) - 1) // 2 * 2 + 1) if size is None else odd("size", size, 3)
     index = jnp.arange(size).astype(float)
     spread = jnp.exp(-0.5 * ((index[:, None] - index[None, :]) / std) ** 2)
-    smooth = spread @ motion_kernel(key, size) @ spread
+    smooth = jnp.einsum("ij,jk,kl->il", spread, motion_kernel(key, size), spread, precision="highest")
     return NonlinearBlur(blur(shape, smooth / jnp.sum(smooth), "reflect"), jnp.asarray(contrast, float))
 
 

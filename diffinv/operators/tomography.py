@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 from jax.scipy.ndimage import map_coordinates
 
+from diffinv.fft import at_least_single
 from diffinv.operators.arguments import choice, number, picture, radians, whole
 from diffinv.operators.base import LinearOperator, real_scalar
 from diffinv.typing import Array
@@ -27,6 +28,7 @@ class RayTransform(LinearOperator):
 
     `feet` (views, bins, 2): the point of each ray nearest to the origin; `directions` (views, bins, 2): unit vectors;
     both as (row, column). `samples` points, `step` pixels apart, about the foot. One view at a time is held in memory.
+    Places and sums are in single precision at least: half of it does not tell neighbouring pixels apart.
     `solve`, `pinv` and `project` run conjugate gradients: tomography is ill-posed, and stopping early regularises.
     """
 
@@ -41,15 +43,15 @@ class RayTransform(LinearOperator):
         return self.input_shape
 
     def __call__(self, x: Array) -> Array:
-        planes = jnp.moveaxis(x, -1, 0)
+        planes = jnp.moveaxis(at_least_single(x), -1, 0)
 
         @jax.checkpoint
         def view(rays: tuple[Array, Array]) -> Array:
-            points = self._points(*(ray.astype(x.dtype) for ray in rays))
+            points = self._points(*(ray.astype(planes.dtype) for ray in rays))
             along = jax.vmap(lambda plane: map_coordinates(plane, points, 1))(planes)
-            return real_scalar(self.step, x) * jnp.sum(along, -1).T
+            return real_scalar(self.step, planes) * jnp.sum(along, -1).T
 
-        return jax.lax.map(view, (self.feet, self.directions))
+        return jax.lax.map(view, (self.feet, self.directions)).astype(x.dtype)
 
     def _points(self, feet: Array, directions: Array) -> list[Array]:
         """Row and column, each (bins, samples), of the points on the rays of one view."""

@@ -203,7 +203,7 @@ def daps(
     Raises ValueError for another force or chain, a concrete tau of 0 (a traced one gives NaN) or a y that does not fit,
     TypeError for "conjugate" with an operator that is not linear, or noise that is not Gaussian.
     """
-    measurement = require_fit(prior, measurement, "daps")
+    measurement = require_fit(prior, measurement, "daps", isotropic=True)
     forces, chains = {"legacy": 0.5, "main": 1.0}, ("langevin", "hmc", "metropolis", "conjugate")
     if force not in forces:
         raise ValueError(f"force is {force!r}; choose one of {', '.join(forces)}")
@@ -274,7 +274,7 @@ def pnpdm(
     Raises ValueError for another chain, a count under 1, a concrete sigma_y of 0 with "langevin"; TypeError for
     "conjugate" with an operator that is not linear, or noise that is not Gaussian.
     """
-    measurement = require_fit(prior, measurement, "pnpdm")
+    measurement = require_fit(prior, measurement, "pnpdm", isotropic=True)
     require_choice("chain", chain, ("conjugate", "langevin"))
     require_count("reverse_steps", reverse_steps)
     require_count("mcmc_steps", mcmc_steps)

@@ -98,9 +98,10 @@ def mcg(
     it. Differs: `A^+` stands for their `A^T`, which it is for masks; noise in y is taken as signal; y is noised to s,
     where x_s goes, and theirs to t.
 
-    Raises TypeError for an operator that is not linear, ValueError for another convention.
+    Raises TypeError for an operator that is not linear, ValueError for another convention or a process that is not
+    isotropic.
     """
-    measurement = require_fit(prior, measurement, "mcg")
+    measurement = require_fit(prior, measurement, "mcg", isotropic=True)
     A, process, value = require_linear(measurement, "mcg"), prior.process, reward(convention)
     if convention == "likelihood":
         measurement = require_noise(measurement, "mcg with convention='likelihood'", "convention='square'")
@@ -145,9 +146,9 @@ def pgdm(
       weight: dimensionless; published: 1. eta: dimensionless; published: 0.
       clip: clamp x0 to [-1, 1], which TMPD's authors found it to need; gradient 0 where it clips; static.
 
-    Raises TypeError for an operator that is not linear, ValueError for another form.
+    Raises TypeError for an operator that is not linear, ValueError for another form or a process that is not isotropic.
     """
-    measurement = require_fit(prior, measurement, "pgdm")
+    measurement = require_fit(prior, measurement, "pgdm", isotropic=True)
     require_choice("form", form, ("paper", "code"))
     A, process = require_linear(measurement, "pgdm"), prior.process
     overwrites = form == "code" and isinstance(A, Mask)

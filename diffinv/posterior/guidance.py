@@ -75,10 +75,10 @@ def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, f
     `alpha J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0)` to x0. In "likelihood" form exact for `x_0 ~ N(m, I)`.
     Differs: the sampler's eps follows the guided x0, where algorithm 1 keeps the network's own.
 
-    For isotropic processes. Raises TypeError for an operator that is not linear, ValueError for another form or a y
-    that does not fit.
+    Raises TypeError for an operator that is not linear, ValueError for another form, a y that does not fit or a process
+    that is not isotropic.
     """
-    measurement = require_fit(prior, measurement, "pigdm")
+    measurement = require_fit(prior, measurement, "pigdm", isotropic=True)
     require_linear(measurement, "pigdm")
     require_choice("form", form, ("likelihood", "adaptive"))
     return guided(prior, measurement, _pigdm, 1, 3, weights={"weight": weight}, form=form)

@@ -95,9 +95,9 @@ def resample(
         z'  = DDIM(z_t) - scale alpha_t^2 grad_{z_t} |y - A D(z0)|
         z0* = E(argmin_x |y - A x|^2)        from D(z0), above time `turn`: `pixel_iterations` of Adam in "pixel" space
         z0* = argmin_z |y - A D(z)|^2        from z0, below it: `iterations` of Adam in "latent" space
-        z_s ~ N((k alpha_s z0* + (1 - alpha_s^2) z') / (k + 1 - alpha_s^2),  k (1 - alpha_s^2) / (k + 1 - alpha_s^2))
+        z_s ~ N((k alpha_s z0* + sigma_s^2 z') / (k + sigma_s^2),  k sigma_s^2 / (k + sigma_s^2))
 
-    with `k = gamma (1 - alpha_s^2) / (1 - alpha_t^2) (1 - alpha_t^2 / alpha_s^2)`.
+    with `k = gamma sigma_s^2 sigma_{t|s}^2 / sigma_t^2`, gamma times the variance of the ancestral step.
 
     The last step ends with one more optimisation in codes. `space` (static): "staged" as above; "latent" or "pixel" for
     all of the steps before the last.
@@ -108,7 +108,8 @@ def resample(
     500 steps in the last two thirds, gamma 40, and AdamW at 5e-3 for at most 500 iterations in codes, at 1e-2 for at
     most 2000 in pixels. Differs: Adam without decay of weights, a fixed number of iterations (theirs stop where the
     mean square is under 1e-6, or has not fallen in 200), no five inner DDIM steps before each; time counts as the
-    share of steps, as in a uniform grid. For VP.
+    share of steps, as in a uniform grid. Theirs is VP, where sigma_s^2 is `1 - alpha_s^2` and sigma_{t|s}^2 is
+    `1 - alpha_t^2 / alpha_s^2`; the laws above are those of any process.
 
     Args:
       chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
@@ -162,14 +163,14 @@ def resample(
     def step(key: Key, state: CountedState, t: Time, s: Time) -> tuple[CountedState, StepInfo]:
         z, steps = state
         (residual, z0), gradient = jax.value_and_grad(loss, has_aux=True)(z, t)
-        abar, abar_s = process.alpha(t) ** 2, process.alpha(s) ** 2
-        moved = process.transition(z, z0, t, s, 0.0).mean - scale * abar * gradient
+        moved = process.transition(z, z0, t, s, 0.0).mean - scale * process.alpha(t) ** 2 * gradient
 
         def again() -> Array:
-            k = gamma * (1 - abar_s) / (1 - abar) * (1 - abar / abar_s)
-            whole = jnp.maximum(k + 1 - abar_s, jnp.finfo(z.dtype).tiny)
-            mean = (k * jnp.sqrt(abar_s) * consistent(z0, t) + (1 - abar_s) * moved) / whole
-            return mean + jnp.sqrt(k * (1 - abar_s) / whole) * jax.random.normal(key, z.shape, z.dtype)
+            quiet, step = process.sigma(s) ** 2, (process.kernel_std(t, s) / process.sigma(t)) ** 2
+            k = gamma * quiet * step
+            whole = jnp.maximum(k + quiet, jnp.finfo(z.dtype).tiny)
+            mean = (k * process.alpha(s) * consistent(z0, t) + quiet * moved) / whole
+            return mean + jnp.sqrt(k * quiet / whole) * jax.random.normal(key, z.shape, z.dtype)
 
         last = jnp.asarray(s) <= 0
         due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & ~last

@@ -110,9 +110,10 @@ def mcgdiff(
       measurement: with an operator that has `spectrum()`; sigma_y may be 0.
       particles: N, static, at least 1; published: 64 for pictures. kappa, eta: dimensionless.
 
-    Raises TypeError without a spectrum; ValueError for no particles, another scheme, or a y that does not fit.
+    Raises TypeError without a spectrum; ValueError for no particles, another scheme, a y that does not fit, or a
+    process that is not isotropic.
     """
-    measurement = require_fit(prior, measurement, "mcgdiff")
+    measurement = require_fit(prior, measurement, "mcgdiff", isotropic=True)
     require_count("particles", particles)
     require_choice("scheme", scheme, tuple(SCHEMES))
     process, (basis, _, singular, y_bar, width) = prior.process, _observed(measurement, "mcgdiff")
@@ -183,9 +184,10 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
 
     Args: particles: static, at least 1. c: share of fresh noise, in [0, 1]. sigma_y may be 0.
 
-    Raises TypeError without a spectrum, ValueError for no particles or a y that does not fit.
+    Raises TypeError without a spectrum, ValueError for no particles, a y that does not fit, or a process that is not
+    isotropic.
     """
-    measurement = require_fit(prior, measurement, "fps")
+    measurement = require_fit(prior, measurement, "fps", isotropic=True)
     require_count("particles", particles)
     process, (basis, seen, singular, _, _) = prior.process, _observed(measurement, "fps")
     noise, keep = jnp.asarray(measurement.sigma), jnp.sqrt(1 - c)
@@ -285,9 +287,10 @@ def tds(
       particles: static, at least 1. spread: dimensionless.
       threshold: static, 0 (never) to 1 (in every step); published: 0.5.
 
-    Raises ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
+    Raises ValueError for no particles, a concrete sigma_y of 0, a y that does not fit, or a process that is not
+    isotropic.
     """
-    measurement = require_fit(prior, measurement, "tds")
+    measurement = require_fit(prior, measurement, "tds", isotropic=True)
     measurement = require_noise(measurement, "tds", "mcgdiff")
     require_count("particles", particles)
     A, process, noise = measurement.operator, prior.process, jnp.asarray(measurement.sigma) ** 2
@@ -347,9 +350,10 @@ def ddsmc(
       measurement: with an operator that has `spectrum()`; sigma_y above 0.
       particles, ode_steps: static, at least 1. threshold: see `tds`. eta, spread: dimensionless; eta in [0, 1].
 
-    Raises TypeError without a spectrum; ValueError for no particles, a concrete sigma_y of 0, or a y that does not fit.
+    Raises TypeError without a spectrum; ValueError for no particles, a concrete sigma_y of 0, a y that does not fit, or
+    a process that is not isotropic.
     """
-    measurement = require_fit(prior, measurement, "ddsmc")
+    measurement = require_fit(prior, measurement, "ddsmc", isotropic=True)
     measurement = require_noise(measurement, "ddsmc", "mcgdiff")
     require_count("particles", particles)
     require_count("ode_steps", ode_steps)

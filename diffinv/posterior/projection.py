@@ -88,9 +88,10 @@ def ddrm(
         scripts of MCGDiff); dimensionless, in [0, 1].
       ties: "paper" or "code"; static.
 
-    Raises TypeError for an operator without a spectrum, ValueError for another `ties` and a y that does not fit.
+    Raises TypeError for an operator without a spectrum, ValueError for another `ties`, a y that does not fit and a
+    process that is not isotropic.
     """
-    measurement = require_fit(prior, measurement, "ddrm")
+    measurement = require_fit(prior, measurement, "ddrm", isotropic=True)
     require_choice("ties", ties, ("paper", "code"))
     process, spectrum = prior.process, require_spectrum(measurement, "ddrm")
     eta_c = eta if eta_c is None else eta_c
@@ -151,9 +152,10 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
 
     Args: eta dimensionless, in [0, 1]; published: 0.85 at 100 steps, no travel.
 
-    Raises TypeError for an operator that is not linear, or without a spectrum for "svd"; ValueError for another form.
+    Raises TypeError for an operator that is not linear, or without a spectrum for "svd"; ValueError for another form or
+    a process that is not isotropic.
     """
-    measurement = require_fit(prior, measurement, "ddnm_plus")
+    measurement = require_fit(prior, measurement, "ddnm_plus", isotropic=True)
     require_choice("form", form, ("svd", "scalar"))
     A, noise, process = require_linear(measurement, "ddnm_plus"), jnp.asarray(measurement.sigma), prior.process
 
@@ -207,9 +209,10 @@ def repaint(prior: Prior, measurement: Measurement, eta: Array | float = 1.0) ->
 
     Source: Lugmayr et al. 2022, arXiv:2201.09865, algorithm 1; resampling is the grid `travel(grid(250))`, where it
     goes up. For a mask this is their eq. 8; with another linear A, the same projection. Noise in y is taken as signal.
-    `eta` is the reverse step's. Raises TypeError for an operator that is not linear.
+    `eta` is the reverse step's. Raises TypeError for an operator that is not linear, ValueError for a process that is
+    not isotropic.
     """
-    measurement = require_fit(prior, measurement, "repaint")
+    measurement = require_fit(prior, measurement, "repaint", isotropic=True)
     A, process = require_linear(measurement, "repaint"), prior.process
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:

@@ -50,9 +50,10 @@ def diffpir(
 
     Args: lam: dimensionless. zeta: dimensionless, in [0, 1].
 
-    Raises ValueError for another prox, TypeError for "closed" with an operator that is not linear.
+    Raises ValueError for another prox or a process that is not isotropic, TypeError for "closed" with an operator that
+    is not linear.
     """
-    measurement = require_fit(prior, measurement, "diffpir")
+    measurement = require_fit(prior, measurement, "diffpir", isotropic=True)
     require_choice("prox", prox, ("closed", "gradient"))
     process, variance = prior.process, jnp.asarray(measurement.sigma) ** 2
     if prox == "closed":

@@ -141,7 +141,8 @@ class Account(NamedTuple):
         A count beyond 2^31 wraps.
       residual: `|y - A x|` of the sample; finite: whether all of the sample is.
       failed_step: the first step at which a guarded solver was frozen, within its stage; -1 where none was.
-      diverged: True where the sample is not finite, was frozen, or fits the measurement `limit` times worse than 0.
+      diverged: True where the sample is not finite, was frozen, or fits the measurement `limit` times worse than 0,
+        where 0 does not fit it exactly (y = 0: nothing to compare with).
       info: the solver's own.
     """
 
@@ -164,7 +165,7 @@ def account(solver: Solver, limit: float = 100.0) -> Solver:
         residual, frozen = norm(measurement.residual(solution.x)), failed_step(solution.info)
         finite = jnp.all(jnp.isfinite(solution.x))
         nothing = norm(measurement.residual(jnp.zeros_like(solution.x)))
-        sound = finite & (frozen < 0) & (residual <= limit * nothing)
+        sound = finite & (frozen < 0) & jnp.where(nothing > 0, residual <= limit * nothing, jnp.isfinite(residual))
         return Solution(solution.x, Account(total_cost(solution.info), residual, finite, frozen, ~sound, solution.info))
 
     return accounted

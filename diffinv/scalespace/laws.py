@@ -64,12 +64,12 @@ class Mixture(Described):
 
     def mean(self) -> Array:
         """The law's mean, (n,)."""
-        return jnp.exp(self.log_weights) @ self.means
+        return jnp.dot(jnp.exp(self.log_weights), self.means, precision="highest")
 
     def second_moment(self) -> Array:
         """`E z_0^2` per coordinate, (n,)."""
         square = self.means**2 if self.variances is None else self.means**2 + self.variances[:, None]
-        return jnp.exp(self.log_weights) @ square
+        return jnp.dot(jnp.exp(self.log_weights), square, precision="highest")
 
     def information(self, key: Key, a: Array, s: Array, draws: int) -> Array:
         """(draws,) values whose mean estimates `I(z_0; z_t) = E log p(z_t | z_0) / p(z_t)`, nats."""

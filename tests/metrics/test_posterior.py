@@ -53,6 +53,21 @@ def test_coverage_of_a_normal(scale, low, high):
     assert low < metrics.coverage(samples, truth, 0.5) < high
 
 
+@pytest.mark.parametrize(("count", "level"), [(9, 0.8), (19, 0.9), (9, 0.5)])
+def test_few_samples_of_the_right_law_cover_their_level(count, level):
+    """The truth is as likely in each of the `count + 1` gaps; a gap is cut by interpolation, exact for the uniform."""
+    draws = np.random.default_rng(3).uniform(size=(count + 1, 200_000))
+    found = metrics.coverage(draws[1:], draws[0], level)
+    assert abs(found - level) < 4.5 * np.sqrt(level * (1 - level) / 200_000)
+
+
+@pytest.mark.parametrize("count", [3, 20, 63])
+def test_a_bin_expects_the_ranks_that_it_holds(count):
+    """Each rank as often as any other is no deviation at all, whether or not 8 divides their number."""
+    histogram, ratio = metrics.rank_histogram(np.tile(np.arange(count + 1), 50), count)
+    assert histogram.sum() == 50 * (count + 1) and ratio < 1e-20
+
+
 def test_ranks_are_uniform_for_the_right_law_and_not_for_a_narrow_one():
     """The chi-squared ratio of 8 bins has mean 1 and deviation `sqrt(2 / 7)`."""
     draws = np.random.default_rng(5).standard_normal((400, 64))

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 import diffinv.operators as ops
+from operators.dots import dot_gap
 
 KEY = jax.random.key(0)
 SHAPE = (4, 6, 1)
 CURVE = ops.high_dynamic_range(SHAPE)
 POOL = ops.average_pool(SHAPE, 2)
 MASK = ops.random_inpainting(KEY, SHAPE, 0.5)
+WAVES = ops.visibilities(SHAPE, np.arange(8.0).reshape(4, 2), 0.03)
 
 
 def test_chains(key):
@@ -24,6 +27,14 @@ def test_chains(key):
     np.testing.assert_allclose(linear(x), POOL(MASK(x)))
     np.testing.assert_allclose(curved(x), POOL(CURVE(x)))
     np.testing.assert_allclose(linear.adjoint(POOL(x)), MASK(POOL.adjoint(POOL(x))))
+
+
+def test_complex_numbers_pass_through_what_keeps_them():
+    """A gain and an identity are linear over the complex numbers; a matrix of real entries here is not (see `BAD`)."""
+    for outer in (ops.identity((4,)), ops.scale(ops.identity((4,)), -2.0)):
+        A = ops.compose(outer, WAVES)
+        assert ops.output(A).dtype == jnp.complex64
+        assert dot_gap(A) < 1e-13
 
 
 @pytest.mark.slow
@@ -145,6 +156,11 @@ BAD = {
     "gains": (lambda: ops.scale(POOL, jnp.ones(3)), "gain is float"),
     "nothing": (lambda: ops.stack(), "at least one"),
     "inputs": (lambda: ops.stack(POOL, ops.identity((3,))), "one input shape"),
+    "complex to entries": (
+        lambda: ops.compose(ops.sparse(scipy.sparse.eye(4)), WAVES),
+        "takes real numbers: join both",
+    ),
+    "complex to a matrix": (lambda: ops.compose(ops.dense(np.eye(4)[:2]), WAVES), "takes real numbers: join both"),
 }
 
 

@@ -162,6 +162,30 @@ def test_runs_where_alpha_is_an_array(name, key):
     assert jnp.linalg.norm(measurement.residual(solution.x)) < 1.2 * typical
 
 
+LEVELLED = ("pigdm", "mcg", "pgdm", "ddrm", "ddnm_plus", "repaint", "diffpir", "mcgdiff", "fps", "tds", "ddsmc", "daps")
+
+
+@pytest.mark.parametrize("name", (*LEVELLED, "pnpdm"))
+def test_what_needs_one_noise_level_refuses_a_blur(name):
+    """A level for every frequency of x would be laid over the pixels of y, which have the same shape."""
+    process = blurring((3, 3, 1))
+    prior = di.Prior(process, di.prior.GaussianDenoiser(process, jnp.zeros((3, 3, 1)), jnp.ones(1)), (3, 3, 1))
+    measurement = di.Measurement(di.operators.identity((3, 3, 1)), jnp.ones((3, 3, 1)), di.GaussianNoise(0.1))
+    message = rf"process Blurring has an alpha of shape \(3, 3, 1\); {name} needs an isotropic one: use mmps"
+    with pytest.raises(ValueError, match=message):
+        getattr(di.posterior, name)(prior, measurement)
+
+
+@pytest.mark.parametrize("name", ["ddrm", "mmps", "dps", "mgps", "reddiff"])
+def test_a_level_for_each_pixel_is_refused(name):
+    """Its use differs by operator: a blur's `solve` would lay it over the frequencies."""
+    prior = di.gaussian(di.process.VP(), jnp.zeros((2, 2, 1)), jnp.eye(4))
+    noise = di.GaussianNoise(jnp.full((2, 2, 1), 0.1))
+    measurement = di.Measurement(di.operators.identity((2, 2, 1)), jnp.ones((2, 2, 1)), noise)
+    with pytest.raises(ValueError, match=rf"{name}: sigma_y has shape \(2, 2, 1\); one number serves a sample: whiten"):
+        getattr(di.posterior, name)(prior, measurement)
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_knows_no_batch_and_no_device(name):
     """Sixteen measurements on eight devices, each with its own key and strength, are the same as each alone on one.

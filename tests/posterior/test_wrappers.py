@@ -199,6 +199,13 @@ def test_account_tells_the_same_of_every_solver(key):
     assert spoilt.info.diverged and not spoilt.info.finite
 
 
+def test_account_has_nothing_to_compare_with_where_0_fits(key):
+    """A mid-grey picture, measured without noise: any residual is infinitely worse than none."""
+    m = measurement().replace(y=jnp.zeros_like(measurement().y))
+    assert not posterior.account(drawing(lambda x: x))(key, m).info.diverged
+    assert posterior.account(drawing(lambda x: x.at[1].set(jnp.inf)))(key, m).info.diverged
+
+
 STRUCTURES = ["ddrm", "mcgdiff", "reddiff mean", "pnpdm conjugate", "ddnm_plus svd"]
 
 
