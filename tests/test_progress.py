@@ -104,7 +104,8 @@ def test_a_bar_without_tqdm(monkeypatch):
 
 
 LONG = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with "&", tests too
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=%d"
 import jax, jax.numpy as jnp
 import diffinv as di

@@ -158,6 +158,8 @@ def test_a_folder_that_takes_no_files_is_noticed_before_the_work(tmp_path):
 
 
 LONG = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with "&", tests too
 from experiments import runtime
 import jax, jax.numpy as jnp
 def main():
