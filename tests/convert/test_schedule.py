@@ -104,5 +104,5 @@ def test_conditions_and_costs_pass_through():
     apply = lambda params, x, index, shift=0.0: 0 * x + shift
     inner = prior.NetworkDenoiser({}, schedule.discrete(), apply, "x0")
     denoiser = schedule.Rescheduled(inner, process.VP()).given(shift=jnp.float32(2.0))
-    assert denoiser.cost == di.Prior(process.VP(), inner, (1,)).cost
+    assert denoiser.cost == di.Prior(inner.process, inner, (1,)).cost
     np.testing.assert_allclose(denoiser(jnp.ones((1,), jnp.float32), jnp.float32(0.5)), 2.0, rtol=1e-6)
