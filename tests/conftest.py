@@ -5,9 +5,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",  # the older emitters compile in half the time
+    "--xla_cpu_parallel_codegen_split_count=1",  # a worker for each core is parallel enough
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if not {"-m", "PYTEST_XDIST_WORKER"} & {*sys.argv, *os.environ}:  # the default run: most of its time is compilation
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # which workers inherit
+    os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))  # which workers inherit
 
 import jax
 import pytest

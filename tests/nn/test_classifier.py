@@ -95,15 +95,21 @@ def test_the_loaded_tree_is_the_networks(state):
 @pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (5, 1), (5, 2)])
 @pytest.mark.parametrize("shape", [(8, 6, 4), (7, 5, 4), (1, 2, 4)])
 def test_depthwise_equals_the_grouped_convolution(kernel, stride, shape):
-    layer = classifier.Depthwise(kernel, stride)
-    x = jax.random.normal(jax.random.key(1), shape, jnp.float32)
-    params = layer.init(jax.random.key(0), x)["params"]
-    params["bias"] = jnp.arange(4, dtype=jnp.float32)
-    weights = params["kernel"][:, :, None]
+    layer, rng = classifier.Depthwise(kernel, stride), np.random.default_rng(0)
+    x, weights = (rng.standard_normal(s).astype(np.float32) for s in (shape, (kernel, kernel, 4)))
+    params = {"kernel": weights / kernel, "bias": np.arange(4, dtype=np.float32)}
+    made = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, made)
     numbers, groups = ("NHWC", "HWIO", "NHWC"), dict(feature_group_count=4)
-    grouped = lax.conv_general_dilated(x[None], weights, (stride, stride), "SAME", dimension_numbers=numbers, **groups)
-    expected = grouped[0] + params["bias"][None, None]
-    np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-5)
+
+    @jax.jit
+    def both(params, x):
+        weights, strides = params["kernel"][:, :, None], (stride, stride)
+        grouped = lax.conv_general_dilated(x[None], weights, strides, "SAME", dimension_numbers=numbers, **groups)
+        return layer.apply({"params": params}, x), grouped[0] + params["bias"][None, None]
+
+    found, expected = both(params, x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_vmapped_equals_each_alone():

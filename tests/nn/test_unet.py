@@ -96,9 +96,12 @@ def tiny():
     return *nets.tiny(), jax.random.normal(jax.random.key(0), (3, 8, 8, 3), jnp.float32)
 
 
+_apply = jax.jit(lambda net, p, x, c, o: net.apply(p, x, c, **o), static_argnums=0, compiler_options=FAST)
+
+
 def run(net, params, x, condition, **options):
-    apply = jax.jit(lambda p, x, c, o: net.apply(p, x, c, **o), compiler_options=FAST)
-    return apply(params, x, jnp.float32(condition), options)
+    """The output, by one program for each network and set of options."""
+    return _apply(net, params, x, jnp.float32(condition), options)
 
 
 def assert_close(a, b, tol):

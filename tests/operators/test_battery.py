@@ -112,39 +112,42 @@ def _misfit(x, operator, y):
     return 0.5 * jnp.sum(ops.as_real(y - operator(x)) ** 2)
 
 
+_forward = jax.jit(lambda operator, x: operator(x))
+_adjoint = jax.jit(lambda operator, y: operator.adjoint(y))
+_default_adjoint = jax.jit(ops.LinearOperator.adjoint)
+_gradient = jax.jit(jax.grad(_misfit))
+_solve = jax.jit(lambda operator, v, damping: operator.solve(v, damping), static_argnums=2)
+_pinv = jax.jit(lambda operator, y: operator.pinv(y))
+_project = jax.jit(lambda operator, y: operator.project(y))
+_measured = jax.jit(lambda operator, x, sigma: measure(jax.random.key(0), operator, x, sigma).y, static_argnums=2)
+
+
 def _apply_everything(operator, x, y):
-    """All that the operator can do to one input and one output; compiled once for each operator and precision."""
-    pinv, project = operator.pinv(y), operator.project(y)
-    seen = measure(jax.random.key(0), operator, x, sigma=0.5)
-    noise = seen.y - operator(x)
+    """All that the operator can do to one input and one output, by one small program for each thing that it can do."""
+    forward, pinv, project = _forward(operator, x), _pinv(operator, y), _project(operator, y)
+    forward_pinv, noise = _forward(operator, pinv), _measured(operator, x, 0.5) - forward
     return {
         "x": x,
         "y": y,
-        "forward": operator(x),
-        "combined": operator(2.5 * x - pinv),
-        "forward_pinv": operator(pinv),
-        "zero": operator(jnp.zeros_like(x)),
-        "adjoint": operator.adjoint(y),
-        "default_adjoint": ops.LinearOperator.adjoint(operator, y),
-        "gradient": jax.grad(_misfit)(x, operator, y),
-        "normal_residual": operator.adjoint(operator(x) - y),
-        "solve_range": operator.solve(operator(x), 0.0),
-        "solve_damped": operator.solve(y, 0.3),
+        "forward": forward,
+        "combined": _forward(operator, 2.5 * x - pinv),
+        "forward_pinv": forward_pinv,
+        "zero": _forward(operator, jnp.zeros_like(x)),
+        "adjoint": _adjoint(operator, y),
+        "default_adjoint": _default_adjoint(operator, y),
+        "gradient": _gradient(x, operator, y),
+        "normal_residual": _adjoint(operator, forward - y),
+        "solve_range": _solve(operator, forward, 0.0),
+        "solve_damped": _solve(operator, y, 0.3),
         "pinv": pinv,
-        "pinv_forward_pinv": operator.pinv(operator(pinv)),
-        "forward_pinv_forward": operator(operator.pinv(operator(x))),
+        "pinv_forward_pinv": _pinv(operator, forward_pinv),
+        "forward_pinv_forward": _forward(operator, _pinv(operator, forward)),
         "project": project,
-        "project_twice": operator.project(project),
+        "project_twice": _project(operator, project),
         "noise": noise,
-        "project_noise": operator.project(noise),
-        "noiseless": measure(jax.random.key(0), operator, x).y,
+        "project_noise": _project(operator, noise),
+        "noiseless": _measured(operator, x, 0.0),
     }
-
-
-@functools.partial(jax.jit, static_argnames="n")
-def _run(operator, x, y, n):
-    columns = jax.vmap(operator)(jnp.eye(n, dtype=x.dtype).reshape(n, *operator.shape))
-    return columns, jax.vmap(_apply_everything, (None, 0, 0))(operator, x, y)
 
 
 @functools.cache
@@ -154,7 +157,8 @@ def _evidence(name, dtype):
     x = jnp.stack([_input(operator, dtype, seed) for seed in range(3)])
     y = jnp.stack([_output(operator, dtype, seed) for seed in range(10, 13)])
     n = int(np.prod(operator.shape))
-    columns, seen = _run(operator, x, y, n)
+    columns = jax.vmap(_forward, (None, 0))(operator, jnp.eye(n, dtype=dtype).reshape(n, *operator.shape))
+    seen = jax.vmap(_apply_everything, (None, 0, 0))(operator, x, y)
     return operator, np.asarray(ops.as_real(columns), np.float64).reshape(n, -1).T, seen
 
 
@@ -286,7 +290,8 @@ def test_pytree_round_trip(name):
     again = jax.tree.unflatten(structure, leaves)
     assert type(again) is type(operator) and again.shape == operator.shape
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
-    np.testing.assert_allclose(_flat(again(seen["x"][0])), _flat(seen["forward"][0]), atol=1e-12)
+    found = jax.vmap(_forward, (None, 0))(again, seen["x"])
+    np.testing.assert_allclose(_flat(found), _flat(seen["forward"]), atol=1e-12)
 
 
 @every_operator

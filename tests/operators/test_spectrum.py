@@ -17,13 +17,13 @@ SPECTRAL = [
 
 
 @jax.jit
-def evidence(operator, x, y):
-    """Codes of the unit vectors, their synthesis, `A V c` of the codes, and `U^T y`."""
-    spectrum = operator.spectrum()
+def evidence(operator, x, other):
+    """Codes of x, their synthesis, the singular values, a y within the range and its `U^T y`, and `U^T A x`."""
+    spectrum, y = operator.spectrum(), operator.project(operator(other) + operator(x) ** 2)
     code = spectrum.analyse(x)
     seen = spectrum.observe(y)
     s = jnp.broadcast_to(spectrum.s.astype(code.dtype), code.shape)
-    return code, spectrum.synthesise(code), s, seen, spectrum.observe(operator(x))
+    return code, spectrum.synthesise(code), s, y, seen, spectrum.observe(operator(x))
 
 
 QUICK = ("mask", "average_pool", "bicubic", "grayscale", "circular_blur_even", "dense_complex")
@@ -40,8 +40,7 @@ def test_it_is_the_singular_value_decomposition(name, dtype):
     operator = OPERATORS[name](dtype)
     x = jax.random.normal(jax.random.key(0), operator.shape, dtype)
     other = jax.random.normal(jax.random.key(1), operator.shape, dtype)
-    y = operator.project(operator(other) + operator(x) ** 2)
-    code, back, s, seen, forward = evidence(operator, x, y)
+    code, back, s, y, seen, forward = evidence(operator, x, other)
     within = {"rtol": 0, "atol": 30 * TOLERANCE[dtype]}
     assert code.size == x.size and code.dtype == x.dtype and seen.shape == code.shape and seen.dtype == x.dtype
     np.testing.assert_allclose(back, x, **within)

@@ -225,7 +225,8 @@ def test_the_reward_conventions_differ_by_their_known_factors(convention):
     prior, x = four_modes(di.process.VP()), jnp.asarray([0.3, 0.8])
     measurement = observe_first(2.0, 2)
     x0 = prior.denoise(x, 0.5)
-    pull = lambda kind: posterior.dps_score(prior, measurement, 1.0, kind).denoise(x, 0.5) - x0
+    guided = lambda kind: posterior.dps_score(prior, measurement, 1.0, kind)
+    pull = lambda kind: jax.jit(lambda x: guided(kind).denoise(x, 0.5))(x) - x0
     r = float(jnp.linalg.norm(measurement.residual(x0)))
     factor = {"square": 1.0, "norm": 1 / (2 * r), "likelihood": 1 / (2 * 0.1**2)}[convention]
     np.testing.assert_allclose(pull(convention), factor * pull("square"), rtol=1e-9)
