@@ -16,7 +16,7 @@ from diffinv.sample import sample
 
 KAPPA, VARIANCE, SHAPE = 0.8, 0.3, (8, 8, 1)
 START = train.Context(jnp.int32(0), (), ())
-fast = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+fast = partial(jax.jit, compiler_options=nets.FAST)
 
 
 def moments(y, t):

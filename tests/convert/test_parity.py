@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from nets import FAST
 
 from diffinv import checkpoint
 from diffinv.convert import adm, diffusers, edm
 from diffinv.nn import unet
 
-FAST = {"xla_backend_optimization_level": 0}
 ADM = {"channels": 32, "mult": (1, 2), "blocks": 1, "attention": (2,), "out": 6}
 HIDDEN = {"size": 8, "schedule": "linear"}
 DIFFUSERS = {"widths": (32, 64), "blocks": 1, "down": (0, 1), "up": (1, 0), "groups": 32}

@@ -5,6 +5,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 import pytest
+from nets import FAST
 
 from diffinv import degrade
 from diffinv.degrade.kernels import NONE, SINC
@@ -31,7 +32,7 @@ ENDS = {"train": (0.5, 0.8, (3, 13)), "test": (0.0, 0.2, (3, 5)), "stock": (1.0,
 
 @lru_cache
 def drawn(name):
-    draw = jax.jit(jax.vmap(degrade.draw, (0, None)), compiler_options={"xla_backend_optimization_level": 0})
+    draw = jax.jit(jax.vmap(degrade.draw, (0, None)), compiler_options=FAST)
     return jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(7), COUNT), SETTINGS[name]))
 
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import FAST
 from scipy import stats
 
 from diffinv import degrade
 from diffinv.degrade import noise
 
-FAST = {"xla_backend_optimization_level": 0}
 gaussian, shot, either, counts = (
     jax.jit(law, compiler_options=FAST)
     for law in (degrade.gaussian_noise, degrade.poisson_noise, noise.either_noise, noise.poisson)

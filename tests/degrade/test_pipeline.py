@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import FAST
 from scipy import ndimage
 
 from degrade.test_resizing import oracle as weights
@@ -15,7 +16,6 @@ from diffinv.degrade.kernels import NONE, SINC, kernel
 from diffinv.degrade.resizing import MODES
 from diffinv.operators import imresize, jpeg
 
-FAST = {"xla_backend_optimization_level": 0}
 SIDE = 32
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import FAST
 from numpy.testing import assert_allclose
 from training_command import TINY, run
 
@@ -33,7 +34,7 @@ def test_the_quick_run_exports_a_prior_that_loads_and_samples(tmp_path):
         assert float(jnp.min(loaded.law.variance)) >= 0.99 * spectral.GREY_STEP
         grid = times.grid(3).astype(jnp.float32)
         draw = lambda p: sample(jax.random.key(0), samplers.ancestral(p), grid).x
-        z = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})(loaded)
+        z = jax.jit(draw, compiler_options=FAST)(loaded)
         x = scalespace.cosines(loaded.shape).decode(z)
     assert np.isfinite(x).all() and float(jnp.std(x)) > 0.05
     with pytest.raises(ValueError, match="process is VP, but the network serves HeatDissipation alone"):

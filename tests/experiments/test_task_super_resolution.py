@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import FAST
 
 pytest.importorskip("ml_collections")
 pytest.importorskip("grain")
@@ -74,23 +75,22 @@ def test_wrong_values_are_said_in_one_line(changes, said, source):
     assert "\n" not in str(caught.value)
 
 
-CHEAP = {"xla_backend_optimization_level": 0}
 START = train.Context(jnp.int32(0), (), ())
 
 
 @pytest.mark.slow
 def test_stage_two_goes_on_from_stage_one(source, tmp_path):
     run = training.Run(smoke(), source)
-    begin = jax.jit(run._init, compiler_options=CHEAP)(run.start), run.put(source.take(range(8)))
-    state, metrics = run.step.lower(*begin).compile(CHEAP)(*begin)
+    begin = jax.jit(run._init, compiler_options=FAST)(run.start), run.put(source.take(range(8)))
+    state, metrics = run.step.lower(*begin).compile(FAST)(*begin)
     assert np.isfinite(metrics.loss) and metrics.skipped == 0
     training.export(run, state, 0, 1.0, {}, source, str(tmp_path))
     path = str(tmp_path / "ctmsr_x4")
     upscaler, card = checkpoint.load_upscaler(path), checkpoint.read_card(path)
     assert (card["scale"], card["method"], card["network"]) == (4, "ctmsr", "srnet") and upscaler.scale == 4
     key, low = jax.random.key(3), run.task.prompts(source, 1)[0]
-    made = jax.jit(ctmsr.super_resolve, compiler_options=CHEAP)(key, upscaler, jnp.asarray(low))
-    sampled = jax.jit(run.task.sample, compiler_options=CHEAP)(key, jax.device_get(state.ema[0]), low)
+    made = jax.jit(ctmsr.super_resolve, compiler_options=FAST)(key, upscaler, jnp.asarray(low))
+    sampled = jax.jit(run.task.sample, compiler_options=FAST)(key, jax.device_get(state.ema[0]), low)
     np.testing.assert_allclose(sampled, made, atol=1e-5)
 
     params, batch = checkpoint.restore(path)[0], source.take(range(4))
@@ -99,7 +99,7 @@ def test_stage_two_goes_on_from_stage_one(source, tmp_path):
     assert later.contextual and later.refresh == 500 and later.frozen(params) is None
     random = SuperResolution(smoke(**options, reference="random"), source).frozen(params)
     assert "l2 x" in later.card()["schedule"]
-    loss = jax.jit(lambda frozen: later.loss(key, params, batch, START._replace(frozen=frozen)), compiler_options=CHEAP)
+    loss = jax.jit(lambda frozen: later.loss(key, params, batch, START._replace(frozen=frozen)), compiler_options=FAST)
     head = jax.tree.map(lambda a: a + 0.05, random)
     assert np.isfinite(loss(params)) and abs(loss(params) - loss(head)) > 1e-6
 
@@ -108,12 +108,12 @@ def test_stage_two_goes_on_from_stage_one(source, tmp_path):
 def test_errors_of_stage_one_and_the_multistep_networks_loss_and_picture(source):
     one, batch = SuperResolution(smoke(), source), source.take(range(4))
     params, key = one.init(jax.random.key(0)), jax.random.key(1)
-    errors = jax.jit(one.errors, compiler_options=CHEAP)(key, params, batch)
+    errors = jax.jit(one.errors, compiler_options=FAST)(key, params, batch)
     assert set(errors) == {"finished", "semigroup_1_3", "semigroup_2_3", "semigroup_3_3"}
     many = SuperResolution(smoke(method="resshift", sigma_max=2.0), source)
     assert not many.contextual and len(many.times) == 4 and many.times[0] < 1
-    assert 0 < jax.jit(many.loss, compiler_options=CHEAP)(key, params, batch) < 1
-    picture = jax.jit(many.sample, compiler_options=CHEAP)(key, params, many.prompts(source, 1)[0])
+    assert 0 < jax.jit(many.loss, compiler_options=FAST)(key, params, batch) < 1
+    picture = jax.jit(many.sample, compiler_options=FAST)(key, params, many.prompts(source, 1)[0])
     assert picture.shape == (32, 32, 3) and np.abs(picture).max() <= 1
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import FAST
 
 from diffinv.metrics import lpips
 from diffinv.nn import unet, vgg
@@ -52,8 +53,8 @@ def test_distance_is_lpips_formula_on_torchs_features(state, pictures):
     for f, g, weight in zip(*(torch_features(state, x) for x in pictures), weights, strict=True):
         unit = lambda a: a / (np.sqrt((a**2).sum(-1, keepdims=True)) + 1e-10)
         expected += (weight * (unit(f) - unit(g)) ** 2).sum(-1).mean()
-    options = {"xla_backend_optimization_level": 0}
-    value, slope = jax.jit(jax.value_and_grad(made), compiler_options=options)(*pictures)
+
+    value, slope = jax.jit(jax.value_and_grad(made), compiler_options=FAST)(*pictures)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert np.isfinite(slope).all() and np.abs(slope).max() > 0
     np.testing.assert_allclose(made(pictures[0], pictures[0]), 0.0, atol=1e-7)

@@ -11,7 +11,6 @@ from diffinv.nn import unet
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
-FAST = {"xla_backend_optimization_level": 0}
 CONFIGS = {
     "adm": {},
     "attention_in_plain_order": {"legacy_attention": False, "channels": 16},
@@ -50,7 +49,7 @@ def test_values_and_gradients_are_those_of_pytorch(name):
         out = jax.vmap(net.apply, (None, 0, 0))(params, x, jnp.asarray(conditions))
         return jnp.sum((out - target) ** 2), out
 
-    differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=FAST)
+    differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=nets.FAST)
     (value, out), gradient = differentiate(jnp.asarray(x))
 
     model = torch_unet.load(params, net)
