@@ -3,15 +3,13 @@
 import os
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
-FLAGS = [] if {"-m", "PYTEST_XDIST_WORKER"} & {*sys.argv, *os.environ} else ["--xla_backend_optimization_level=0"]
-if metadata.version("jaxlib").startswith("0.10."):  # a flag that XLA no longer knows would end the tests
-    FLAGS += ["--xla_cpu_use_fusion_emitters=false"]  # the older emitters compile in half the time
-    FLAGS += ["--xla_cpu_parallel_codegen_split_count=1"]  # a worker for each core is parallel enough
+from compiling import FAST, OLDER, SPLIT, flags
+
+QUICK = OLDER if {"-m", "PYTEST_XDIST_WORKER"} & {*sys.argv, *os.environ} else FAST
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # most of the tests' time is compilation; workers inherit this
+os.environ.setdefault("XLA_FLAGS", flags(QUICK | SPLIT))  # which workers inherit
 
 import jax
 import pytest

@@ -8,9 +8,6 @@ from flax import traverse_util
 
 from diffinv.nn import unet
 
-FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-"""Compiler options for programs that compile in a third of the time, also where the suite has the usual ones."""
-
 TINY = dict(channels=8, multipliers=(1, 2), blocks=1, attention=(2,), head_channels=8)
 
 

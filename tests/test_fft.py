@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FUSED, OLDER
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import fft as scipy_fft
 
@@ -99,7 +100,7 @@ def test_operators_split_over_devices(level, made):
     pictures = {name: jax.random.normal(jax.random.key(1), (2, *A.shape), jnp.float32) for name, A in operators.items()}
     batched = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), operators)
     split = jax.device_put((batched, pictures), split_in_two)
-    options = {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": level > 0}
+    options = {"xla_backend_optimization_level": level, **(FUSED if level else OLDER)}
     program = jax.jit(jax.vmap(_all)).lower(*split).compile(options)
     together = jax.device_get(program(*split))
     alone = jax.jit(_all)(operators, jax.tree.map(lambda x: x[1], pictures))

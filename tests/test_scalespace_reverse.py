@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import FAST
+from compiling import FAST
 from numpy.testing import assert_allclose
 
 from diffinv import checkpoint, prior, process, samplers

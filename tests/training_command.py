@@ -7,14 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from compiling import FAST, SPLIT, flags
+
 ROOT = Path(__file__).parents[1]
 TINY = ("--config.net.multipliers=(1,)", "--config.net.attention=()")
 """One level without attention: what is tested is the loop around the network."""
 
-FLAGS = (
-    "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1"
-)
+FLAGS = flags({"xla_cpu_multi_thread_eigen": False} | FAST | SPLIT)
 """Programs that compile in a third of the time."""
 
 

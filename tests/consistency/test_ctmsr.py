@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from compiling import FAST
 
 from diffinv import prior, process, samplers, train
 from diffinv.consistency import ctmsr
@@ -16,7 +17,7 @@ from diffinv.sample import sample
 
 KAPPA, VARIANCE, SHAPE = 0.8, 0.3, (8, 8, 1)
 START = train.Context(jnp.int32(0), (), ())
-fast = partial(jax.jit, compiler_options=nets.FAST)
+fast = partial(jax.jit, compiler_options=FAST)
 
 
 def moments(y, t):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from nets import FAST
+from compiling import FAST
 
 from diffinv import checkpoint
 from diffinv.convert import adm, diffusers, edm

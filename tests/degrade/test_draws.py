@@ -5,7 +5,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 import pytest
-from nets import FAST
+from compiling import FAST
 
 from diffinv import degrade
 from diffinv.degrade.kernels import NONE, SINC

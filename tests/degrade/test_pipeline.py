@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import FAST
+from compiling import FAST
 from scipy import ndimage
 
 from degrade.test_resizing import oracle as weights

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import FAST
+from compiling import FAST
 
 pytest.importorskip("ml_collections")
 pytest.importorskip("grain")

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from nets import FAST
+from compiling import FAST
 from training_command import TINY, error, run, steps, together
 
 from diffinv import checkpoint

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from compiling import FAST
 
 from diffinv.nn import ctmsr_unet, srnet, swin, unet
 
@@ -63,7 +64,7 @@ def test_a_tiny_one_uses_every_input_and_starts_from_the_interpolation():
     x, condition = jax.random.normal(jax.random.key(1), (32, 32, 3), jnp.float32), jnp.float32(-0.1)
     net = ctmsr_unet.CTMSRUNet(**TINY, residual=True, dropout=0.5)
     params = nets.drawn(SimpleNamespace(init=lambda key, x, c: net.init(key, x, c, x[::4, ::4])), 32)
-    apply = jax.jit(net.apply, compiler_options=nets.FAST)
+    apply = jax.jit(net.apply, compiler_options=FAST)
     base = apply(params, x, condition, low)
     for other in [(x + 1, condition, low), (x, condition + 0.5, low), (x, condition, low + 1)]:
         assert np.abs(apply(params, *other) - base).max() > 1e-3

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from compiling import FAST
 
 from diffinv.nn import srnet, unet
 from diffinv.operators import imresize
@@ -41,7 +42,7 @@ def test_phases_keep_constants_and_lines():
 def test_an_untrained_network_is_the_interpolation_bit_by_bit():
     x = jax.random.normal(jax.random.key(1), (20, 24, 3), jnp.float32)
     net = srnet.SRNet(8, 1)
-    init = jax.jit(net.init, compiler_options=nets.FAST)
+    init = jax.jit(net.init, compiler_options=FAST)
     params = init(jax.random.key(2), x, jnp.float32(0.1), LOW)
     np.testing.assert_array_equal(net.apply(params, x, jnp.float32(0.1), LOW), srnet.upsample(LOW, 4))
     assert not params["params"]["head"]["kernel"].any() and not params["params"]["noisy"]["kernel"].any()
@@ -51,7 +52,7 @@ def test_the_whole_input_reaches_the_output_and_sizes_are_checked():
     x = jax.random.normal(jax.random.key(1), (20, 24, 3), jnp.float32)
     net = srnet.SRNet(8, 1)
     params = nets.drawn(SimpleNamespace(init=lambda key, x, c: net.init(key, x, c, x[::4, ::4])))
-    apply = jax.jit(net.apply, compiler_options=nets.FAST)
+    apply = jax.jit(net.apply, compiler_options=FAST)
     base = apply(params, x, jnp.float32(0.1), LOW)
     for other in [(x + 1, jnp.float32(0.1), LOW), (x, jnp.float32(0.2), LOW), (x, jnp.float32(0.1), LOW + 1)]:
         assert np.abs(apply(params, *other) - base).max() > 1e-3

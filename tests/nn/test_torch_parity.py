@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from compiling import FAST
 
 from diffinv.nn import unet
 
@@ -49,7 +50,7 @@ def test_values_and_gradients_are_those_of_pytorch(name):
         out = jax.vmap(net.apply, (None, 0, 0))(params, x, jnp.asarray(conditions))
         return jnp.sum((out - target) ** 2), out
 
-    differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=nets.FAST)
+    differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=FAST)
     (value, out), gradient = differentiate(jnp.asarray(x))
 
     model = torch_unet.load(params, net)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from compiling import FAST
 from flax import traverse_util
 
 from diffinv.nn import unet
@@ -94,7 +95,7 @@ def tiny():
     return *nets.tiny(), jax.random.normal(jax.random.key(0), (3, 8, 8, 3), jnp.float32)
 
 
-_apply = jax.jit(lambda net, p, x, c, o: net.apply(p, x, c, **o), static_argnums=0, compiler_options=nets.FAST)
+_apply = jax.jit(lambda net, p, x, c, o: net.apply(p, x, c, **o), static_argnums=0, compiler_options=FAST)
 
 
 def run(net, params, x, condition, **options):
@@ -109,7 +110,7 @@ def assert_close(a, b, tol):
 @pytest.mark.slow
 def test_starts_at_zero(tiny):
     net, _, x = tiny
-    zero = jax.jit(lambda k, x: net.apply(net.init(k, x, 0.3), x, 0.3), compiler_options=nets.FAST)
+    zero = jax.jit(lambda k, x: net.apply(net.init(k, x, 0.3), x, 0.3), compiler_options=FAST)
     assert not np.any(zero(jax.random.key(1), x[0]))
 
 
@@ -117,8 +118,8 @@ def test_starts_at_zero(tiny):
 def test_vmapped_is_one_by_one(tiny):
     net, params, x = tiny
     conditions = jnp.asarray([0.1, -0.5, 0.9], jnp.float32)
-    together = jax.jit(jax.vmap(net.apply, (None, 0, 0)), compiler_options=nets.FAST)(params, x, conditions)
-    alone = jax.jit(net.apply, compiler_options=nets.FAST)
+    together = jax.jit(jax.vmap(net.apply, (None, 0, 0)), compiler_options=FAST)(params, x, conditions)
+    alone = jax.jit(net.apply, compiler_options=FAST)
     assert_close(together, jnp.stack([alone(params, a, c) for a, c in zip(x, conditions)]), 1e-5)
 
 
@@ -134,7 +135,7 @@ def outcome(net, params, x):
         out = net.apply(p, x, 0.2)
         return jnp.sum(out**2), out
 
-    (_, out), slopes = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True), compiler_options=nets.FAST)(params, x)
+    (_, out), slopes = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True), compiler_options=FAST)(params, x)
     return out, slopes
 
 
@@ -167,8 +168,8 @@ def test_bfloat16_inside_float32_outside(tiny):
 def test_forward_mode_of_the_plain_network(tiny):
     net, params, x = tiny
     f = lambda x: net.clone(plain_conv=True).apply(params, x, 0.2)
-    slope = jax.jit(lambda x, v: jax.jvp(f, (x,), (v,))[1], compiler_options=nets.FAST)(x[0], x[1])
-    step, f = jnp.float32(1e-2), jax.jit(f, compiler_options=nets.FAST)
+    slope = jax.jit(lambda x, v: jax.jvp(f, (x,), (v,))[1], compiler_options=FAST)(x[0], x[1])
+    step, f = jnp.float32(1e-2), jax.jit(f, compiler_options=FAST)
     assert_close(slope, (f(x[0] + step * x[1]) - f(x[0] - step * x[1])) / (2 * step), 2e-2)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FUSED
 from oracle import random_covariance
 from registries import ISOTROPIC, PROCESSES
 
@@ -164,5 +165,5 @@ def test_a_fitted_grid_meets_the_measurement_to_its_noise(method, steps):
 def test_repaint_meets_the_measurement_under_optimisation(steps):
     """Optimised code rounded the last time below 0: NaN at the published 250 steps, noise at 20."""
     travelled = lambda process, sigma: posterior.travel(times.grid(steps))
-    optimised = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    optimised = {"xla_backend_optimization_level": 3, **FUSED}
     assert np.all(deviations(posterior.repaint, travelled, optimised) < 1e-3)

@@ -1,0 +1,22 @@
+"""How the tests compile: most of their time is compilation. A flag that XLA no longer knows would end them."""
+
+from importlib import metadata
+
+KNOWN = metadata.version("jaxlib").startswith("0.10.")
+OLDER = {"xla_cpu_use_fusion_emitters": False} if KNOWN else {}
+"""The older emitters, which compile in half the time."""
+
+FUSED = {"xla_cpu_use_fusion_emitters": True} if KNOWN else {}
+"""As a command compiles, whatever the suite's flags."""
+
+PLAIN = {"xla_backend_optimization_level": 0}
+SPLIT = {"xla_cpu_parallel_codegen_split_count": 1} if KNOWN else {}
+"""A worker for each core is parallel enough."""
+
+FAST = {**PLAIN, **OLDER}
+"""Compiler options for programs that compile in a third of the time, also where the suite has the usual ones."""
+
+
+def flags(options: dict) -> str:
+    """The same for XLA_FLAGS."""
+    return " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
