@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import numpy as np
 

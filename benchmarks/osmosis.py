@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import osmosis
-from experiments import pictures
+from diffinv.scalespace import osmosis
+from experiments.common import pictures
 
 TAU, GOAL = 0.12, 1e-3
 

@@ -59,7 +59,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 def begin(devices: int | None) -> None:
     """As an experiment starts; `devices` other than one a core is for comparison."""
-    from experiments import runtime  # isort: skip  (before jax)
+    from experiments.common import runtime  # isort: skip  (before jax)
 
     import jax
 
@@ -72,9 +72,9 @@ def problem(plain: bool = False) -> tuple[Any, ...]:
     """`(keys, prior, measurements, x, condition)`, placed: the batch split over the devices, the rest on all."""
     import jax
 
-    from diffinv import checkpoint, measure, operators, process, sharding
+    from diffinv import measure, operators, process, sharding, weights
 
-    prior = checkpoint.load_prior(checkpoint.embedded(), process.VP(), plain_conv=plain)
+    prior = weights.load_prior(weights.embedded(), process.VP(), plain_conv=plain)
     mesh = sharding.mesh()
     keys = jax.random.split(jax.random.key(0), BATCH)
     operator = operators.box_inpainting(prior.shape, 8, 8, 16)

@@ -23,18 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def work(count: int, batch: int, rounds: int) -> dict[str, float]:
     """Median seconds of a training step and of a 10-step DDIM batch, on `count` devices."""
-    from experiments import runtime  # isort: skip  (before jax)
+    from experiments.common import runtime  # isort: skip  (before jax)
 
     import jax
     import numpy as np
     import optax
 
     import diffinv as di
-    from diffinv import checkpoint, process, samplers, sharding, times, train
+    from diffinv import process, samplers, sharding, times, train, weights
 
     runtime.start()
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:count]).reshape(count, 1), ("data", "fsdp"))
-    prior = checkpoint.load_prior(checkpoint.embedded(), process.EDM(), plain_conv=True)
+    prior = weights.load_prior(weights.embedded(), process.EDM(), plain_conv=True)
     rows, whole = sharding.rows(mesh), sharding.replicated(mesh)
     loss = train.denoising_loss(lambda p: prior.denoise.replace(params=p), prior.process)
     made = train.trainer(loss, optax.adam(1e-5))

@@ -17,23 +17,24 @@ import os
 import statistics
 import time
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import checkpoint, operators
+import diffinv as di
+from diffinv import operators
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
-from experiments import baselines_sr, upscaling
+from experiments.upscale import baselines, upscaling
 
 LOW, SCALE, GOAL = 64, 4, 0.95
 
 
 def upscaler(model: str) -> tuple[ctmsr.Upscaler, str]:
     """The network, and what it is."""
-    shipped = checkpoint.embedded(upscaling.EMBEDDED)
+    shipped = di.weights.embedded(upscaling.EMBEDDED)
     if model or os.path.exists(f"{shipped}.json"):
         return upscaling.load(model or "embedded", SCALE), model or "the shipped one"
     net = srnet.SRNet()
@@ -42,19 +43,19 @@ def upscaler(model: str) -> tuple[ctmsr.Upscaler, str]:
     return ctmsr.Upscaler(params, net.apply, cubic=srnet.MATLAB), "drawn weights"
 
 
-def vdsr_params(weights: str) -> baselines_sr.Params:
+def vdsr_params(weights: str) -> baselines.Params:
     if weights:
-        return baselines_sr.load_vdsr(os.path.join(weights, "vdsr_y.npz"))
+        return baselines.load_vdsr(os.path.join(weights, "vdsr_y.npz"))
     draw = np.random.default_rng(0).standard_normal
     shapes = {"input": (3, 3, 1, 64), "output": (3, 3, 64, 1)}
-    shapes |= {f"layer{i}": (3, 3, 64, 64) for i in range(baselines_sr.LAYERS)}
+    shapes |= {f"layer{i}": (3, 3, 64, 64) for i in range(baselines.LAYERS)}
     return {name: 0.03 * draw(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def vdsr(params: baselines_sr.Params, low: jax.Array, noise: jax.Array) -> jax.Array:
+def vdsr(params: baselines.Params, low: jax.Array, noise: jax.Array) -> jax.Array:
     """The luma alone, interpolation included."""
     y = operators.imresize(low.mean(-1, keepdims=True), (SCALE * LOW, SCALE * LOW))
-    return baselines_sr.vdsr(params, y)
+    return baselines.vdsr(params, y)
 
 
 def drawn() -> np.ndarray:

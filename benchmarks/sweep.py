@@ -18,7 +18,7 @@ import numpy as np
 
 import diffinv as di
 from diffinv import posterior, process, times
-from experiments import lab_problems
+from experiments.lab import problems
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=64)
     parser.add_argument("--separate", type=int, default=6, help="separate runs that are measured")
     args = parser.parse_args()
-    problem = lab_problems.mixture8(np.random.default_rng(0), 1, 4, process.VP())
+    problem = problems.mixture8(np.random.default_rng(0), 1, 4, process.VP())
     measurement = jax.tree.map(lambda leaf: leaf[0], problem.measurements)
     keys, grid = jax.random.split(jax.random.key(0), 64), times.grid(100, power=2.0)
     zetas = np.geomspace(1e-3, 10, args.points)

@@ -15,13 +15,13 @@ def torch_programs(steps: int, names: list[str]) -> Programs:
     import torch
 
     from benchmarks import torch_unet
-    from diffinv import checkpoint
-    from experiments import runtime
+    from diffinv import weights
+    from experiments.common import runtime
 
     torch.set_num_threads(runtime.cores())
-    params, card = checkpoint.restore(checkpoint.embedded())
+    params, card = weights.restore(weights.embedded())
     height, width, channels = card["shape"]
-    net = torch_unet.load(params, checkpoint.architecture(card), channels)
+    net = torch_unet.load(params, weights.architecture(card), channels)
     sigma_data = card["parametrisation"]["sigma_data"]
 
     def nchw(x: np.ndarray) -> Any:

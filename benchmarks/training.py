@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from diffinv import data, process, train
 from diffinv.data.builders import Resident, Source
 from diffinv.nn import unet
 from diffinv.prior import NetworkDenoiser
-from experiments.training import Run
+from experiments.tasks.run import Run
 
 ADM256 = dict(channels=256, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(8, 16, 32), head_channels=64)
 

@@ -3,7 +3,7 @@
 Command:  python -m experiments.train --config=configs/blurring32.py --config.data=mnist.npz --workdir=DIR
 Data:     MNIST, 28 pixels enlarged to 32; any folder, glob or .npz of images works, in colour by --config.channels=3
 Method:   Hoogeboom and Salimans 2022 (arXiv:2209.05557); a network beside the data's Gaussian field, see
-          diffinv/scalespace/spectral.py
+          diffinv/denoisers/spectral.py
 Hardware: one CPU core, a quarter of an hour
 Expected: digits in the sample grid; the held-out error, 1 for no network, is in the card, per time
 """

@@ -1,12 +1,15 @@
 """diffinv: inverse problems with diffusion priors, as composable pure functions in JAX."""
 
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
+
 from diffinv import (
     charts,
     consistency,
     degrade,
+    denoisers,
     linalg,
     operators,
-    osmosis,
     posterior,
     process,
     samplers,
@@ -15,15 +18,17 @@ from diffinv import (
     tiles,
     times,
 )
-from diffinv.guided import Guided, guided
-from diffinv.measure import GaussianNoise, Measurement, Noise, PoissonNoise, measure
-from diffinv.prior import NetworkDenoiser, Prior, finite, gaussian, gaussian_field, gaussian_mixture, mixture
-from diffinv.progress import interruptible, progress
-from diffinv.sample import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
+from diffinv.denoisers import finite, gaussian, gaussian_field, gaussian_mixture, mixture
+from diffinv.display import show
+from diffinv.loop import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
+from diffinv.measurement import GaussianNoise, Measurement, Noise, PoissonNoise, measure
+from diffinv.posterior.core.guided import Guided, guided
+from diffinv.prior import NetworkDenoiser, Prior
+from diffinv.scalespace import osmosis
 from diffinv.seeds import seed_key
-from diffinv.show import show
 from diffinv.train import trainer
 from diffinv.typing import Cost, Gaussian, Sampler, Solution, Solver, StepInfo
+from diffinv.watch import interruptible, progress
 
 __version__ = "0.1.0"
 
@@ -44,7 +49,9 @@ __all__ = [
     "as_solver",
     "charts",
     "consistency",
+    "data",
     "degrade",
+    "denoisers",
     "finite",
     "first_bad_step",
     "gaussian",
@@ -56,7 +63,9 @@ __all__ = [
     "linalg",
     "markov",
     "measure",
+    "metrics",
     "mixture",
+    "nn",
     "operators",
     "osmosis",
     "posterior",
@@ -74,4 +83,19 @@ __all__ = [
     "tiles",
     "times",
     "trainer",
+    "weights",
 ]
+
+_LATER = (
+    "data",
+    "metrics",
+    "nn",
+    "weights",
+)  # heavy, or in want of packages that an accelerator often lacks
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """The rooms of `_LATER` where they are first asked for."""
+    if name in _LATER:
+        return _import_module(f"diffinv.{name}")
+    raise AttributeError(f"module 'diffinv' has no attribute {name!r}")

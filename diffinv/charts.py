@@ -18,7 +18,7 @@ from flax import struct
 from diffinv import linalg
 from diffinv.callables import by_value
 from diffinv.describe import described
-from diffinv.measure import GaussianNoise, Measurement, Noise
+from diffinv.measurement import GaussianNoise, Measurement, Noise
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
 from diffinv.process import require_isotropic

@@ -50,7 +50,7 @@ def require_same(process: Any, denoise: Any) -> None:
         return
     owner, kinds = type(denoise).__name__, [type(one).__name__ for one in (process, own)]
     names = f"process is {kinds[0]} {given}, that of {owner} is {kinds[1]} {inner}"
-    raise ValueError(f"{names}; build both for one process (a network serves another by convert.schedule.Rescheduled)")
+    raise ValueError(f"{names}; build both for one process (a network serves another by denoisers.Rescheduled)")
 
 
 def _floats(process: Any) -> list[float]:

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from diffinv import linalg
 from diffinv.describe import described
+from diffinv.loop import markov, sample
 from diffinv.prior import Prior
 from diffinv.process import require_isotropic
-from diffinv.sample import markov, sample
 from diffinv.times import rising
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,9 @@ from PIL import Image
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import checkpoint, data, samplers, schema, sharding, times
+from diffinv import data, samplers, schema, sharding, times, weights
 from diffinv.metrics import distribution, features
-from experiments import pictures, reading
+from experiments.common import pictures, reading
 
 flags.adopt_module_key_flags(reading)
 DATA = runtime.flag("data", None, schema.path("held-out pictures: a folder, a glob, a pack"), required=True)
@@ -150,13 +150,13 @@ def require_places(path: str, runs: int) -> None:
 
 
 def main() -> None:
-    path = PRIOR.value or checkpoint.embedded()
-    card = checkpoint.read_card(path, "prior")
+    path = PRIOR.value or weights.embedded()
+    card = weights.read_card(path, "prior")
     trained = card.get("consistency", {})
     what = SAMPLER.value or ("consistency" if trained else "heun")
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None
     many = STEPS.value or ([18] if middle is None else [1, 2])
-    prior = checkpoint.load_prior(path, None if trained.get("second_time") else di.process.EDM())
+    prior = weights.load_prior(path, None if trained.get("second_time") else di.process.EDM())
     require_places(path, len(many))
     judge, look = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
@@ -169,7 +169,7 @@ def main() -> None:
         found.append(quality(fake, real, steps, "Heun" if middle is None else what))
         print("{name}: {value}; of halves {half}; floor, two halves of the held-out {floor}".format(**found[-1]))
     if CARD.value:
-        checkpoint.amend(path, {"sample_quality": found if len(found) > 1 else found[0]})
+        weights.amend(path, {"sample_quality": found if len(found) > 1 else found[0]})
         print(f"noted in {json.dumps(path)}'s card")
 
 

@@ -20,25 +20,25 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 from tqdm import tqdm
 
 from diffinv import schema
-from diffinv.report import ledger
-from experiments import lab_fields, lab_page
-from experiments.lab_bench import Bench
-from experiments.lab_judge import FLOOR
-from experiments.lab_methods import METHODS
-from experiments.lab_problems import PROBLEMS, settings
-from experiments.lab_rows import Rows
+from experiments.lab import fields, page
+from experiments.lab.bench import Bench
+from experiments.lab.judge import FLOOR
+from experiments.lab.problems import PROBLEMS, settings
+from experiments.lab.rows import Rows
+from experiments.methods.lab import METHODS
+from experiments.report import ledger
 
 CONFIG = runtime.config_flag(
     str(runtime.ROOT / "configs" / "exact_lab.py"),
     "a configuration; FILE:smoke for a quick run",
-    lab_fields.fields,
-    lab_fields.check,
+    fields.fields,
+    fields.check,
 )
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 FRESH = runtime.flag("fresh", False, schema.switch("run everything again, whatever the folder holds"))
@@ -73,11 +73,11 @@ def main() -> int:
     results = {"settings": stamp, "problems": found}
     ledger.put(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     command = shlex.join([Path(sys.executable).name, "-m", "experiments.exact_lab", *sys.argv[1:]])
-    text = lab_page.page(results, {name: PROBLEMS[name].__doc__ for name in problems}, command)
+    text = page.page(results, {name: PROBLEMS[name].__doc__ for name in problems}, command)
     index = ledger.put(folder / "index.html", text.encode("utf-8", "replace"))
     for which in problems:
-        print(f"\n{which}: {PROBLEMS[which].__doc__}\n" + lab_page.text(found[which]))
-    told, all_of_them = lab_page.diverged(found)
+        print(f"\n{which}: {PROBLEMS[which].__doc__}\n" + page.text(found[which]))
+    told, all_of_them = page.diverged(found)
     print(*filter(None, [f"\nreport: {index}", told]), sep="\n")
     return 2 if all_of_them else 0
 

@@ -9,8 +9,11 @@ from types import ModuleType
 
 from configs import blurring32, ctmsr_x4, exact_lab, ict32, prior32, reconstruct, scalespace
 from diffinv import schema
-from experiments import lab_fields, restoration, scalespace_fields, train_fields
-from experiments.commandline import Fields
+from experiments.common.commandline import Fields
+from experiments.lab import fields as lab_fields
+from experiments.restore import fields as restoration
+from experiments.scales import fields as scalespace_fields
+from experiments.tasks import fields as train_fields
 
 COMMANDS: list[tuple[str, ModuleType, Fields]] = [
     ("reconstruct", reconstruct, restoration.FIELDS),

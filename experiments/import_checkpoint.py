@@ -18,14 +18,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import numpy as np
 
-from diffinv import checkpoint, schema
-from diffinv.convert import adm, public, torchwrite, weights
+import diffinv as di
+from diffinv import schema
 from diffinv.nn import unet
+from diffinv.weights.convert import adm, placing, public, torchwrite
 
 OUT = runtime.flag("out", None, schema.path("folder for NAME.safetensors and NAME.json"))
 NAME = runtime.flag("name", None, schema.component("of the two files; default: the preset's or the source's"))
@@ -59,7 +60,7 @@ def demo(path: str, seed: int = 0) -> None:
     net = unet.UNet(**fields.visible, head_channels=fields.head_channels, smallest_group=1)
     generator = np.random.default_rng(seed)
     state = {}
-    for names, leaf in weights.shapes(net).items():
+    for names, leaf in placing.shapes(net).items():
         value = generator.standard_normal(leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
         value = 1 + 0.1 * value if names[-1] == "scale" else value
         state[adm.torch_name(names)] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
@@ -81,12 +82,12 @@ def options() -> dict:
     }
 
 
-def loaded(source: str) -> weights.Imported:
+def loaded(source: str) -> placing.Imported:
     """A checkpoint of our own, where a card of ours lies beside it, or a public one."""
     beside = Path(source.removesuffix(".safetensors").removesuffix(".json") + ".json")
-    if beside.exists() and "architecture" in weights.read_json(beside):
-        certifiable(checkpoint.read_card(source, "prior"), source)
-        return weights.Imported(*checkpoint.restore(source))
+    if beside.exists() and "architecture" in placing.read_json(beside):
+        certifiable(di.weights.read_card(source, "prior"), source)
+        return placing.Imported(*di.weights.restore(source))
     return public.load(source, WEIGHTS.value, EMA.value, LIMIT.value, **options())
 
 
@@ -110,9 +111,9 @@ def labelled(card: dict) -> dict:
 
 def computed(params: dict, card: dict) -> np.ndarray:
     """The reference outputs, in full float32."""
-    prior, shape = checkpoint.build(params, card), checkpoint.probe_shape(card)
+    prior, shape = di.weights.build(params, card), di.weights.probe_shape(card)
     with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.jit(checkpoint.references, static_argnums=1)(prior, shape))
+        return np.asarray(jax.jit(di.weights.references, static_argnums=1)(prior, shape))
 
 
 def convert(source: str) -> None:
@@ -125,8 +126,8 @@ def convert(source: str) -> None:
     for existing in (f"{target}.safetensors", f"{target}.json"):
         if os.path.exists(existing):
             raise ValueError(f"{existing} exists; give another --name or --out, or remove it")
-    certificate = checkpoint.certificate(computed(params, card), checkpoint.probe_shape(card))
-    card = checkpoint.save(target, params, {**card, "name": name, "certificate": certificate})
+    certificate = di.weights.certified(computed(params, card), di.weights.probe_shape(card))
+    card = di.weights.save(target, params, {**card, "name": name, "certificate": certificate})
     trained = card["parametrisation"]["parametrisation"] + (
         ", learned variance" if card["parametrisation"].get("learned_variance") else ""
     )
@@ -137,9 +138,9 @@ def convert(source: str) -> None:
 
 def verify(path: str) -> None:
     """Digest, parameter count and reference outputs of an imported checkpoint."""
-    certifiable(checkpoint.read_card(path, "prior"), path)
-    params, card = checkpoint.restore(path)
-    deviation = checkpoint.verify(card, computed(params, card))
+    certifiable(di.weights.read_card(path, "prior"), path)
+    params, card = di.weights.restore(path)
+    deviation = di.weights.verify(card, computed(params, card))
     count = unet.parameter_count(params)
     print(f"{path}: sha256 and {count:,} parameters as on the card; reference outputs agree to {deviation:.1e}")
 

@@ -16,16 +16,17 @@ import os
 import time
 from pathlib import Path
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from diffinv import osmosis, schema
+from diffinv import schema
 from diffinv.data import fitting
-from experiments import pictures, reading
+from diffinv.scalespace import osmosis
+from experiments.common import pictures, reading
 
 MOST = 4_000_000  # pixels, which take 4 GB
 RESULTS = ("result.png", "strip.png")

@@ -20,17 +20,19 @@ import shlex
 import sys
 from pathlib import Path
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from diffinv import report, schema
+from diffinv import schema
 from diffinv.prior import Prior
-from experiments import keeping, pictures, reading, solvers
-from experiments.bench import Bench, pixels
-from experiments.restoration import FIELDS, check, listed, load_prior, require_tasks
+from experiments import report
+from experiments.common import keeping, pictures, reading
+from experiments.methods import solvers
+from experiments.restore.bench import Bench, pixels
+from experiments.restore.fields import FIELDS, check, listed, load_prior, require_tasks
 
 flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(
@@ -43,7 +45,8 @@ IMAGES = runtime.flag("images", "", schema.path("a file, a folder or a quoted gl
 FRESH = runtime.flag("fresh", False, schema.switch("restore everything again, whatever the folder holds"))
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 
-CODE = ("solvers.py", "bench.py", "pictures.py", "restoration.py")  # which a result depends on, beside the library
+# Which a result depends on, beside the library.
+CODE = ("methods/solvers.py", "restore/bench.py", "common/pictures.py", "restore/fields.py")
 TITLE = "Restoration with a diffusion prior"
 NOTES = (
     "Feature distance: an unlearned distance of EfficientNet-Lite0 features, not LPIPS. Residual: |y - A x| of the "

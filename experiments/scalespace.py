@@ -16,25 +16,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import osmosis, process, scalespace, schema, seed_key
+from diffinv import process, scalespace, schema, seed_key
 from diffinv.metrics import distribution, features
 from diffinv.process import Process
-from diffinv.report import ledger
-from diffinv.scalespace import grey, laws, truth
+from diffinv.scalespace import grey, laws, osmosis, truth
 from diffinv.typing import Array
-from experiments import pictures, scalespace_fields, scalespace_page, scalespace_reverse
+from experiments.common import pictures
+from experiments.report import ledger
+from experiments.scales import fields, reverse
+from experiments.scales import page as scalespace_page
 
 CONFIG = runtime.config_flag(
     str(runtime.ROOT / "configs" / "scalespace.py"),
     "a configuration; FILE:smoke for a quick run",
-    scalespace_fields.FIELDS,
-    scalespace_fields.check,
+    fields.FIELDS,
+    fields.check,
 )
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 TITLE = "Probabilistic scale-spaces, measured"
@@ -80,7 +82,7 @@ def patterns(config) -> Data:
     return Data(jnp.asarray(np.concatenate([drawn, drawn[:, ::-1]])), "12 patterns and their mirror images, 4 x 4")
 
 
-DATA: dict[str, Callable] = dict(zip(scalespace_fields.DATA, (digits, photographs, patterns), strict=True))
+DATA: dict[str, Callable] = dict(zip(fields.DATA, (digits, photographs, patterns), strict=True))
 
 
 def table_of(config, side: int) -> dict[str, Process]:
@@ -261,7 +263,7 @@ def main() -> None:
             flush=True,
         )
     for side in [name.strip() for name in config.reverse.split(",") if name.strip()]:
-        title, measure = scalespace_reverse.SIDES[side]
+        title, measure = reverse.SIDES[side]
         start, rows = time.perf_counter(), measure(config)
         sections.append((title, [scalespace_page.findings(rows)]))
         results[f"reverse, {side}"] = [row._asdict() for row in rows]

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import numpy as np
 from absl import flags
@@ -32,7 +32,8 @@ from tqdm import tqdm
 
 from diffinv import schema
 from diffinv.data import listing
-from experiments import photos, pictures, reading, super_resolve_page, upscaling
+from experiments.common import photos, pictures, reading
+from experiments.upscale import page, upscaling
 
 flags.adopt_module_key_flags(reading)
 METHODS = ("ctmsr", "dps", "reguidance")
@@ -120,7 +121,7 @@ def require_kept(paths: list[str], names: list[str]) -> None:
             raise ValueError(f"--out is {OUT.value!r}, where {listing.shown(taken)} would be overwritten; give another")
 
 
-def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> super_resolve_page.Entry:
+def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> page.Entry:
     """Reads, enlarges and writes one picture. Raises ValueError where it cannot be read or is too small."""
     photo, start = photos.read(path, reading.reading(MOST[SOLVER.value])), time.perf_counter()
     low = photo.unit
@@ -132,9 +133,9 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> su
     result = enlarge(seed, low, bar, photo.deep)
     target, compare = targets(name)
     photos.write(target, result, photo)
-    super_resolve_page.compare(compare, photo, result, SCALE.value)
+    page.compare(compare, photo, result, SCALE.value)
     seconds = time.perf_counter() - start
-    entry = super_resolve_page.Entry(name, (width, height), target, compare, seconds, photo.notes)
+    entry = page.Entry(name, (width, height), target, compare, seconds, photo.notes)
     bar.write(entry.line())
     return entry
 
@@ -157,7 +158,7 @@ def main(arguments: list[str]) -> None:
                 failed.append(str(error) if listing.shown(path) in str(error) else f"{listing.shown(path)}: {error}")
     if entries:
         command = f"python -m experiments.super_resolve {listing.shown(shlex.join(sys.argv[1:]))}"
-        print(f"page: {super_resolve_page.write(Path(OUT.value), command, entries, failed)}")
+        print(f"page: {page.write(Path(OUT.value), command, entries, failed)}")
     if failed:
         count = f"{len(failed)} of {len(paths)} pictures failed: " if len(paths) > 1 else ""
         raise ValueError(f"{count}{'; '.join(failed)}")

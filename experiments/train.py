@@ -18,20 +18,22 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import numpy as np
 import tqdm
 from absl import flags
 
-from diffinv import data, schema, snapshots
-from diffinv.report.series import Series
-from experiments import keeping, reading, train_fields
-from experiments.training import Run, export, halved, require_free, require_same, task, tiled
+from diffinv import data, schema
+from diffinv.weights import snapshots
+from experiments.common import keeping, reading
+from experiments.report.series import Series
+from experiments.tasks import fields
+from experiments.tasks.run import Run, export, halved, require_free, require_same, task, tiled
 
 flags.adopt_module_key_flags(reading)
-CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", train_fields.fields, train_fields.check)
+CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", fields.fields, fields.check)
 WORKDIR = runtime.flag("workdir", None, schema.path("folder for checkpoints, metrics and samples"))
 EXPORT = runtime.flag("export", None, schema.path("write weights and card of the latest checkpoint here, and stop"))
 HALF = runtime.flag("half", False, schema.switch("store what is exported as float16; the card says what that costs"))

@@ -27,8 +27,9 @@ LONG = """
     experiments/test_matrix
     experiments/test_training experiments/test_training_refusals nn/test_unet experiments/test_reconstruct
     posterior/test_battery experiments/test_super_resolve experiments/test_task_super_resolution
-    posterior/test_mixture18 test_scalespace_reverse experiments/test_tables posterior/test_battery_more
-    posterior/test_particles operators/test_battery test_scalespace test_osmosis experiments/test_scalespace_command
+    posterior/test_mixture18 scalespace/test_scalespace_reverse experiments/test_tables posterior/test_battery_more
+    posterior/test_particles operators/test_battery scalespace/test_scalespace scalespace/test_osmosis
+    experiments/test_scalespace_command
     experiments/test_spectral
 """.split()
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import diffinv as di
-from diffinv import charts, checkpoint, consistency, scalespace
+from diffinv import charts, consistency, scalespace, weights
 from diffinv.callables import by_value
 from diffinv.consistency import ctmsr
 from diffinv.nn import song, unet
@@ -32,8 +32,8 @@ def once(*things):
 
 
 def test_one_checkpoint_loaded_twice_is_traced_once():
-    first, second = (checkpoint.load_prior(checkpoint.embedded(), di.process.VP()) for _ in range(2))
-    other = checkpoint.load_prior(checkpoint.embedded(), di.process.VP(), plain_conv=True)
+    first, second = (weights.load_prior(weights.embedded(), di.process.VP()) for _ in range(2))
+    other = weights.load_prior(weights.embedded(), di.process.VP(), plain_conv=True)
     program, traces = counted()
     for prior in (first, second, first.given(), other):
         program(prior)
@@ -41,7 +41,7 @@ def test_one_checkpoint_loaded_twice_is_traced_once():
 
 
 def test_an_upscaler_loaded_twice_is_traced_once():
-    once(*[checkpoint.load_upscaler(checkpoint.embedded("ctmsr_x4")) for _ in range(2)])
+    once(*[weights.load_upscaler(weights.embedded("ctmsr_x4")) for _ in range(2)])
 
 
 def denoiser(**changes):

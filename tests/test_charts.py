@@ -9,12 +9,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from registries import FREQUENCIES
 
 from diffinv import charts, linalg, process, samplers, times
-from diffinv.measure import GaussianNoise, Measurement, PoissonNoise, measure
+from diffinv.denoisers.exact import GaussianDenoiser, gaussian
+from diffinv.loop import as_solver, sample
+from diffinv.measurement import GaussianNoise, Measurement, PoissonNoise, measure
 from diffinv.operators.base import LinearOperator, Operator, dense
 from diffinv.operators.pixel import identity
 from diffinv.posterior import dps
-from diffinv.prior import GaussianDenoiser, Prior, gaussian
-from diffinv.sample import as_solver, sample
+from diffinv.prior import Prior
 
 SHAPE = (4, 4, 2)
 RNG = np.random.default_rng(0)

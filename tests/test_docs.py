@@ -14,10 +14,10 @@ import pytest
 from flax import nnx, struct
 
 import diffinv as di
-from diffinv import checkpoint
+from diffinv import weights
+from diffinv.denoisers.exact import GaussianDenoiser
 from diffinv.metrics import image
-from diffinv.prior import GaussianDenoiser
-from experiments import pictures
+from experiments.common import pictures
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,7 +42,7 @@ def dotted(tree):
 @page
 def test_python_names_what_there_is(path):
     rooms = {"di": di} | {name: getattr(di, name) for name in di.__all__ if not callable(getattr(di, name))}
-    rooms["checkpoint"] = checkpoint
+    rooms["checkpoint"] = weights
     for block in blocks(path):
         tree = ast.parse(block)
         bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
@@ -55,7 +55,7 @@ def test_python_names_what_there_is(path):
 def names():
     """What the pages take as given."""
     modules = {name: getattr(di, name) for name in di.__all__}
-    given = dict(di=di, jax=jax, jnp=jnp, nnx=nnx, struct=struct, partial=functools.partial, checkpoint=checkpoint)
+    given = dict(di=di, jax=jax, jnp=jnp, nnx=nnx, struct=struct, partial=functools.partial, checkpoint=weights)
     return {**modules, **given, "key": jax.random.key(0)}
 
 
@@ -81,7 +81,7 @@ def test_readme_runs(monkeypatch):
         return di.Prior(process, GaussianDenoiser(process, jnp.zeros(shape), jnp.ones(shape)), shape)
 
     grid = di.times.grid
-    monkeypatch.setattr(checkpoint, "load_prior", white)
+    monkeypatch.setattr(weights, "load_prior", white)
     monkeypatch.setattr(di.times, "grid", lambda steps, *rest, **more: grid(3, *rest, **more))
     monkeypatch.setattr(di.posterior, "daps", functools.partial(di.posterior.daps, ode_steps=1, mcmc_steps=2))
     with jax.enable_x64(False):
@@ -129,7 +129,7 @@ def test_reguidance_as_printed_keeps_what_the_candidate_had():
     """With the prior that ships, on one photograph: it lost 4 dB and left the range under other settings."""
     space = names()
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        space["prior"] = prior = checkpoint.load_prior(checkpoint.embedded(), di.process.VP())
+        space["prior"] = prior = weights.load_prior(weights.embedded(), di.process.VP())
         truth = jnp.asarray(pictures.photographs(32, 1).pixels[0])
         box = di.operators.box_inpainting(prior.shape, top=8, left=8, size=16)
         space["measurement"] = di.measure(space["key"], box, truth, sigma=0.05)

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import diffinv as di
 from diffinv import process, samplers, times
-from diffinv.prior import NetworkDenoiser, Prior, gaussian
+from diffinv.denoisers.exact import gaussian
+from diffinv.prior import NetworkDenoiser, Prior
 
 BETA = np.linspace(1e-4, 0.02, 1000)
 TABLE = np.append(0.0, 0.5 * np.cumsum(np.log1p(-BETA)))

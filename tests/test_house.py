@@ -1,12 +1,15 @@
 """House rules: layers, purity, docstrings, sizes and what `import diffinv` may need."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import statistics
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,15 +19,15 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing", "callables", "describe", "ends"],
-    ["process", "times", "fft", "linalg", "sharding", "resample", "descent", "tiles", "schema", "limits", "seeds"],
+    ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "seeds"],
     ["prior", "operators", "nn", "degrade"],
-    ["sample", "charts", "measure", "inputs", "progress"],
-    ["samplers", "guided"],
-    ["posterior", "consistency", "cascade", "scalespace", "osmosis", "adversarial"],
-    ["train", "data", "cards", "checkpoint", "snapshots", "convert", "augment", "metrics", "report", "show"],
+    ["loop", "charts", "measurement", "checks", "denoisers", "watch"],
+    ["samplers"],
+    ["posterior", "consistency", "cascade", "scalespace", "adversarial"],
+    ["train", "data", "weights", "augment", "metrics", "display"],
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
-CITED = ["posterior", "samplers", "process", "times", "guided", "charts"]
+CITED = ["posterior", "samplers", "process", "times", "charts"]
 OPTIONAL = (
     "tensorflow tensorflow_datasets grain tensorboard sklearn ml_collections PIL matplotlib skimage safetensors tqdm"
     " torch"
@@ -78,12 +81,25 @@ def test_imports_point_down(path):
 
 @every_file
 def test_rooms_that_do_not_know_each_other(path):
-    """Posterior methods share nothing but what lies below them; networks know nothing of diffusion."""
+    """Posterior methods share nothing but their core and what lies below; networks know nothing of diffusion."""
     if room(path) == "posterior" and path.name != "__init__.py":
-        assert not [name for name in imports(path) if name.startswith("diffinv.posterior")]
+        known = [name for name in imports(path) if name.startswith("diffinv.posterior")]
+        assert all(name.startswith("diffinv.posterior.core") for name in known), known
     if room(path) == "nn":
         assert {name.split(".")[1] for name in imports(path)} <= {"nn", "typing", "linalg", "describe"}
     assert not {"experiments", "configs", "tests"} & set(outside(path))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name == "__init__.py"], ids=lambda path: path.parent.name
+)
+def test_no_exported_name_shadows_a_module(path):
+    """`package.name` is then what `from package import name` and `import package.name` both say it is."""
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    modules = {entry.name for entry in pkgutil.iter_modules(package.__path__)}
+    shadowing = [name for name in getattr(package, "__all__", ()) if name in modules]
+    wrong = [name for name in shadowing if not isinstance(getattr(package, name), ModuleType)]
+    assert not wrong, f"{package.__name__} exports {wrong}, which are modules too: rename these"
 
 
 def code_names(path):

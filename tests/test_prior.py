@@ -10,17 +10,9 @@ from registries import ISOTROPIC, PROCESSES
 from scipy.stats import multivariate_normal
 
 from diffinv import process
+from diffinv.denoisers.exact import GaussianDenoiser, finite, gaussian, gaussian_field, gaussian_mixture, mixture
 from diffinv.linalg import dct, square_distances
-from diffinv.prior import (
-    GaussianDenoiser,
-    NetworkDenoiser,
-    Prior,
-    finite,
-    gaussian,
-    gaussian_field,
-    gaussian_mixture,
-    mixture,
-)
+from diffinv.prior import NetworkDenoiser, Prior
 
 SHAPE, SIZE = (2, 3, 1), 6
 TIMES = (1.0, 0.6, 0.02)

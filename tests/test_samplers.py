@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from registries import ISOTROPIC, PROCESSES, SAMPLERS, in_dtype
 
 from diffinv import process, samplers, times
-from diffinv.prior import GaussianDenoiser, NetworkDenoiser, Prior, finite, gaussian, mixture
-from diffinv.sample import record, sample
+from diffinv.denoisers.exact import GaussianDenoiser, finite, gaussian, mixture
+from diffinv.loop import record, sample
+from diffinv.prior import NetworkDenoiser, Prior
 from diffinv.typing import Cost
 
 MEAN, VARIANCE, LATENT = np.array([0.3, -0.5, 1.0]), np.array([0.1, 0.5, 2.0]), np.array([0.7, -1.2, 0.9])

@@ -8,11 +8,12 @@ from jax.sharding import PartitionSpec as P
 from numpy.testing import assert_allclose, assert_array_equal
 
 from diffinv import process, samplers, sharding, times
-from diffinv.measure import measure
+from diffinv.denoisers.exact import GaussianDenoiser
+from diffinv.loop import as_solver, sample
+from diffinv.measurement import measure
 from diffinv.operators.base import dense
 from diffinv.posterior import dps
-from diffinv.prior import GaussianDenoiser, NetworkDenoiser, Prior
-from diffinv.sample import as_solver, sample
+from diffinv.prior import NetworkDenoiser, Prior
 
 SHAPE, COUNT, GRID = (3, 3, 1), 16, times.grid(5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffinv import process, samplers, tiles
+from diffinv.loop import sample
 from diffinv.prior import Prior
-from diffinv.sample import sample
 
 KERNEL = np.random.default_rng(1).standard_normal((5, 5, 3, 3))
 

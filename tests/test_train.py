@@ -8,7 +8,8 @@ import optax
 import pytest
 from flax import struct
 
-from diffinv import prior, process, sharding, snapshots, train
+from diffinv import prior, process, sharding, train
+from diffinv.weights import snapshots
 
 SIGMA_DATA = 0.5
 

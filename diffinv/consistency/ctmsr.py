@@ -23,10 +23,10 @@ from flax import struct
 
 from diffinv.describe import Described
 from diffinv.linalg import added
+from diffinv.loop import markov, sample
 from diffinv.nn import srnet
 from diffinv.prior import Prior
 from diffinv.process import ResidualShift
-from diffinv.sample import markov, sample
 from diffinv.samplers import renoise
 from diffinv.typing import Array, Gaussian, Key, Sampler, StepInfo, Time
 

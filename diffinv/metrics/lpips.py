@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffinv.convert import torchfile
 from diffinv.describe import Described
 from diffinv.nn import vgg
 from diffinv.typing import Array
+from diffinv.weights.convert import torchfile
 
 VGG_SHA256 = "397923af"  # the first digits, which torchvision writes into the file's name
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv.inputs import concrete, require_choice, require_count, require_fit, require_gaussian, require_noise
+from diffinv.checks import concrete, require_choice, require_count, require_fit, require_gaussian, require_noise
 from diffinv.linalg import inner, norm
-from diffinv.measure import GaussianNoise, Measurement, require_linear
+from diffinv.loop import markov
+from diffinv.measurement import GaussianNoise, Measurement, require_linear
 from diffinv.prior import Prior
 from diffinv.process import DEAD
-from diffinv.sample import markov
 from diffinv.samplers import euler
 from diffinv.times import from_sigma
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time

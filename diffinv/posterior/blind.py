@@ -9,12 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.checks import require_noise, require_sound
 from diffinv.describe import described
-from diffinv.guided import reward
-from diffinv.inputs import require_noise, require_sound
 from diffinv.linalg import norm
-from diffinv.measure import Measurement
+from diffinv.measurement import Measurement
 from diffinv.operators.base import Operator
+from diffinv.posterior.core.guided import reward
 from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key, Sampler, Time
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from diffinv.guided import reward
-from diffinv.inputs import require_choice, require_count, require_fit, require_noise
+from diffinv.checks import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import norm
-from diffinv.measure import Measurement, require_linear
+from diffinv.loop import markov
+from diffinv.measurement import Measurement, require_linear
 from diffinv.operators.pixel import Mask
+from diffinv.posterior.core.guided import reward
 from diffinv.prior import Prior
-from diffinv.sample import markov
 from diffinv.samplers import learned_range
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffinv.checks import require_choice, require_count, require_fit, require_noise
 from diffinv.describe import Described
-from diffinv.guided import guided, linearise, reward
-from diffinv.inputs import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import cg
-from diffinv.measure import Measurement, require_linear
+from diffinv.measurement import Measurement, require_linear
 from diffinv.operators.base import divide
+from diffinv.posterior.core.guided import guided, linearise, reward
 from diffinv.prior import Prediction, Prior
 from diffinv.typing import Array, Cost, Time
 

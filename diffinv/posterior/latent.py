@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from diffinv.charts import Chart
-from diffinv.descent import adam
+from diffinv.checks import require_choice, require_count, require_sound
 from diffinv.describe import described
-from diffinv.inputs import require_choice, require_count, require_sound
 from diffinv.linalg import inner, norm
-from diffinv.measure import Measurement, require_linear
+from diffinv.loop import markov
+from diffinv.measurement import Measurement, require_linear
+from diffinv.posterior.core.adam import adam
 from diffinv.prior import Prior
-from diffinv.sample import markov
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 

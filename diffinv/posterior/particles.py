@@ -12,14 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.checks import require_choice, require_count, require_fit, require_noise, require_spectrum
 from diffinv.describe import described
-from diffinv.inputs import require_choice, require_count, require_fit, require_noise, require_spectrum
 from diffinv.linalg import inner, norm
-from diffinv.measure import Measurement
+from diffinv.measurement import Measurement
 from diffinv.operators.base import ClosedForm, divide
 from diffinv.operators.spectra import Spectrum
+from diffinv.posterior.core.resampling import SCHEMES, effective_size, normalised, pick, resampled, uniform
 from diffinv.prior import Prior
-from diffinv.resample import SCHEMES, effective_size, normalised, pick, resampled, uniform
 from diffinv.samplers import euler
 from diffinv.times import grid
 from diffinv.typing import Array, Cost, Key, Sampler, Time

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.checks import require_choice, require_count, require_fit, require_spectrum
 from diffinv.describe import described
-from diffinv.guided import guided
-from diffinv.inputs import require_choice, require_count, require_fit, require_spectrum
 from diffinv.linalg import norm
-from diffinv.measure import Measurement, require_linear
+from diffinv.loop import markov
+from diffinv.measurement import Measurement, require_linear
 from diffinv.operators.base import divide
+from diffinv.posterior.core.guided import guided
 from diffinv.prior import Prediction, Prior
-from diffinv.sample import markov
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffinv.descent import adam
-from diffinv.inputs import require_choice, require_count, require_fit
+from diffinv.checks import require_choice, require_count, require_fit
 from diffinv.linalg import inner, norm
-from diffinv.measure import Measurement, require_linear
+from diffinv.loop import markov
+from diffinv.measurement import Measurement, require_linear
+from diffinv.posterior.core.adam import adam
 from diffinv.prior import Prior
 from diffinv.process import DEAD
-from diffinv.sample import markov
 from diffinv.samplers import euler
 from diffinv.times import grid
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time

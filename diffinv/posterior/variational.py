@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffinv.descent import adam
+from diffinv.checks import require_choice, require_count, require_fit, require_noise
 from diffinv.describe import described
-from diffinv.inputs import require_choice, require_count, require_fit, require_noise
 from diffinv.linalg import inner, norm
-from diffinv.measure import Measurement
+from diffinv.measurement import Measurement
 from diffinv.operators.base import LinearOperator
+from diffinv.posterior.core.adam import adam
 from diffinv.prior import Prior
 from diffinv.process import DEAD
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffinv.checks import require_count
 from diffinv.describe import described
-from diffinv.inputs import require_count
 from diffinv.linalg import norm
-from diffinv.measure import Measurement
+from diffinv.loop import failed_step, total_cost
+from diffinv.measurement import Measurement
 from diffinv.prior import Prior
-from diffinv.sample import failed_step, total_cost
 from diffinv.samplers import heun, invert
 from diffinv.times import ascending
 from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver

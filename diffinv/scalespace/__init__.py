@@ -1,9 +1,9 @@
 """Probabilistic scale-spaces: what a process does to the law of the data, measured beside what is derived."""
 
+from diffinv.denoisers.spectral import SpectralDenoiser, cosines, field, spectral_error, spectral_loss, spectral_prior
 from diffinv.scalespace.axioms import Property, PropertyReport, chapman_kolmogorov, properties
 from diffinv.scalespace.divergences import PHI, phi_divergence
 from diffinv.scalespace.relay import Relay, basis, block_dct, relay
-from diffinv.scalespace.spectral import SpectralDenoiser, cosines, field, spectral_error, spectral_loss, spectral_prior
 
 __all__ = [
     "PHI",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import osmosis
+from diffinv.scalespace import osmosis
 from diffinv.scalespace.axioms import PropertyReport, _exact, _sequence, elements
 from diffinv.scalespace.divergences import PHI, phi_divergence
 from diffinv.typing import Array, Key

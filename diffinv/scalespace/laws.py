@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.charts import Chart
+from diffinv.denoisers.exact import GaussianDenoiser, MixtureDenoiser
 from diffinv.describe import Described
-from diffinv.prior import GaussianDenoiser, MixtureDenoiser, Prior
+from diffinv.prior import Prior
 from diffinv.typing import Array, Key
 
 LOG_2PI_E = math.log(2 * math.pi) + 1

@@ -16,9 +16,9 @@ import numpy as np
 
 from diffinv import linalg
 from diffinv.describe import described
+from diffinv.loop import sample
 from diffinv.prior import Prior
 from diffinv.process import Process
-from diffinv.sample import sample
 from diffinv.scalespace.laws import Mixture
 from diffinv.typing import Array, Denoiser, Key, Time
 

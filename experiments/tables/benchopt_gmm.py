@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from tqdm import tqdm
 import diffinv as di
 from diffinv import posterior, samplers, sharding
 from diffinv.metrics.posterior import max_sliced_wasserstein
-from experiments.lab_judge import least
+from experiments.lab.judge import least
 from experiments.tables import mixture18, published
 from experiments.tables.published import Option, Told, counted, named
 

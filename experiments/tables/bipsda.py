@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,9 @@ import diffinv as di
 from diffinv import operators, posterior, samplers, times
 from diffinv.process import EDM, VP, Process
 from diffinv.typing import Array
-from experiments.lab_judge import least
-from experiments.lab_problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
-from experiments.lab_problems import posterior as bayes
+from experiments.lab.judge import least
+from experiments.lab.problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
+from experiments.lab.problems import posterior as bayes
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import partial
 from types import SimpleNamespace
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +25,14 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior, process, samplers, schema, times
+from diffinv.denoisers.exact import gaussian_mixture
 from diffinv.linalg import inner, norm
+from diffinv.posterior.core.resampling import effective_size, resampled
 from diffinv.posterior.particles import ParticleInfo, Particles
-from diffinv.prior import gaussian_mixture
 from diffinv.process import Process
-from diffinv.resample import effective_size, resampled
 from diffinv.typing import Array, Key, Sampler, Time
-from experiments.lab_problems import Law
-from experiments.lab_problems import posterior as bayes
+from experiments.lab.problems import Law
+from experiments.lab.problems import posterior as bayes
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named, numbers
 

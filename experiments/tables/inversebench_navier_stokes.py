@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior, process, schema
+from diffinv.denoisers.exact import GaussianDenoiser
 from diffinv.operators import spectra
-from diffinv.prior import GaussianDenoiser
-from experiments.lab_methods import Method
+from experiments.methods.lab import Method
 from experiments.tables import published, tuned
 from experiments.tables.published import Option, counted, named, numbers
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import linalg, operators, process, schema
-from experiments import lab_methods
+from experiments.methods import lab
 from experiments.tables import published, tuned
 from experiments.tables.published import Option, Told, counted, named, numbers
 
@@ -138,7 +138,7 @@ def table(options: SimpleNamespace, receivers: int, bar: tqdm) -> tuple[list[tup
     ]
     results = []
     for name in options.methods:
-        method = lab_methods.METHODS[ROWS[name]]
+        method = lab.METHODS[ROWS[name]]
         score = lambda x, i: -psnr(x, truth[i])
         value, samples = tuned.outcome(method, prior, operator, sigma, jnp.asarray(y), held, score, bar)
         results.append([psnr(x, truth[held + i]) for i, x in enumerate(samples)])
@@ -151,7 +151,7 @@ def main(options: SimpleNamespace) -> published.Table:
     jax.config.update("jax_enable_x64", True)
     options.methods, count = published.rows("methods", options.methods, list(ROWS)), options.held + options.seeds
     blocks, results = [], []
-    calls = [tuned.calls(lab_methods.METHODS[ROWS[name]], count, options.held) for name in options.methods]
+    calls = [tuned.calls(lab.METHODS[ROWS[name]], count, options.held) for name in options.methods]
     with tqdm(total=len(options.receivers) * sum(calls), unit="batch") as bar:
         for receivers in options.receivers:
             lines, found = table(options, int(receivers), bar)

@@ -19,7 +19,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp

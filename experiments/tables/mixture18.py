@@ -15,8 +15,8 @@ import diffinv as di
 from diffinv import operators, posterior
 from diffinv.process import Process
 from diffinv.typing import Array
-from experiments.lab_problems import Law
-from experiments.lab_problems import posterior as bayes
+from experiments.lab.problems import Law
+from experiments.lab.problems import posterior as bayes
 
 A = np.array([-0.0162335224, -0.0112689389, -0.0524619594, -0.0180465467, 0.00344864791, -0.0268270802, 0.0588665605,
               0.0361273028])  # fmt: skip

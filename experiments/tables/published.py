@@ -18,8 +18,8 @@ from absl import flags
 
 from diffinv import schema
 from diffinv.metrics import posterior as metrics
-from diffinv.report import ledger
-from experiments import commandline, runtime
+from experiments.common import commandline, runtime
+from experiments.report import ledger
 
 flags.disclaim_key_flags()  # a table's flags are of the table
 

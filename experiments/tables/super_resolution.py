@@ -18,18 +18,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffinv import degrade, operators, report, schema
+from diffinv import degrade, operators, schema
 from diffinv.data import to_pixels, to_unit
 from diffinv.metrics import features, image
-from diffinv.report import ledger
-from experiments import baselines_sr, photos, pictures, upscaling
+from experiments import report
+from experiments.common import photos, pictures
+from experiments.report import ledger
+from experiments.upscale import baselines, upscaling
 
 DATA = runtime.flag("data", None, schema.path("the folder of the sets"), required=True)
 SETS = runtime.flag("sets", ["Set5", "Set14"], schema.several(schema.path("folders under --data"), least=1))
@@ -124,8 +126,8 @@ def cases(folder: Path, name: str, count: int) -> list[Case]:
 
 def vdsr(path: str) -> Method:
     """VDSR on the luma of the bicubic picture, whose chroma stays: all channels move by the luma's change."""
-    params = baselines_sr.load_vdsr(path)
-    program = jax.jit(baselines_sr.vdsr)
+    params = baselines.load_vdsr(path)
+    program = jax.jit(baselines.vdsr)
 
     def enlarge(low: np.ndarray) -> np.ndarray:
         rgb = bicubic(low)
@@ -137,8 +139,8 @@ def vdsr(path: str) -> Method:
 
 
 def esrgan_slim(path: str) -> Method:
-    params = baselines_sr.load_esrgan_slim(path)
-    program = jax.jit(baselines_sr.esrgan_slim)
+    params = baselines.load_esrgan_slim(path)
+    program = jax.jit(baselines.esrgan_slim)
     enlarge = lambda low: rounded(255 * np.asarray(program(params, low.astype(np.float32) / 255)))
     return Method(enlarge, sum(p.size for p in params.values()))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from experiments import runtime  # noqa: F401  isort: skip  (before jax)
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior, process, samplers, schema, times
-from experiments.lab_problems import Law
-from experiments.lab_problems import posterior as bayes
+from experiments.lab.problems import Law
+from experiments.lab.problems import posterior as bayes
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named, numbers
 

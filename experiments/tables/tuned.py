@@ -11,12 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 import diffinv as di
+from diffinv.loop import failed_step
 from diffinv.operators.base import Operator
-from diffinv.sample import failed_step
 from diffinv.typing import Array, Key
-from experiments import lab_methods
-from experiments.lab_judge import least
-from experiments.lab_methods import Method
+from experiments.lab.judge import least
+from experiments.methods import lab
+from experiments.methods.lab import Method
 
 
 class Outcome(NamedTuple):
@@ -45,7 +45,7 @@ def outcome(
     noise = di.GaussianNoise(jnp.asarray(sigma))
 
     def one(prior: di.Prior, operator: Operator, noise: di.GaussianNoise, value: Array, key: Key, y: Array) -> Array:
-        solution = lab_methods.solver(method, prior, value)(key, di.Measurement(operator, y, noise))
+        solution = lab.solver(method, prior, value)(key, di.Measurement(operator, y, noise))
         return jnp.where(failed_step(solution.info) < 0, solution.x, jnp.nan)
 
     program = jax.jit(jax.vmap(one, (None, None, None, 0, 0, 0)))

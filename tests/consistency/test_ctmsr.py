@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from compiling import FAST
 
-from diffinv import prior, process, samplers, train
+from diffinv import denoisers, prior, process, samplers, train
 from diffinv.consistency import ctmsr
+from diffinv.loop import sample
 from diffinv.nn import srnet
-from diffinv.sample import sample
 
 KAPPA, VARIANCE, SHAPE = 0.8, 0.3, (8, 8, 1)
 START = train.Context(jnp.int32(0), (), ())
@@ -130,7 +130,7 @@ def test_the_map_is_the_probability_flow_odes(pictures):
     x0, low, eps = pictures
     made = upscaler(1.0)
     y = made.upsample(low)
-    exact = prior.gaussian(made.process, (moments(y, 0.0)[0] - y), VARIANCE * jnp.eye(y.size))
+    exact = denoisers.gaussian(made.process, (moments(y, 0.0)[0] - y), VARIANCE * jnp.eye(y.size))
     solve = fast(lambda x, grid: sample(jax.random.key(0), samplers.heun(exact), grid, x).x)
     for t in (1.0, 0.4):
         x = made.shifted(x0, y, t, eps)

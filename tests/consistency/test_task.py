@@ -8,7 +8,7 @@ import pytest
 
 from configs import ect32, ict32
 from diffinv import train
-from experiments.task_consistency import Consistency
+from experiments.tasks.consistency import Consistency
 
 SOURCE = SimpleNamespace(classes=())
 

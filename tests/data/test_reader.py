@@ -1,6 +1,7 @@
 """One picture, read: exact values of every mode and depth, or one line that says what to do."""
 
 import os
+import sys
 import warnings
 
 import numpy as np
@@ -205,3 +206,9 @@ def test_a_crop_of_other_proportions_is_the_area_mean():
     pixels = noise(12, 40, 1).astype(np.float32) / 255
     found = fitting.fit(pixels, (6, 10))
     np.testing.assert_allclose(found, pixels[:, 10:30].reshape(6, 2, 10, 2, 1).mean((1, 3)), atol=1e-6)
+
+
+def test_missing_pillow_is_one_clear_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install pillow"):
+        reader.pillow()

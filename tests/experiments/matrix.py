@@ -10,7 +10,7 @@ contains a network. It starts like the command: with the command's devices, in f
 import json
 import sys
 
-from experiments import runtime  # isort: skip  (before jax)
+from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from flax import linen as nn
 import diffinv as di
 from configs import reconstruct as configuration
 from diffinv import linalg, process
-from experiments.bench import Bench
+from experiments.restore.bench import Bench
 
 SHAPE, COUNT = (8, 8, 3), 8
 

@@ -8,7 +8,7 @@ import pytest
 
 from diffinv import samplers
 from diffinv.process import EDM, VP
-from experiments import lab_problems
+from experiments.lab import problems
 from experiments.tables import bipsda, published
 
 
@@ -29,18 +29,18 @@ def test_the_moment_discrepancy_of_two_coins():
 
 def test_weighed_draws_have_the_exact_posteriors_moments_where_there_is_one():
     rng = np.random.default_rng(0)
-    law, A = lab_problems.bipsda_law(rng), np.eye(10)[list(lab_problems.BIPSDA_SEEN)]
+    law, A = problems.bipsda_law(rng), np.eye(10)[list(problems.BIPSDA_SEEN)]
     y = A @ law.sample(rng, 1)[0] + 5 * rng.standard_normal(8)
     likelihood = lambda x: -0.5 * np.sum((y - x @ A.T) ** 2, 1) / 25
     x, size = bipsda.weighed(rng, law, likelihood, 4000, 100_000, moves=20)
-    mean, covariance = lab_problems.posterior(law, A, y, 5.0).moments()
+    mean, covariance = problems.posterior(law, A, y, 5.0).moments()
     assert size > 4000 and max(oracle.moment_errors(x, oracle.Law(mean, covariance))) < 6
 
 
 def test_metropolis_keeps_the_posterior_and_the_density_is_the_laws():
     """Started at exact draws of a Gaussian, whose density it is told."""
     rng = np.random.default_rng(1)
-    law = lab_problems.Law(np.ones(1), np.zeros((1, 2)), np.diag([0.05, 0.2])[None])
+    law = problems.Law(np.ones(1), np.zeros((1, 2)), np.diag([0.05, 0.2])[None])
     np.testing.assert_allclose(
         bipsda.log_prior(law, np.array([[0.1, 0.2]])) - bipsda.log_prior(law, np.zeros((1, 2))), -0.1 - 0.1
     )
@@ -51,7 +51,7 @@ def test_metropolis_keeps_the_posterior_and_the_density_is_the_laws():
 def test_photons_are_counted_on_the_scale_of_the_noise():
     task, rng = bipsda.TASKS["x-ray"], np.random.default_rng(2)
     options = published.values(bipsda.OPTIONS, True)
-    each = bipsda.trial(rng, lab_problems.bipsda_law(rng), task, options)
+    each = bipsda.trial(rng, problems.bipsda_law(rng), task, options)
     counts = bipsda.PHOTONS * (each.measurement.y + 1) / 2
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-9)
     rate = bipsda.PHOTONS * jnp.exp(-each.measurement.operator.matrix @ jnp.full(10, 10.0))
@@ -68,7 +68,7 @@ def test_a_misspelt_problem_names_the_nearest():
 @pytest.mark.parametrize("forward", [EDM(sigma_max=bipsda.HIGH), VP()], ids=["EDM", "VP"])
 def test_chains_that_heed_no_measurement_sample_the_prior(forward):
     """The noisy end is not white at 10: a Gaussian start would lose some of the prior's variance."""
-    law = lab_problems.bipsda_law(np.random.default_rng(3))
+    law = problems.bipsda_law(np.random.default_rng(3))
     row = bipsda.Row(lambda prior, m, v, tau: samplers.ddim(prior, 1.0), (1.0,), forward=forward)
     run = bipsda.program(row, law, published.values(bipsda.OPTIONS, samples=4000))
     x = np.asarray(run(jax.random.key(0), None, None, None))

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from diffinv import schema
-from experiments import commandline, runtime
+from experiments.common import commandline, runtime
 
 FIELDS = {"zeta": schema.number("step", above=0), "daps": {"steps": schema.whole("levels", low=1)}}
 MORE = {"clip": schema.switch(), "name": schema.component(), "levels": schema.several(schema.number())}

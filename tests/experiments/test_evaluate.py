@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinv import checkpoint, data
+from diffinv import data, weights
 from diffinv.nn import unet
 from experiments import evaluate
 
@@ -33,7 +33,7 @@ def saved(tmp_path):
         "shape": [32, 32, 3],
         "consistency": {"name": "ect", "second_time": False, "middle": 0.5},
     }
-    checkpoint.save(str(tmp_path / "made"), jax.tree.map(np.asarray, params), card)
+    weights.save(str(tmp_path / "made"), jax.tree.map(np.asarray, params), card)
     (tmp_path / "pictures").mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)):
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
@@ -55,7 +55,7 @@ def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
     )
     done = run("--count=8", "--batch=4", "--card", f"--grid={saved}/{{steps}}.png")
     assert done.returncode == 0, done.stderr
-    notes = checkpoint.read_card(str(saved / "made"))["sample_quality"]
+    notes = weights.read_card(str(saved / "made"))["sample_quality"]
     assert [f"of {n} consistency step" in note["name"] for n, note in zip((1, 2), notes)] == [True, True]
     assert notes[0]["value"] != notes[1]["value"] and notes[0]["floor"] == notes[1]["floor"] > 0
     assert all(str(note["value"]) in done.stdout for note in notes)

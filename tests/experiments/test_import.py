@@ -13,8 +13,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from diffinv import checkpoint
-from experiments import commandline, import_checkpoint
+from diffinv import weights
+from experiments import import_checkpoint
+from experiments.common import commandline
 
 ROOT = Path(__file__).parents[2]
 flags.FLAGS.mark_as_parsed()
@@ -66,7 +67,7 @@ def copied(imported, tmp_path):
 @pytest.mark.slow
 def test_an_import_makes_weights_and_a_card(imported):
     source, target = imported
-    card = checkpoint.read_card(str(target))
+    card = weights.read_card(str(target))
     assert card["source"]["file"] == source.name and card["ema"] == "ema" and card["parameters"] == 828_358
     assert len(card["certificate"]["values"]) == 3 and card["certificate"]["shape"] == [4, 4, 3]
     assert sorted(path.name for path in target.parent.iterdir()) == ["demo32.json", "demo32.safetensors"]
@@ -109,7 +110,7 @@ def test_a_label_is_chosen_where_there_are_any():
 @pytest.mark.slow
 def test_verification_notices_another_network_and_another_count(imported, copied):
     path, change = copied
-    card = checkpoint.read_card(str(path))
+    card = weights.read_card(str(path))
     change(parameters=3)
     assert "828358 parameters, its card says 3" in refused(path, verify=True)
     change(parameters=828_358, architecture={**card["architecture"], "legacy_attention": False})
@@ -123,7 +124,7 @@ def test_our_own_checkpoints_get_a_certificate_too(copied):
     del card["certificate"]
     Path(f"{path}.json").write_text(json.dumps(card))
     run(path, out=path.parent, name="again")
-    assert "certificate" in checkpoint.read_card(str(path.parent / "again"))
+    assert "certificate" in weights.read_card(str(path.parent / "again"))
 
 
 @pytest.mark.slow
@@ -151,7 +152,7 @@ def own(tmp_path):
         "shape": [8, 8, 3],
     }
     path = tmp_path / "own"
-    checkpoint.save(str(path), nets.tiny()[1], card)
+    weights.save(str(path), nets.tiny()[1], card)
     beside = tmp_path / "own.json"
     return path, lambda **change: beside.write_text(json.dumps({**json.loads(beside.read_text()), **change}))
 
@@ -168,7 +169,7 @@ def test_no_name_of_a_file_or_a_flag_is_a_path(own, tmp_path, name):
 
 
 def test_what_has_no_certificate_is_said(own, tmp_path):
-    shipped = checkpoint.embedded("ctmsr_x4")
+    shipped = weights.embedded("ctmsr_x4")
     for options in ({"out": tmp_path / "out"}, {"verify": True}):
         assert "is of an upscaler, and prior is wanted" in refused(shipped, **options)
     path, change = own
@@ -180,12 +181,12 @@ def test_what_has_no_certificate_is_said(own, tmp_path):
 
 def test_no_file_says_how_much_it_may_deviate():
     """A card whose certificate brings a tolerance of its own, and values that are another network's."""
-    kept = checkpoint.certificate(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))
+    kept = weights.certified(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))
     with pytest.raises(ValueError, match="0.0001 is allowed"):
-        checkpoint.verify({"certificate": {**kept, "tolerance": 10.0}}, np.array([[0.1, 2.0, 4.7], [0.2, 1.0, 0.4]]))
+        weights.verify({"certificate": {**kept, "tolerance": 10.0}}, np.array([[0.1, 2.0, 4.7], [0.2, 1.0, 0.4]]))
     for values in ([[0.1, 0.0, 0.3]] * 2, [[0.1, 2.0]] * 2):
         with pytest.raises(ValueError, match="other values than the network gives"):
-            checkpoint.verify({"certificate": {**kept, "values": values}}, np.zeros((2, 3)))
+            weights.verify({"certificate": {**kept, "values": values}}, np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("flag", ["--heads=-1", "--size=0", "--name=../x", "--limit=0", "--preset=ffhq"])
@@ -203,28 +204,28 @@ def test_flags_out_of_range_are_one_line(flag, capfd, monkeypatch):
     assert said.startswith("error: " + flag.split("=")[0]) and "\n" not in said
 
 
-CERTIFIED = {"certificate": checkpoint.certificate(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))}
+CERTIFIED = {"certificate": weights.certified(np.array([[0.1, 2.0, 0.3], [0.2, 1.0, 0.4]]), (4, 4, 3))}
 
 
 @pytest.mark.parametrize("shift, fits", [(0.0, True), (1.9e-4, True), (2.1e-4, False), (np.nan, False)])
 def test_a_certificate_allows_its_tolerance_and_no_more(shift, fits):
     values = np.array([[0.1, 2.0, 0.3 + shift], [0.2, 1.0, 0.4]])
     if fits:
-        assert checkpoint.verify(CERTIFIED, values) == pytest.approx(shift / 2, abs=1e-9)
+        assert weights.verify(CERTIFIED, values) == pytest.approx(shift / 2, abs=1e-9)
     else:
         with pytest.raises(ValueError, match="deviate by"):
-            checkpoint.verify(CERTIFIED, values)
+            weights.verify(CERTIFIED, values)
 
 
 def test_a_certificate_wants_finite_values_and_a_card_that_has_one():
     with pytest.raises(ValueError, match="not finite"):
-        checkpoint.certificate(np.array([[np.inf]]), (4, 4, 3))
+        weights.certified(np.array([[np.inf]]), (4, 4, 3))
     with pytest.raises(ValueError, match="no certificate"):
-        checkpoint.verify({}, np.zeros((1, 2)))
+        weights.verify({}, np.zeros((1, 2)))
 
 
 def test_the_probe_has_unit_variance_and_no_period():
-    x = np.asarray(checkpoint.probe((64, 64, 3)))
+    x = np.asarray(weights.probe((64, 64, 3)))
     assert x.dtype == np.float32 and abs(x.mean()) < 0.03 and abs(x.var() - 1) < 0.03
     spectrum = np.abs(np.fft.rfft(x.ravel())) ** 2
     assert spectrum.max() < 0.02 * spectrum.sum()

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from diffinv import report
-from experiments import keeping
+from experiments import report
+from experiments.common import keeping
 
 SETTINGS = {"sigma_y": 0.05, "dps": {"zeta": 1.0}, "made_by": {"prior": "a1", "diffinv": "b2", "jax": "0.4"}}
 PIXELS = np.linspace(-1, 1, 3 * 4 * 4 * 3, dtype=np.float32).reshape(3, 4, 4, 3)
@@ -119,8 +119,8 @@ def test_a_digest_tells_types_shapes_and_parts_apart():
 
 
 def test_code_and_weights_have_digests(monkeypatch):
-    found = keeping.code("solvers.py")
-    assert set(found) == {"diffinv", "experiments/solvers.py", "jax"}
+    found = keeping.code("methods/solvers.py")
+    assert set(found) == {"diffinv", "experiments/methods/solvers.py", "jax"}
     card = {"sha256": "a", "shape": [4, 4, 3], "sample_quality": 1}
     assert keeping.weights(card) == keeping.weights({**card, "sample_quality": 2})
     assert len({keeping.weights({**card, **change}) for change in ({}, {"sha256": "b"}, {"given": {"label": 1}})}) == 3

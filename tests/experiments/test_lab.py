@@ -15,7 +15,10 @@ import pytest
 import diffinv as di
 from configs.exact_lab import get_config
 from diffinv import process
-from experiments import lab_judge, lab_levy, lab_methods, lab_page, lab_problems
+from experiments.lab import judge, levy
+from experiments.lab import page as lab_page
+from experiments.lab import problems as lab_problems
+from experiments.methods import lab
 from experiments.tables import mcgdiff_gmm
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +94,7 @@ def laplace_posterior(z, s, scale):
 
 def test_the_increments_denoiser_is_the_conditional_mean_and_its_slope_the_variance():
     """Tweedie's second formula: `dE/dx = alpha / sigma^2 Var`. From nearly no noise to nearly no signal."""
-    denoise = lab_levy.LaplaceDenoiser(process.VP(), 0.7)
+    denoise = levy.LaplaceDenoiser(process.VP(), 0.7)
     both = jax.jit(jax.vmap(jax.value_and_grad(lambda x, t: denoise(x, t))))
     for t in (1.0, 0.5, 0.1, 0.01):
         alpha, sigma = float(denoise.process.alpha(t)), float(denoise.process.sigma(t))
@@ -105,7 +108,7 @@ def test_the_increments_denoiser_is_the_conditional_mean_and_its_slope_the_varia
 def test_gibbs_has_the_posteriors_moments():
     """Two decoupled increments, one seen well and one badly: each has the moments of its own sum."""
     A, y, sigma = np.array([[[2.0, 0.0], [0.0, 0.5]]]), np.array([[1.5, -1.0]]), 0.8
-    u = lab_levy.gibbs(np.random.default_rng(0), A, y, sigma, 0.7, chains=400, keep=25, thin=4).reshape(-1, 2)
+    u = levy.gibbs(np.random.default_rng(0), A, y, sigma, 0.7, chains=400, keep=25, thin=4).reshape(-1, 2)
     exact = np.array([laplace_posterior(z, sigma / a, 0.7) for z, a in ((0.75, 2.0), (-2.0, 0.5))])
     errors = (u.mean(0) - exact[:, 0]) / np.sqrt(exact[:, 1] / 10_000)
     assert np.abs(errors).max() < 4
@@ -128,13 +131,13 @@ def test_a_problem_may_have_numbers_and_methods_of_its_own():
     config = get_config()
     plain, field = (lab_problems.settings(config, which) for which in ("gaussian8", "field"))
     assert plain.draws == 256 and not plain.methods
-    assert field.draws == 64 and set(field.methods.split(",")) < set(lab_methods.METHODS)
+    assert field.draws == 64 and set(field.methods.split(",")) < set(lab.METHODS)
     config.methods = "DPS"
     assert lab_problems.settings(config, "field").methods == "DPS" and set(config.reduced) < set(lab_problems.PROBLEMS)
 
 
 def samples(problem, name, value):
-    solver = lab_methods.solver(lab_methods.METHODS[name], problem.prior, value)
+    solver = lab.solver(lab.METHODS[name], problem.prior, value)
     draw = lambda key, m: jax.vmap(lambda k: solver(k, m).x)(jax.random.split(key, DRAWS))
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), ROWS), problem.measurements))
 
@@ -144,10 +147,10 @@ def test_it_tells_an_exact_method_from_a_biased_one(problems):
     problem, config = problems["gaussian8"], {"projections": 50}
     config = type("Config", (), config)
     found = {
-        name: lab_judge.summary(samples(problem, *each), np.arange(ROWS), problem, config)
+        name: judge.summary(samples(problem, *each), np.arange(ROWS), problem, config)
         for name, each in {"right": ("MMPS", 1.0), "wrong": ("DPS", 0.01)}.items()
     }
-    exact = lab_judge.floor(problem, np.arange(ROWS), config)
+    exact = judge.floor(problem, np.arange(ROWS), config)
     assert found["right"]["w1"][0] < 1.2 * exact["w1"][0]
     assert found["wrong"]["w1"][0] > 1.5 * exact["w1"][0]
 
@@ -155,20 +158,20 @@ def test_it_tells_an_exact_method_from_a_biased_one(problems):
 @pytest.mark.parametrize("value", [np.nan, 1e200])
 def test_a_sample_that_diverged_gives_no_number(problems, value):
     x = problems["gaussian8"].exact[0].copy()
-    assert np.isfinite(list(lab_judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
+    assert np.isfinite(list(judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
     x[3, 2] = value
-    assert np.isnan(list(lab_judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
+    assert np.isnan(list(judge.judged(x, 0, problems["gaussian8"], 10).values())).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", lab_methods.METHODS)
+@pytest.mark.parametrize("name", lab.METHODS)
 def test_every_method_builds_and_tells_its_cost(problems, name):
     """One sample of each, two steps long."""
-    method = lab_methods.METHODS[name]._replace(steps=2)
+    method = lab.METHODS[name]._replace(steps=2)
     problem = problems["gaussian8"]
     measurement = jax.tree.map(lambda leaf: leaf[0], problem.measurements)
     value = jnp.asarray(method.values[len(method.values) // 2])
-    solver = di.posterior.account(lab_methods.solver(method, problem.prior, value))
+    solver = di.posterior.account(lab.solver(method, problem.prior, value))
     shape = jax.eval_shape(solver, jax.random.key(0), measurement)
     assert shape.x.shape == (8,) and shape.info.cost.nfe.dtype == jnp.int32
 

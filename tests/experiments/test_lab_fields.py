@@ -5,8 +5,9 @@ from ml_collections import ConfigDict
 
 from configs import exact_lab, scalespace
 from diffinv import schema
-from experiments import lab_fields, scalespace_fields
-from experiments.scalespace_fields import FIELDS
+from experiments.lab import fields as lab_fields
+from experiments.scales import fields as scalespace_fields
+from experiments.scales.fields import FIELDS
 
 
 @pytest.mark.parametrize("mode", ["", "smoke", "field"])

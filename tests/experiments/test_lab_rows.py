@@ -9,8 +9,11 @@ from ml_collections import ConfigDict
 
 from configs.exact_lab import get_config
 from diffinv import process, samplers
-from experiments import lab_bench, lab_judge, lab_methods, lab_problems, lab_rows
-from experiments.lab_methods import Method
+from experiments.lab import bench as lab_bench
+from experiments.lab import judge, problems
+from experiments.lab import rows as lab_rows
+from experiments.methods import lab
+from experiments.methods.lab import Method
 
 VALUES = (0.3, 3.0, 0.1, 0.0, 0.5, 2.0, 0.9, 0.05)
 
@@ -39,12 +42,12 @@ def test_every_value_is_tried_on_every_tuning_row(best):
 
 def test_the_best_value_diverged_least_and_then_errs_least():
     inf, nan = float("inf"), float("nan")
-    assert lab_judge.least([[3.0, 3.0], [1.0, inf], [2.0, 2.5]]) == 2
-    assert lab_judge.least([[inf, inf], [5.0, inf], [nan, 4.0]]) == 2
-    assert lab_judge.least([[nan, nan], [inf, inf]]) == 0
+    assert judge.least([[3.0, 3.0], [1.0, inf], [2.0, 2.5]]) == 2
+    assert judge.least([[inf, inf], [5.0, inf], [nan, 4.0]]) == 2
+    assert judge.least([[nan, nan], [inf, inf]]) == 0
     for none in ([], [[], []]):
         with pytest.raises(ValueError, match="at least one"):
-            lab_judge.least(none)
+            judge.least(none)
 
 
 def plain(prior, measurement, value):
@@ -53,7 +56,7 @@ def plain(prior, measurement, value):
 
 @pytest.fixture(scope="module")
 def problem():
-    return lab_problems.gaussian8(np.random.default_rng(0), 6, 4, process.VP())
+    return problems.gaussian8(np.random.default_rng(0), 6, 4, process.VP())
 
 
 def test_any_number_of_rows_runs_through_a_program_of_a_few(problem):
@@ -74,7 +77,7 @@ def test_any_number_of_rows_runs_through_a_program_of_a_few(problem):
 def bench(tmp_path, monkeypatch):
     """Two methods, whose runs are counted in the place of sampling."""
     methods = {name: Method(plain, "eta", VALUES, "biased", 2) for name in ("one", "two")}
-    for module in (lab_bench, lab_methods):
+    for module in (lab_bench, lab):
         monkeypatch.setattr(module, "METHODS", methods)
     runs = []
 
@@ -122,14 +125,14 @@ def test_a_damaged_row_is_made_again(bench, content):
 def test_a_digest_tells_values_types_and_shapes_apart():
     parts = [1, 1.0, "1", np.ones(1), np.ones(1, np.float32), np.ones((1, 1)), jnp.zeros(1), (1, 2), ("1", "2"), "12"]
     assert len({lab_rows.digest(part) for part in parts}) == len(parts)
-    assert lab_rows.digest(10**40, lab_judge) == lab_rows.digest(10**40, lab_judge) != lab_rows.digest(10**40)
+    assert lab_rows.digest(10**40, judge) == lab_rows.digest(10**40, judge) != lab_rows.digest(10**40)
 
 
 @pytest.mark.slow
 def test_pigdm_is_tuned_to_the_same_weight_with_few_rows_as_with_many():
     """Its likelihood's own weight wins, and is the fifth of eight values: few rows may not hide it."""
-    method, config = lab_methods.METHODS["PiGDM likelihood"], get_config()
-    problem = lab_problems.gaussian8(np.random.default_rng([0, 0]), 27, 64, process.VP())
+    method, config = lab.METHODS["PiGDM likelihood"], get_config()
+    problem = problems.gaussian8(np.random.default_rng([0, 0]), 27, 64, process.VP())
     for rows in (20, 24):
         own = settings(**{name: config[name] for name in ("tuning_rows", "projections")}, rows=rows, draws=64)
         program = lab_bench.Program(method, problem, own)

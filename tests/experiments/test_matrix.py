@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import solvers
+from experiments.methods import solvers
 
 ROOT = Path(__file__).parents[2]
 TASKS = list(solvers.TASKS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures, reading
+from experiments.common import pictures, reading
 
 
 def save(path, array, **options):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinv import checkpoint, process
+import diffinv as di
+from diffinv import process
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +120,7 @@ def test_bad_input_is_one_line(arguments, words):
 @pytest.fixture
 def copied(tmp_path):
     for suffix in (".safetensors", ".json"):
-        shutil.copy(checkpoint.embedded() + suffix, tmp_path / f"prior{suffix}")
+        shutil.copy(di.weights.embedded() + suffix, tmp_path / f"prior{suffix}")
     return tmp_path / "prior"
 
 
@@ -138,14 +139,14 @@ def test_damaged_weights_are_refused(copied, damage):
     else:
         card.write_text("[1, 2]")
     with pytest.raises((ValueError, FileNotFoundError), match="prior"):
-        checkpoint.load_prior(str(copied), process.VP())
+        di.weights.load_prior(str(copied), process.VP())
 
 
 def test_the_embedded_prior_is_what_its_card_says():
-    card = checkpoint.read_card(checkpoint.embedded())
-    prior = checkpoint.load_prior(checkpoint.embedded(), process.VP())
+    card = di.weights.read_card(di.weights.embedded())
+    prior = di.weights.load_prior(di.weights.embedded(), process.VP())
     assert prior.shape == tuple(card["shape"]) == (32, 32, 3)
-    assert os.path.getsize(checkpoint.embedded() + ".safetensors") <= 20 * 2**20
+    assert os.path.getsize(di.weights.embedded() + ".safetensors") <= 20 * 2**20
     for field in ("parametrisation", "process", "range", "data", "data_licence", "steps", "hardware", "seconds"):
         assert card[field] not in (None, ""), field
     for field in ("held_out_loss", "sample_quality"):
@@ -156,9 +157,9 @@ def test_the_embedded_prior_denoises_photographs():
     """Its mean error at sigma 0.2 is under a third of the noise's, on pictures it never saw."""
     import jax
 
-    from experiments import pictures
+    from experiments.common import pictures
 
-    prior = checkpoint.load_prior(checkpoint.embedded(), process.EDM())
+    prior = di.weights.load_prior(di.weights.embedded(), process.EDM())
     x0 = pictures.photographs(32, 8).pixels
     noisy = x0 + 0.2 * np.random.default_rng(0).standard_normal(x0.shape).astype(np.float32)
     denoised = jax.jit(jax.vmap(lambda x: prior.denoise(x, np.float32(0.2 / 80))))(noisy)

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from configs import reconstruct as configuration
-from diffinv import checkpoint, schema
-from experiments import bench, runtime
+from diffinv import schema, weights
+from experiments.common import runtime
+from experiments.restore import bench
 
 CARD = {
     "architecture": {"name": "unet", **nets.TINY, "dtype": "float32"},
@@ -73,7 +74,7 @@ def place(tmp_path, monkeypatch):
 
 def prior(folder, scale=1.0):
     params = jax.tree.map(lambda leaf: leaf * scale, tiny()[1])
-    checkpoint.save(str(folder / "prior"), params, CARD)
+    weights.save(str(folder / "prior"), params, CARD)
 
 
 def picture(folder, i, level):

@@ -11,8 +11,9 @@ import pytest
 import diffinv as di
 from configs import reconstruct
 from diffinv import operators, schema
-from diffinv.convert import schedule
-from experiments import restoration, solvers
+from diffinv.weights.convert import schedule
+from experiments.methods import solvers
+from experiments.restore import fields
 
 
 def configuration(mode="", **changes):
@@ -32,8 +33,8 @@ def line(**changes):
     """The first refusal, "" where there is none."""
     config = configuration(**changes)
     try:
-        schema.require(restoration.FIELDS, config.to_dict())
-        restoration.check(config)
+        schema.require(fields.FIELDS, config.to_dict())
+        fields.check(config)
     except ValueError as error:
         return str(error)
     return ""
@@ -113,7 +114,7 @@ def test_what_is_right_passes():
 def test_checking_takes_no_time():
     config = configuration().to_dict()
     start = time.perf_counter()
-    schema.require(restoration.FIELDS, config)
+    schema.require(fields.FIELDS, config)
     assert time.perf_counter() - start < 0.05
 
 
@@ -130,16 +131,16 @@ def test_checking_takes_no_time():
 )
 def test_tasks_that_do_not_fit_the_prior(task, changes, words):
     with pytest.raises(ValueError) as error:
-        restoration.require_tasks(configuration(**changes), ["freeform_inpainting", task], (32, 32, 3))
+        fields.require_tasks(configuration(**changes), ["freeform_inpainting", task], (32, 32, 3))
     assert str(error.value).startswith(f"config.task is {task}, on pictures of 32 x 32: ") and words in str(error.value)
 
 
 def test_every_task_fits_the_shipped_prior_and_grey_refuses_colour():
-    restoration.require_tasks(configuration(), list(solvers.TASKS), (32, 32, 3))
+    fields.require_tasks(configuration(), list(solvers.TASKS), (32, 32, 3))
     grey = [name for name, task in solvers.TASKS.items() if not task.colour]
-    restoration.require_tasks(configuration(), grey, (32, 64, 1))
+    fields.require_tasks(configuration(), grey, (32, 64, 1))
     with pytest.raises(ValueError, match="colourisation, and the prior's pictures are grey"):
-        restoration.require_tasks(configuration(), ["colourisation"], (32, 32, 1))
+        fields.require_tasks(configuration(), ["colourisation"], (32, 32, 1))
 
 
 def test_every_solver_has_a_label_of_its_own():

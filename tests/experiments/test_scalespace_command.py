@@ -12,7 +12,8 @@ import pytest
 from training_command import FLAGS
 
 from diffinv.scalespace import reverse
-from experiments import scalespace_page, scalespace_reverse
+from experiments.scales import page as scalespace_page
+from experiments.scales import reverse as scalespace_reverse
 
 ROOT = Path(__file__).parents[2]
 

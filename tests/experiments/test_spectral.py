@@ -12,10 +12,10 @@ from numpy.testing import assert_allclose
 from training_command import TINY, run
 
 from configs import blurring32, heat32
-from diffinv import checkpoint, process, samplers, scalespace, times
-from diffinv.sample import sample
-from diffinv.scalespace import spectral
-from experiments.task_spectral import Spectral
+from diffinv import process, samplers, scalespace, times, weights
+from diffinv.denoisers import spectral
+from diffinv.loop import sample
+from experiments.tasks.spectral import Spectral
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_the_quick_run_exports_a_prior_that_loads_and_samples(tmp_path):
     assert card["process"] == {"name": "HeatDissipation", "shape": [8, 8], "blur_max": 36.0, "delta": 0.01}
     assert card["parametrisation"] == {"parametrisation": "spectral"} and card["sampler"] == "ancestral, 3 steps"
     with jax.enable_x64(False):
-        loaded = checkpoint.load_prior(str(tmp_path / "heat32"))
+        loaded = weights.load_prior(str(tmp_path / "heat32"))
         assert loaded.shape == (8, 8, 3) and isinstance(loaded.process, process.HeatDissipation)
         assert float(jnp.min(loaded.law.variance)) >= 0.99 * spectral.GREY_STEP
         grid = times.grid(3).astype(jnp.float32)
@@ -38,13 +38,13 @@ def test_the_quick_run_exports_a_prior_that_loads_and_samples(tmp_path):
         x = scalespace.cosines(loaded.shape).decode(z)
     assert np.isfinite(x).all() and float(jnp.std(x)) > 0.05
     with pytest.raises(ValueError, match="process is VP, but the network serves HeatDissipation alone"):
-        checkpoint.load_prior(str(tmp_path / "heat32"), process.VP())
+        weights.load_prior(str(tmp_path / "heat32"), process.VP())
 
 
 def test_processes_are_rebuilt_from_their_cards():
     for config, kind in ((blurring32.get_config(), process.Blurring), (heat32.get_config(), process.HeatDissipation)):
         card = {"shape": [32, 32], **config.process.to_dict()}
-        built = checkpoint.build_process(card)
+        built = weights.cards.build_process(card)
         assert type(built) is kind and built.frequencies.shape == (32, 32, 1)
         assert_allclose(built.frequencies[1, 0, 0], (np.pi / 32) ** 2, rtol=1e-6)
     assert built.blur_max == 36 and float(built.alpha(1.0)[0, 1, 0]) < 0.01 < float(built.alpha(1.0)[0, 0, 0])

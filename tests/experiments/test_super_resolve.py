@@ -18,11 +18,13 @@ from PIL import Image
 from training_command import FLAGS
 
 import diffinv as di
-from diffinv import checkpoint, data, gaussian_field, operators, process, times
+from diffinv import data, gaussian_field, operators, process, times
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
-from diffinv.report.page import link
-from experiments import baselines_sr, photos, runtime, super_resolve_page, upscaling
+from experiments.common import photos, runtime
+from experiments.report.page import link
+from experiments.upscale import baselines, upscaling
+from experiments.upscale import page as super_resolve_page
 
 ROOT = Path(__file__).parents[2]
 NET = {"channels": 8, "blocks": 1, "cubic": -0.5}
@@ -41,7 +43,7 @@ def drawn(seed=0):
 def save(path, scale=4):
     card = {"scale": scale, "method": "ctmsr", "network": "srnet", "architecture": {"name": "srnet", **NET}}
     parametrisation = {"scale": scale, "sigma_max": 1.0, "method": "ctmsr", "cubic": -0.5}
-    checkpoint.save(str(path), drawn(), {**card, "parametrisation": parametrisation})
+    di.weights.save(str(path), drawn(), {**card, "parametrisation": parametrisation})
     return path
 
 
@@ -250,7 +252,7 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="enlarges x4, and --scale is 2"):
         upscaling.load(str(tmp_path / "x4"), 2)
     with pytest.raises(ValueError, match="no super-resolution network but 'unet'"):
-        upscaling.load(checkpoint.embedded(), 4)
+        upscaling.load(di.weights.embedded(), 4)
     with pytest.raises(FileNotFoundError, match="missing"):
         upscaling.load(str(tmp_path / "missing"), 4)
     with pytest.raises(ValueError, match="--scale is 3"):
@@ -340,10 +342,10 @@ def test_the_table_is_made_of_any_folder(tmp_path):
     Image.fromarray(noise(50, 61)).save(tmp_path / "own" / "colour.png")
     Image.fromarray(noise(48, 48, 1)).save(tmp_path / "own" / "grey.png")
     (tmp_path / "weights").mkdir()
-    layers = {f"residual_layer.{i}.conv.weight": (64, 64, 3, 3) for i in range(baselines_sr.LAYERS)}
+    layers = {f"residual_layer.{i}.conv.weight": (64, 64, 3, 3) for i in range(baselines.LAYERS)}
     shapes = {**layers, "input.weight": (64, 1, 3, 3), "output.weight": (1, 64, 3, 3)}
     np.savez(tmp_path / "weights" / "vdsr_y.npz", **{name: np.zeros(s, np.float32) for name, s in shapes.items()})
-    kernels = {name: (1, 1, 1, 1) for name in baselines_sr.ESRGAN_SLIM}
+    kernels = {name: (1, 1, 1, 1) for name in baselines.ESRGAN_SLIM}
     np.savez(tmp_path / "weights" / "esrgan_slim_x4.npz", **{f"{n}/kernel": np.zeros(s) for n, s in kernels.items()})
     arguments = ["--sets=own", f"--data={tmp_path}", f"--out={tmp_path}/out", f"--dtm={save(tmp_path / 'x4')}"]
     refused = table(*arguments, f"--weights={tmp_path}/weights")
@@ -357,10 +359,10 @@ def test_the_table_is_made_of_any_folder(tmp_path):
 
 
 def test_a_vdsr_without_a_last_layer_is_the_identity():
-    params = {f"layer{i}": np.ones((1, 1, 2, 2), np.float32) for i in range(baselines_sr.LAYERS)}
+    params = {f"layer{i}": np.ones((1, 1, 2, 2), np.float32) for i in range(baselines.LAYERS)}
     params |= {"input": np.ones((3, 3, 1, 2), np.float32), "output": np.zeros((3, 3, 2, 1), np.float32)}
     y = np.random.default_rng(0).random((6, 5, 1), np.float32)
-    np.testing.assert_array_equal(jax.jit(baselines_sr.vdsr)(params, y), y)
+    np.testing.assert_array_equal(jax.jit(baselines.vdsr)(params, y), y)
 
 
 @pytest.mark.slow

@@ -12,13 +12,13 @@ pytest.importorskip("ml_collections")
 pytest.importorskip("grain")
 
 from configs import ctmsr_x4
-from diffinv import checkpoint, data, degrade, train
+from diffinv import data, degrade, train, weights
 from diffinv.consistency import ctmsr
 from diffinv.data.builders import Resident
 from diffinv.metrics import image
 from diffinv.nn import unet
-from experiments import training
-from experiments.task_super_resolution import SuperResolution
+from experiments.tasks import run as training
+from experiments.tasks.super_resolution import SuperResolution
 
 
 @pytest.fixture(autouse=True)
@@ -86,14 +86,14 @@ def test_stage_two_goes_on_from_stage_one(source, tmp_path):
     assert np.isfinite(metrics.loss) and metrics.skipped == 0
     training.export(run, state, 0, 1.0, {}, source, str(tmp_path))
     path = str(tmp_path / "ctmsr_x4")
-    upscaler, card = checkpoint.load_upscaler(path), checkpoint.read_card(path)
+    upscaler, card = weights.load_upscaler(path), weights.read_card(path)
     assert (card["scale"], card["method"], card["network"]) == (4, "ctmsr", "srnet") and upscaler.scale == 4
     key, low = jax.random.key(3), run.task.prompts(source, 1)[0]
     made = jax.jit(ctmsr.super_resolve, compiler_options=FAST)(key, upscaler, jnp.asarray(low))
     sampled = jax.jit(run.task.sample, compiler_options=FAST)(key, jax.device_get(state.ema[0]), low)
     np.testing.assert_allclose(sampled, made, atol=1e-5)
 
-    params, batch = checkpoint.restore(path)[0], source.take(range(4))
+    params, batch = weights.restore(path)[0], source.take(range(4))
     options = {"method": "dtm", "start": path, "matching": "l2", "matching_weight": 1.0}
     later = SuperResolution(smoke(**options), source)
     assert later.contextual and later.refresh == 500 and later.frozen(params) is None
@@ -119,18 +119,18 @@ def test_errors_of_stage_one_and_the_multistep_networks_loss_and_picture(source)
 
 def test_the_checkpoint_of_a_prior_is_no_upscaler():
     with pytest.raises(ValueError, match="names no scale; load it with load_prior"):
-        checkpoint.load_upscaler(checkpoint.embedded("prior32"))
+        weights.load_upscaler(weights.embedded("prior32"))
 
 
 @pytest.mark.slow
 def test_the_shipped_upscaler_beats_bicubic_on_a_photograph(shared):
     """Set5's butterfly, where bicubic has 22.1 dB."""
-    path = checkpoint.embedded("ctmsr_x4")
+    path = weights.embedded("ctmsr_x4")
     assert os.path.getsize(f"{path}.safetensors") < 15e6
     file = str(shared / "data" / "sr" / "Set5" / "HR" / "butterfly.png")
     high = data.to_unit(jnp.asarray(data.decode(file)))
     low = degrade.bicubic(high, 4, rounded=True)
-    upscaler = checkpoint.load_upscaler(path)
+    upscaler = weights.load_upscaler(path)
     found = jax.jit(ctmsr.super_resolve)(jax.random.key(0), upscaler, low)
     score = lambda x: image.psnr_y(x, high, (-1, 1), 4)
     assert score(found) > score(upscaler.upsample(low)) + 1.5

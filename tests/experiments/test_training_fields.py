@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffinv import cards, checkpoint, data, schema
+from diffinv import data, schema, weights
 from diffinv.data.builders import Resident, Source
-from experiments import provenance, train_fields, training
+from diffinv.weights import cards
+from experiments.common import provenance
+from experiments.tasks import fields, run
 
 MODES = {
     "prior32": ("", "smoke"),
@@ -46,10 +48,10 @@ def configured(which="prior32", mode="smoke", **changes):
 
 def refused(config):
     """The first line, as the command finds it."""
-    for line in schema.refusals(train_fields.fields(config), config.to_dict(), "config"):
+    for line in schema.refusals(fields.fields(config), config.to_dict(), "config"):
         return line
     with pytest.raises(ValueError) as error:
-        train_fields.check(config)
+        fields.check(config)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -57,8 +59,8 @@ def refused(config):
 @pytest.mark.parametrize("name, mode", [(name, mode) for name, modes in MODES.items() for mode in modes])
 def test_every_shipped_configuration_is_accepted(name, mode):
     config = configured(name, mode)
-    assert not list(schema.refusals(train_fields.fields(config), config.to_dict(), "config"))
-    train_fields.check(config)
+    assert not list(schema.refusals(fields.fields(config), config.to_dict(), "config"))
+    fields.check(config)
 
 
 NAN = float("nan")
@@ -121,25 +123,25 @@ ATOMS = st.sampled_from([None, True, -1, 0, 2**40, 0.5, NAN, float("inf"), "", "
 @given(st.sampled_from(sorted(MODES)), st.data())
 def test_any_value_in_any_field_is_accepted_or_a_line(name, draw):
     config = configured(name)
-    rows = [path for path, _ in schema.rows(train_fields.fields(config))]
+    rows = [path for path, _ in schema.rows(fields.fields(config))]
     *sections, field = draw.draw(st.sampled_from(rows)).split(".")[1:]
     inner = config
     for section in sections:
         inner = inner[section]
     with config.unlocked(), config.ignore_type():
         inner[field] = draw.draw(ATOMS)
-    for line in schema.refusals(train_fields.fields(config), config.to_dict(), "config"):
+    for line in schema.refusals(fields.fields(config), config.to_dict(), "config"):
         assert "\n" not in line
         return
     try:
-        train_fields.check(config)
+        fields.check(config)
     except ValueError as error:
         assert "\n" not in str(error)
 
 
 def test_the_help_tells_every_field():
     config = configured("ict32")
-    told = schema.explain(train_fields.fields(config), config)
+    told = schema.explain(fields.fields(config), config)
     assert "--config.net.channels=8" in told and "--config.options.ict.s0=10" in told
 
 
@@ -150,34 +152,34 @@ def pictures(seed=0, count=6, classes=("",)):
 
 
 def test_a_run_is_the_same_but_for_what_may_be_moved():
-    was = training.identity(configured(), pictures())
+    was = run.identity(configured(), pictures())
     assert was == json.loads(json.dumps(was))
     moved = configured(steps=99, cooldown=1, log_every=7, name="other", threads=1)
-    training.require_same(was, training.identity(moved, pictures()), "here")
-    training.require_same({}, was, "here")
+    run.require_same(was, run.identity(moved, pictures()), "here")
+    run.require_same({}, was, "here")
     changes = {"batch": 16, "seed": 1, "sigma_data": 0.4, "learning_rate": 1e-5, "net__dropout": 0.1}
     for field, value in changes.items():
-        now = training.identity(configured(**{field: value}), pictures())
+        now = run.identity(configured(**{field: value}), pictures())
         with pytest.raises(ValueError, match=rf"config.{field.replace('__', '.')}: .* then, {value}") as error:
-            training.require_same(was, now, "here")
+            run.require_same(was, now, "here")
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="the pictures: .* then, .* now"):
-        training.require_same(was, training.identity(configured(), pictures(1)), "here")
-    started = training.identity(configured(start="prior32"), pictures())
+        run.require_same(was, run.identity(configured(), pictures(1)), "here")
+    started = run.identity(configured(start="prior32"), pictures())
     with pytest.raises(ValueError, match="config.start: '' then, '5d921a93"):
-        training.require_same(was, started, "here")
+        run.require_same(was, started, "here")
 
 
 def test_an_export_over_another_model_is_refused(tmp_path):
     path = str(tmp_path / "prior")
-    training.require_free(path, "me")
-    checkpoint.save(path, {"w": np.ones(1, np.float32)}, {"name": "prior", "run": "me", "steps": 5})
-    training.require_free(path, "me")
+    run.require_free(path, "me")
+    weights.save(path, {"w": np.ones(1, np.float32)}, {"name": "prior", "run": "me", "steps": 5})
+    run.require_free(path, "me")
     with pytest.raises(ValueError, match=r"is of another run \(prior, 5 steps\) and is not overwritten"):
-        training.require_free(path, "you")
+        run.require_free(path, "you")
     (tmp_path / "thesis.json").write_text("years of work")
     with pytest.raises(ValueError, match="no export of ours"):
-        training.require_free(str(tmp_path / "thesis"), "me")
+        run.require_free(str(tmp_path / "thesis"), "me")
 
 
 def folder(path, count=20):
@@ -238,7 +240,7 @@ def test_every_task_writes_a_card_that_describes_its_weights(name, changes):
     images = generator.integers(0, 256, (4, config.size, config.size, config.channels), np.uint8)
     labels = ("a\nb", "c") if config.classes else ("",)
     source = Source(Resident(images, np.zeros(4, np.int32)), config.size, config.channels, labels)
-    task = training.task(config)(config, source)
+    task = run.task(config)(config, source)
     card = {"name": config.name, **task.card(), "shape": list(task.shape)}
     cards.require(json.loads(json.dumps(card)), "x")
     shapes = jax.eval_shape(task.init, jax.random.key(0))
@@ -254,5 +256,5 @@ def test_losses_that_are_not_finite_are_not_exported(tmp_path):
         step, skipped, ema = jnp.int32(3), jnp.int32(0), ({"w": np.ones(1, np.float32)},)
 
     with pytest.raises(ValueError, match=r"held-out loss '0.1' is not finite after 3 steps; nothing is exported"):
-        training.export(Run, State, 0, 1.0, {"0.03": 1.0, "0.1": NAN}, pictures(), str(tmp_path))
+        run.export(Run, State, 0, 1.0, {"0.03": 1.0, "0.1": NAN}, pictures(), str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import pytest
 from compiling import FAST
 from training_command import TINY, error, run, steps, together
 
-from diffinv import checkpoint
+from diffinv import weights
 
 pytest.importorskip("grain")
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def test_other_configs_run_and_their_priors_load(tmp_path, config):
     """With the configuration's own network."""
     done = run(tmp_path, "--config.steps=2", config=f"configs/{config}.py:smoke")
     assert done.returncode == 0, done.stderr
-    prior = checkpoint.load_prior(str(tmp_path / config))
+    prior = weights.load_prior(str(tmp_path / config))
     x, t = jnp.zeros(prior.shape, jnp.float32), jnp.float32(0.5)
     found = jax.jit(lambda x, t: prior.denoise(x, t), compiler_options=FAST)(x, t)
     assert found.shape == prior.shape and jnp.isfinite(found).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
-from diffinv.measure import measure
+from diffinv.measurement import measure
 
 
 def _complex(key, *shape):

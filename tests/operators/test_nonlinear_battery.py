@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
-from diffinv.measure import measure
+from diffinv.measurement import measure
 
 PICTURE = (8, 10, 3)
 STATIONS = np.array(list(itertools.combinations("ABCDE", 2)))

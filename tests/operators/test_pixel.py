@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffinv.operators as ops
-from diffinv.measure import PoissonNoise, measure
+from diffinv.measurement import PoissonNoise, measure
 
 PICTURE = (16, 12, 3)
 

@@ -151,7 +151,7 @@ def test_runs_where_alpha_is_an_array(name, key):
     shape = (3, 3, 1)
     process = blurring(shape)
     spectrum = 1 / (1 + process.frequencies)
-    prior = di.Prior(process, di.prior.GaussianDenoiser(process, jnp.zeros(shape), spectrum), shape)
+    prior = di.Prior(process, di.denoisers.GaussianDenoiser(process, jnp.zeros(shape), spectrum), shape)
     mask = jnp.ones(shape).at[1, 1].set(0.0)
     x = di.linalg.idct(prior.denoise.sample(key))
     measurement = di.measure(key, di.operators.inpainting(shape, mask), x, SIGMA)
@@ -169,7 +169,7 @@ LEVELLED = ("pigdm", "mcg", "pgdm", "ddrm", "ddnm_plus", "repaint", "diffpir", "
 def test_what_needs_one_noise_level_refuses_a_blur(name):
     """A level for every frequency of x would be laid over the pixels of y, which have the same shape."""
     process = blurring((3, 3, 1))
-    prior = di.Prior(process, di.prior.GaussianDenoiser(process, jnp.zeros((3, 3, 1)), jnp.ones(1)), (3, 3, 1))
+    prior = di.Prior(process, di.denoisers.GaussianDenoiser(process, jnp.zeros((3, 3, 1)), jnp.ones(1)), (3, 3, 1))
     measurement = di.Measurement(di.operators.identity((3, 3, 1)), jnp.ones((3, 3, 1)), di.GaussianNoise(0.1))
     message = rf"process Blurring has an alpha of shape \(3, 3, 1\); {name} needs an isotropic one: use mmps"
     with pytest.raises(ValueError, match=message):

@@ -15,7 +15,7 @@ from registries import ISOTROPIC, PROCESSES
 
 import diffinv as di
 from diffinv import operators, posterior, times
-from diffinv.sample import failed_step
+from diffinv.loop import failed_step
 from posterior.methods import METHODS, cast
 
 KEY = jax.random.key(5)

@@ -10,7 +10,8 @@ import pytest
 from oracle import gaussian_posterior
 
 import diffinv as di
-from diffinv import operators, posterior, resample, sharding, times
+from diffinv import operators, posterior, sharding, times
+from diffinv.posterior.core import resampling
 from diffinv.posterior.particles import Particles
 from posterior.published import (
     COVARIANCE,
@@ -93,7 +94,7 @@ def cloud(sampler):
 def weighted_moments(m, state):
     """The self-normalised mean and second moment, with what the weights still owe paid."""
     log_weights = state.log_weights + jax.vmap(m.log_likelihood)(state.x).astype(jnp.float32)
-    w = jnp.exp(resample.normalised(log_weights)).astype(state.x.dtype)
+    w = jnp.exp(resampling.normalised(log_weights)).astype(state.x.dtype)
     mean = w @ state.x
     return jnp.concatenate([mean, ((state.x * w[:, None]).T @ state.x).ravel()])
 

@@ -9,7 +9,7 @@ from scipy.integrate import quad, solve_ivp
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
-from diffinv.guided import linearise
+from diffinv.posterior.core.guided import linearise
 from posterior.methods import CORE, METHODS, MORE, SOLVERS
 
 
@@ -54,7 +54,7 @@ def test_without_guidance_the_candidate_comes_back_at_the_integrators_order(inte
 def test_the_first_inversion_time_sets_the_floor_without_guidance():
     """With a fine grid the error of rho = 0 is `x (1 - ...) ~ sigma_1^2 / (2 C)` of the first time alone."""
     process = di.process.Flow()
-    prior = di.Prior(process, di.prior.GaussianDenoiser(process, jnp.zeros(1), jnp.asarray([0.25])), (1,))
+    prior = di.Prior(process, di.denoisers.GaussianDenoiser(process, jnp.zeros(1), jnp.asarray([0.25])), (1,))
     grid = times.grid(2000, power=3.0)
     errors = []
     for first in (0.02, 0.04):
@@ -101,7 +101,7 @@ def test_a_gaussian_gives_the_closed_form():
 
     def run(horizon, rho):
         process = ornstein_uhlenbeck(horizon)
-        denoiser = di.prior.GaussianDenoiser(process, jnp.asarray([MEAN, -0.4]), jnp.asarray([STD**2, 0.6]))
+        denoiser = di.denoisers.GaussianDenoiser(process, jnp.asarray([MEAN, -0.4]), jnp.asarray([STD**2, 0.6]))
         prior = di.Prior(process, denoiser, (2,))
         solver = posterior.reguidance(given(jnp.asarray([CANDIDATE, 1.7])), refine(prior, grid, rho), prior, grid)
         return solver(jax.random.key(0), observe_first(Y, 2)).x
@@ -123,7 +123,7 @@ def test_it_overshoots_and_residuals_are_not_monotone():
 def test_a_shorter_horizon_is_a_grid_that_starts_later():
     """T < 1 by `times.grid(n, start=T)`: the OU clock at 3 up to t = 1/3 is the clock at 1, row two of the table."""
     process, grid = ornstein_uhlenbeck(3.0), times.grid(1000, start=1 / 3, power=3.0)
-    prior = di.Prior(process, di.prior.GaussianDenoiser(process, jnp.asarray([MEAN]), jnp.asarray([STD**2])), (1,))
+    prior = di.Prior(process, di.denoisers.GaussianDenoiser(process, jnp.asarray([MEAN]), jnp.asarray([STD**2])), (1,))
     solver = posterior.reguidance(given(jnp.asarray([CANDIDATE])), refine(prior, grid, 2.0), prior, grid)
     solution = jax.jit(solver)(jax.random.key(0), observe_first(Y, 1))
     assert float(solution.x[0]) == pytest.approx(closed_form(1.0, 2.0), abs=1e-4)

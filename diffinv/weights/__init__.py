@@ -1,0 +1,30 @@
+"""Weights: files and their cards, priors out of them, certificates, training snapshots, and public checkpoints."""
+
+from diffinv.weights import cards, convert, snapshots
+from diffinv.weights.certificate import certified, probe, probe_shape, references, verify
+from diffinv.weights.loading import architecture, build, load_prior, load_upscaler
+from diffinv.weights.store import amend, embedded, flatten, halved, read_card, restore, save, unflatten, widened
+
+__all__ = [
+    "amend",
+    "architecture",
+    "build",
+    "cards",
+    "certified",
+    "convert",
+    "embedded",
+    "flatten",
+    "halved",
+    "load_prior",
+    "load_upscaler",
+    "probe",
+    "probe_shape",
+    "read_card",
+    "references",
+    "restore",
+    "save",
+    "snapshots",
+    "unflatten",
+    "verify",
+    "widened",
+]

@@ -1,0 +1,34 @@
+"""Model cards: what each field may hold, and whether a card's fields fit each other and the weights beside it.
+
+A card is JSON, version 1. What rebuilds a prior or an upscaler is declared here, with its limits; everything else in a
+card is a note, which nothing reads but people. Nothing that a card says is a path, and no name in it reaches Python:
+networks and processes are chosen from closed tables.
+"""
+
+from diffinv.weights.cards.checks import (
+    VERSION,
+    expected,
+    is_upscaler,
+    refusals,
+    require,
+    require_fit,
+    require_numbers,
+    unit,
+)
+from diffinv.weights.cards.fields import ARCHITECTURES, LEVELS, PROCESSES, build_network, build_process
+
+__all__ = [
+    "ARCHITECTURES",
+    "LEVELS",
+    "PROCESSES",
+    "VERSION",
+    "build_network",
+    "build_process",
+    "expected",
+    "is_upscaler",
+    "refusals",
+    "require",
+    "require_fit",
+    "require_numbers",
+    "unit",
+]

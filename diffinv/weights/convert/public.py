@@ -1,0 +1,76 @@
+"""One door for public checkpoints: what family a file is of, and the card's account of where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from diffinv.weights.convert import adm, diffusers, edm, placing
+from diffinv.weights.convert.placing import Imported, State
+
+AVERAGED = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def family(state: State) -> str:
+    """ "adm", "edm" or "diffusers", by the names. Raises ValueError where it is none of them. Original."""
+    marks = {"adm": "input_blocks.0.0.weight", "edm": "map_layer0.weight", "diffusers": "conv_in.weight"}
+    for name, mark in marks.items():
+        if mark in state or f"model.{mark}" in state:
+            return name
+    raise ValueError(
+        f"no known family of networks has the tensor {next(iter(state), None)!r}; known are ADM (input_blocks...), EDM "
+        "(map_layer0...) and diffusers' UNet2DModel (conv_in...)"
+    )
+
+
+def _refuse(options: dict[str, Any], kind: str, allowed: tuple[str, ...] = ()) -> None:
+    if unused := [name for name, value in options.items() if value is not None and name not in allowed]:
+        raise ValueError(f"{', '.join(unused)} given for {kind}, whose files say it themselves; leave it out")
+
+
+def load(
+    source: str | Path, chosen: str | None = None, ema: str | None = None, limit: int | None = None, **options: Any
+) -> Imported:
+    """A public checkpoint as parameters and card, whose `source` says file, sha256 and family.
+
+    Original.
+
+    Args:
+      source: a file (see `weights.read`) or the folder of a diffusers model.
+      chosen: the name of the state dict in the file, where it holds several.
+      ema: what is known of the weights' moving average, for the card.
+      limit: bytes that the arrays may take, see `limits.allowance`.
+      **options: what the file hides; `preset`, `size`, `head_channels`, `heads`, `new_attention_order`, `schedule`.
+
+    Raises FileNotFoundError, and ValueError in one line for a foreign, damaged, unknown or unfitting checkpoint.
+    """
+    source = Path(source)
+    if source.is_dir():
+        _refuse(options, "a diffusers folder", ("schedule",))
+        state, config, scheduler = diffusers.read(source, options.get("schedule"), limit)
+        found, which, file = diffusers.imported(state, config, scheduler), "", source
+    else:
+        state, which = placing.read(source, chosen, limit)
+        found, file = _file(state, source, options), source
+    average = ema or ("ema" if AVERAGED.search(f"{which} {source.name}") else "not said by the file")
+    digest = {} if file.is_dir() else {"sha256": _digest(file)}
+    origin = {"source": {"file": file.name, "weights": which or "all", "family": found.card.pop("family"), **digest}}
+    layout = {1: "HWC, grey", 3: "HWC, RGB"}.get(found.card["shape"][2], "HWC")
+    return Imported(found.params, {**found.card, "layout": layout, "range": [-1, 1], "ema": average, **origin})
+
+
+def _file(state: State, source: Path, options: dict[str, Any]) -> Imported:
+    kind = family(state)
+    if kind == "diffusers":
+        raise ValueError(f"{source} is of diffusers; give its folder, which holds config.json too")
+    if kind == "adm":
+        return adm.imported(placing.without(state, "model."), **options)
+    _refuse(options, "an EDM network")
+    return edm.imported(state, placing.read_json(source.with_suffix(".json")))

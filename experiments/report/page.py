@@ -1,0 +1,196 @@
+"""Records to one HTML page that carries its pictures in itself and asks for nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote
+
+from diffinv.display import enlargement
+from experiments.report.ledger import images, png
+from experiments.report.tables import (
+    FAILURES,
+    Record,
+    Row,
+    best,
+    column,
+    complaint,
+    grid,
+    keys,
+    number,
+    printable,
+    text,
+)
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1d22; --soft: #666b76; --line: #dfe2e8; --paper: #fff; --panel: #f5f6f8;
+  --best: #e4f2e7; --best-ink: #12602b; --flag: #fdeaea; --flag-ink: #a01c1c; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7e9ee; --soft: #9aa1ae; --line: #333842; --paper: #14161a;
+  --panel: #1d2026;
+  --best: #16331f; --best-ink: #8fdca5;
+  --flag: #3d1a1b; --flag-ink: #ffb0ac; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 2rem 4rem; max-width: 110rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { margin: 0 0 .75rem; font-size: 1.7rem; line-height: 1.2; letter-spacing: -.01em; }
+h2 { margin: 2.5rem 0 .75rem; padding-bottom: .35rem; border-bottom: 1px solid var(--line); font-size: 1.15rem; }
+h2 small, .soft { color: var(--soft); font-weight: 400; font-size: .85rem; }
+p { max-width: 60rem; margin: .4rem 0; }
+pre { margin: 0 0 .5rem; padding: .6rem .8rem; border: 1px solid var(--line); border-radius: 6px;
+  background: var(--panel); font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+details { margin: .5rem 0; } summary { cursor: pointer; color: var(--soft); font-size: .85rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.means th, .means td { padding: .35rem .9rem; border-bottom: 1px solid var(--line); text-align: left;
+  white-space: nowrap; }
+.means thead th { color: var(--soft); font-size: .82rem; font-weight: 600; }
+.means .n { text-align: right; }
+.means tr.new > * { border-top: 2px solid var(--line); }
+.best { color: var(--best-ink); font-weight: 650; } td.best { background: var(--best); }
+td.flagged { background: var(--flag); color: var(--flag-ink); font-weight: 650; }
+.pictures > tbody > tr > * { padding: 0 1.1rem 1.5rem 0; vertical-align: top; text-align: left; }
+.pictures th { min-width: 6rem; max-width: 10rem; font-weight: 600; overflow-wrap: anywhere; }
+figure { margin: 0; width: min-content; }
+figcaption { margin-bottom: .3rem; font-weight: 600; font-size: .85rem; white-space: nowrap; }
+img { display: block; border-radius: 3px; image-rendering: pixelated; outline: 1px solid var(--line); }
+dl { display: grid; grid-template-columns: auto auto; gap: 0 .5rem; margin: .45rem 0 0; font-size: .78rem;
+  line-height: 1.55; font-variant-numeric: tabular-nums; white-space: nowrap; }
+dt { color: var(--soft); } dd { margin: 0; text-align: right; }
+.flag { margin: .45rem 0 0; padding: .2rem .45rem; border-radius: 4px; background: var(--flag); color: var(--flag-ink);
+  font-size: .78rem; font-weight: 600; }
+@media print { body { max-width: none; padding: 0; } tr { break-inside: avoid; } }
+"""
+LABELS = {
+    "psnr": "PSNR / dB",
+    "ssim": "SSIM",
+    "feature_distance": "feature distance",
+    "residual": "residual / floor",
+    "nfe": "NFE",
+    "seconds": "seconds",
+}
+
+
+def link(path: str | PurePath) -> str:
+    """The address of a file beside the page, fit for an attribute: `./a%23b.png`, whatever its name looks like.
+
+    Original. The leading `./` keeps a name such as `javascript:x` a file's; bytes that are no UTF-8 stay what they are.
+    """
+    return "./" + html.escape(quote(os.fsencode(PurePath(path).as_posix())))
+
+
+def shown(name: str | PurePath) -> str:
+    """A file's name, escaped, to be read; what is no text becomes "?". Original."""
+    return html.escape(str(name).encode("utf-8", "replace").decode())
+
+
+def _tag(name: str, body: str, **attributes: str) -> str:
+    """An element; the body is HTML already, attributes are escaped; `class_` is the attribute class."""
+    pairs = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items() if value)
+    return f"<{name}{pairs}>{body}</{name}>"
+
+
+def _look(name: str, value: Any, is_best: bool) -> str:
+    """The classes of a cell of the means: numbers to the right, the best marked, frozen trajectories flagged."""
+    flagged = name in FAILURES and number(value) not in (None, 0.0)
+    return " ".join(["n"] * (number(value) is not None) + ["best"] * is_best + ["flagged"] * flagged)
+
+
+def _means(rows: Sequence[Row]) -> str:
+    """The table of means, a heavier line where the task changes."""
+    names = keys(rows)
+    heads = {name: "n" * any(number(row.get(name)) is not None for row in rows) for name in names}
+    head = "".join(
+        _tag("th", html.escape(column(name).heading), scope="col", class_=kind) for name, kind in heads.items()
+    )
+    body, task = [], None
+    for row, cells in zip(rows, grid(rows, names)):
+        pairs = zip(names, cells)
+        tags = [_tag("td", html.escape(cell), class_=_look(name, row.get(name), won)) for name, (cell, won) in pairs]
+        body.append(_tag("tr", "".join(tags), class_="new" * (task not in (None, row.get("task")))))
+        task = row.get("task")
+    table = _tag("table", _tag("thead", _tag("tr", head)) + _tag("tbody", "".join(body)), class_="means")
+    return _tag("div", table, class_="wide")
+
+
+def _numbers(case: dict[str, Any], winners: set[str]) -> str:
+    """The list of a reconstruction's numbers; those that are best in its row are marked."""
+    shown = [name for name in case if name not in ("image", "first_bad_step", "floor") and printable(case[name])]
+    lines = []
+    for name in shown:
+        value = text(name, case[name])
+        if name == "residual" and case.get("floor") is not None:
+            value += f" / {text('floor', case['floor'])}"
+        label = LABELS.get(name, column(name).heading)
+        lines.append(_tag("dt", html.escape(label)) + _tag("dd", html.escape(value), class_="best" * (name in winners)))
+    return _tag("dl", "".join(lines))
+
+
+def _figure(name: str, image: Any, size: tuple[int, int], about: str, numbers: str = "") -> str:
+    width, height = size
+    source = "data:image/png;base64," + base64.b64encode(png(image)).decode()
+    alt = html.escape(f"{name}: {about}")
+    img = f'<img src="{source}" width="{width}" height="{height}" alt="{alt}">'
+    return _tag("td", _tag("figure", _tag("figcaption", html.escape(name)) + img + numbers))
+
+
+def _row(record: Record) -> str:
+    """One picture: truth, measurement, and the reconstructions side by side."""
+    pictures = images(record)
+    scale = enlargement(pictures["truth"].size, 192)
+    size = tuple(side * scale for side in pictures["truth"].size)
+    methods = record["methods"]
+    winners = {name: best(list(methods.values()), name) for name in ("psnr", "ssim", "feature_distance")}
+    cells = [_figure(name, pictures[name], size, record["picture"]) for name in ("truth", "measurement")]
+    for index, (name, case) in enumerate(methods.items()):
+        numbers = _numbers(case, {key for key, rows in winners.items() if index in rows})
+        said = complaint(case)
+        flag = _tag("p", f"⚠ {html.escape(said)}", class_="flag") if said else ""
+        cells.append(_figure(name, pictures[name], size, record["picture"], flag + numbers))
+    return _tag("tr", _tag("th", html.escape(record["picture"]), scope="row") + "".join(cells))
+
+
+def _task(task: str, records: Sequence[Record]) -> str:
+    """A section: the rows of one task."""
+    count = f"{len(records)} picture{'s' * (len(records) != 1)}"
+    head = _tag("h2", f"{html.escape(task)} <small>{count}</small>")
+    table = _tag("table", _tag("tbody", "\n".join(map(_row, records))), class_="pictures")
+    return _tag("section", head + _tag("div", table, class_="wide"))
+
+
+def page(
+    title: str,
+    command: str,
+    records: Sequence[Record],
+    means: Sequence[Row],
+    notes: Sequence[str],
+    config: Any = None,
+    versions: Row | None = None,
+) -> str:
+    """The page as HTML. Every given text is escaped. Original.
+
+    Args: as of `experiments.report.write`; config and versions as JSON holds them.
+    """
+    tasks = list(dict.fromkeys(record["task"] for record in records))
+    about = " · ".join(f"{name} {version}" for name, version in (versions or {}).items())
+    settings = html.escape(json.dumps(config, indent=1, ensure_ascii=False)) if config else ""
+    parts = [
+        _tag("h1", html.escape(title)),
+        _tag("pre", html.escape(command)) if command else "",
+        _tag("p", html.escape(about), class_="soft"),
+        _tag("details", _tag("summary", "configuration") + _tag("pre", settings)) if settings else "",
+        *(_tag("p", html.escape(note)) for note in notes),
+        _tag("h2", "Means <small>the best of each column and task is marked</small>") + _means(means) if means else "",
+        *(_task(task, [record for record in records if record["task"] == task]) for task in tasks),
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    )
+    body = "\n".join(filter(None, parts))
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'

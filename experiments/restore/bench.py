@@ -1,0 +1,159 @@
+"""One task of `experiments.reconstruct`: its measurements, and compiled programs that restore and score pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffinv import linalg, measure, seed_key, sharding
+from diffinv.loop import failed_step, total_cost
+from diffinv.measurement import Measurement
+from diffinv.metrics import features, image
+from diffinv.prior import Prior
+from diffinv.typing import Array, Cost, Key
+from experiments.methods import solvers
+
+
+def floor(key: Key, measurement: Measurement, draws: int = 64) -> Array:
+    """The residual norm that noise alone would leave: `sigma sqrt(dim range A)`, by `draws` draws."""
+
+    def norm_square(k: Key) -> Array:
+        n = measurement.noise.sample(k, jnp.zeros_like(measurement.y))
+        return linalg.norm(measurement.operator.project(n)) ** 2
+
+    return jnp.sqrt(jnp.mean(jax.vmap(norm_square)(jax.random.split(key, draws))))
+
+
+def coloured(x: Array) -> Array:
+    """A grey picture in three equal channels, which the features want; others as they are."""
+    return jnp.broadcast_to(x, (*x.shape[:2], 3)) if x.shape[-1] == 1 else x
+
+
+class Timed(NamedTuple):
+    """A compiled program, and the seconds it took to compile."""
+
+    program: Any
+    compiling: float
+
+
+class Outcome(NamedTuple):
+    """A group's pictures `x`, their costs, first failed steps, seconds a picture and seconds of compiling."""
+
+    x: Array
+    cost: Cost
+    failed: Array
+    seconds: float
+    compiling: float
+
+    def after(self, base: Outcome) -> Outcome:
+        """With what the base solver cost, and its failure where there was one."""
+        cost = jax.tree.map(jnp.add, self.cost, base.cost)
+        failed = jnp.where(base.failed >= 0, base.failed, self.failed)
+        return Outcome(self.x, cost, failed, self.seconds + base.seconds, self.compiling + base.compiling)
+
+
+class Bench:
+    """One task: its measurements, and the compiled functions that restore and score a group of pictures.
+
+    `tell(text)` is called with "compiling" and "" as a program is compiled and run.
+    """
+
+    def __init__(self, config, prior: Prior, task: str, truth: np.ndarray) -> None:
+        self.config, self.prior, self.task = config, prior, task
+        self.mesh = sharding.mesh()
+        self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)
+        self.key = seed_key(config.seed)
+        self.tell: Callable[[str], None] = lambda text: None
+        operator = solvers.TASKS[task](config, jax.random.fold_in(self.key, 1), prior.shape)
+        self.group = -(-min(config.group, len(truth)) // jax.device_count()) * jax.device_count()
+        items = jnp.arange(len(truth))
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(items)
+        self.measurements = jax.vmap(lambda k, x: measure(k, operator, x, config.sigma_y))(keys, jnp.asarray(truth))
+        self.floors = jax.vmap(floor)(keys, self.measurements)
+        self.truth = truth
+        self.perceive = features.efficientnet_features()
+        self.score = jax.jit(jax.vmap(self._score, (None, 0, 0, 0)))
+        self.compiled: dict[str, Timed] = {}
+        self.outcomes: dict[tuple[str, int], Outcome] = {}
+
+    def _score(self, perceive, measurement: Measurement, truth: Array, x: Array) -> dict[str, Array]:
+        x, largest = jnp.clip(x, -1, 1), jnp.max(jnp.abs(x))
+        return {
+            "psnr": image.psnr(truth, x, (-1, 1)),
+            **({"ssim": image.ssim(truth, x, (-1, 1))} if min(truth.shape[:2]) >= 11 else {}),
+            "feature_distance": image.feature_distance(perceive, coloured(truth), coloured(x)),
+            "residual": linalg.norm(measurement.residual(x)),
+            "largest": largest,
+        }
+
+    def members(self, group: int) -> np.ndarray:
+        """Indices of a group's pictures; the last group is filled up by repetition."""
+        count = len(self.truth)
+        return np.arange(group * self.group, (group + 1) * self.group) % count
+
+    def place(self, tree, chosen: np.ndarray):
+        """The chosen pictures' part of `tree`, split over the devices."""
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[chosen], tree), self.split)
+
+    def program(self, name: str, arguments: tuple) -> Timed:
+        """The compiled solver, which takes (key, prior, measurement, candidate); only ReGuidance reads the last."""
+        if name not in self.compiled:
+
+            def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None):
+                solution = solvers.SOLVERS[name](self.config, prior)(key, measurement, candidate)
+                return solution.x, total_cost(solution.info), failed_step(solution.info)
+
+            self.tell("compiling")
+            start = time.perf_counter()
+            lowered = jax.jit(jax.vmap(restore, (0, None, 0, None if arguments[3] is None else 0))).lower(*arguments)
+            program = lowered.compile({"xla_backend_optimization_level": self.config.optimisation})
+            self.compiled[name] = Timed(program, time.perf_counter() - start)
+        return self.compiled[name]
+
+    def run(self, name: str, group: int) -> Outcome:
+        """One solver on one group; ReGuidance starts at the base solver's own outcome and adds its cost."""
+        if (name, group) not in self.outcomes:
+            base = self.run(self.config.base, group) if name == "reguidance" else None
+            chosen = self.members(group)
+            keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 3), i))(jnp.asarray(chosen))
+            keys, measurements = jax.device_put(keys, self.split), self.place(self.measurements, chosen)
+            arguments = (keys, jax.device_put(self.prior, self.whole), measurements, base and base.x)
+            program, compiling = self.program(name, arguments)
+            self.tell("")
+            start = time.perf_counter()
+            x, cost, failed = jax.block_until_ready(program(*arguments))
+            seconds = (time.perf_counter() - start) / len(chosen)
+            outcome = Outcome(x, cost, failed, seconds, compiling)
+            self.outcomes[name, group] = outcome if base is None else outcome.after(base)
+        return self.outcomes[name, group]
+
+    def restore(self, name: str, group: int) -> list[dict]:
+        """One solver's pictures and scores on one group."""
+        chosen, outcome = self.members(group), self.run(name, group)
+        truth = self.place(jnp.asarray(self.truth), chosen)
+        scores = self.score(self.perceive, self.place(self.measurements, chosen), truth, outcome.x)
+        scores, x, cost, failed = jax.device_get((scores, outcome.x, outcome.cost, outcome.failed))
+        return [
+            {
+                "image": pixels(x[i]),
+                **{metric: float(values[i]) for metric, values in scores.items()},
+                "floor": float(self.floors[chosen[i]]),
+                "nfe": int(cost.nfe[i]),
+                "vjps": int(cost.vjps[i]),
+                "calls": int(cost.calls[i]),
+                "seconds": outcome.seconds,
+                "compile_seconds": outcome.compiling,
+                "first_bad_step": int(failed[i]),
+            }
+            for i in range(len(chosen))
+        ]
+
+
+def pixels(x: Array) -> np.ndarray:
+    """[-1, 1] to uint8."""
+    return np.asarray(np.round((np.clip(np.nan_to_num(x), -1, 1) + 1) * 127.5), np.uint8)

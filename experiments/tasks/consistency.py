@@ -1,0 +1,150 @@
+"""What a training run of a consistency model consists of: the method's loss, its two-step samples; see `training.Run`.
+
+Methods of one time (ct, cd, ict, ect, scm) train the prior's own network under `EDM`, and may start from its weights;
+those of two times (ctm, shortcut, meanflow, imm) have one input channel more and run under `Flow`. cd needs the start:
+it is the teacher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffinv as di
+from diffinv import consistency, data, process, times
+from diffinv.linalg import norm
+from experiments.common import runtime
+from experiments.tasks.denoising import Denoising
+
+TWO_TIMES = ("ctm", "shortcut", "meanflow", "imm")
+HUBER = consistency.pseudo_huber()
+LOSSES = {
+    "ct": lambda task, **o: consistency.ct(*task.about, task.points, task.growing(), HUBER, task.last_average(), **o),
+    "cd": lambda task, n, **o: consistency.cd(*task.about, task.points, task.constant(n), task.teacher, HUBER, **o),
+    "ict": lambda task, s0, s1, **o: consistency.ict(*task.about, task.doubling(s0, s1), **o),
+    "ect": lambda task, **o: consistency.ect(*task.about, **o),
+    "scm": lambda task, **o: consistency.scm(*task.about, sigma_data=task.config.sigma_data, **o),
+    "ctm": lambda task, n, **o: consistency.ctm(*task.about, times.log_snr(task.process, n), **o),
+    "shortcut": lambda task, **o: consistency.shortcut(*task.about, **o),
+    "meanflow": lambda task, **o: consistency.meanflow(*task.about, **o),
+    "imm": lambda task, **o: consistency.imm(*task.about, sigma_data=task.config.sigma_data, **o),
+}
+
+
+def energy(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The unbiased energy distance `2 E|x - y| - E|x - x'| - E|y - y'|` of two batches, per root of a coordinate."""
+
+    def mean(a, b, same):
+        square = jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * jnp.dot(a, b.T, precision="highest")
+        distance = jnp.sqrt(jnp.maximum(square, 0.0)) * (1 - same * jnp.eye(len(a)))
+        return jnp.sum(distance) / (len(a) * (len(b) - same))
+
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    return (2 * mean(x, y, 0) - mean(x, x, 1) - mean(y, y, 1)) / x.shape[1] ** 0.5
+
+
+class Consistency(Denoising):
+    """A consistency model of pictures, with or without labels."""
+
+    contextual = True
+
+    def __init__(self, config, source: data.Source):
+        super().__init__(config, source)
+        method = runtime.choose("config.method", config.method, list(LOSSES))
+        if method == "cd" and not config.start:
+            raise ValueError('config.start is "", but cd has no teacher without it; name a checkpoint, such as prior32')
+        if method in TWO_TIMES and config.start:
+            raise ValueError(
+                f"config.start is {config.start}, but {method}'s network has a second time; leave it empty"
+            )
+        if method == "imm" and config.batch % (config.accumulate * config.options.imm.group):
+            raise ValueError(f"config.batch is {config.batch}; imm needs a multiple of its group in every slice")
+        self.two_times = method in TWO_TIMES
+        self.process = process.Flow() if self.two_times else self.process
+        self.about, self.points = (self.model, self.process), consistency.karras(self.process)
+        options = {**config.options[method].to_dict(), "dropout": config.net.dropout > 0}
+        self.consistency_loss = LOSSES[method](self, **options)
+        self.rates = [consistency.ema_rate(self.growing())] if method == "ct" else []
+        self.middle = times.from_sigma(self.process, jnp.float32(config.middle))
+
+    def last_average(self) -> int:
+        """Index of CT's own average, which comes after those to choose from."""
+        return len(self.config.ema_half_lives)
+
+    def constant(self, n: int):
+        """CD's curriculum, n points throughout."""
+        return lambda step: jnp.int32(n)
+
+    def growing(self):
+        """CT's curriculum over the whole run."""
+        return consistency.progressive(self.config.steps)
+
+    def doubling(self, s0: int, s1: int):
+        """iCT's curriculum: its eight stages over the whole run, whose last has s1 steps."""
+        return consistency.doubling(s0, s1, max(1, self.config.steps // (int(np.log2(s1 // s0)) + 1)))
+
+    def init(self, key):
+        label = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
+        seen = (*self.shape[:2], self.shape[2] + self.two_times)
+        return self.net.init(key, jnp.zeros(seen), jnp.zeros(()), **label)
+
+    def teacher(self, params):
+        return di.NetworkDenoiser(params, self.process, self.net.apply, **self.parametrisation)
+
+    def model(self, params):
+        if not self.two_times:
+            return self.teacher(params)
+        told = consistency.second_channel(self.net.apply)
+        return consistency.FlowMap(di.NetworkDenoiser(params, self.process, told, **self.parametrisation))
+
+    def frozen(self, params):
+        return jax.tree.map(jnp.copy, params) if self.config.method == "cd" else None
+
+    def loss(self, key, params, batch, context):
+        return self.consistency_loss(key, params, self.examples(key, batch), context)
+
+    def steps(self, key, params, label):
+        """One picture by one step, and the same after a second one from the middle level: Song et al.'s algorithm 1."""
+        first, second = jax.random.split(key)
+        prior = di.Prior(self.process, self.model(params), self.shape)
+        prior = prior.given(label=label) if self.config.classes else prior
+        once = prior.denoise(prior.start(first, jnp.float32(1.0)), jnp.float32(1.0))
+        return once, prior.denoise(self.process.perturb(once, self.middle).sample(second), self.middle)
+
+    def errors(self, key, params, batch):
+        """Energy distances of one- and two-step samples to the pictures, and how far two near levels disagree."""
+        images, label = data.to_unit(batch["image"]), batch["label"]
+        keys = jax.random.split(key, len(images))
+        once, twice = jax.vmap(lambda k, label: self.steps(k, params, label))(keys, label)
+
+        def disagreement(key, x0, label, level):
+            denoise = self.model(params).given(label=label) if self.config.classes else self.model(params)
+            at = times.from_sigma(self.process, jnp.stack([level, 0.9 * level]))
+            z = jax.random.normal(key, x0.shape)
+            here, there = (denoise(self.process.perturb(x0, t).at(z), t) for t in at)
+            return norm(here - there) / x0.size**0.5
+
+        apart = lambda level: jnp.mean(jax.vmap(disagreement, (0, 0, 0, None))(keys, images, label, jnp.float32(level)))
+        found = {"energy, 1 step": energy(once, images), "energy, 2 steps": energy(twice, images)}
+        return found | {f"near {level:g}": apart(level) for level in self.config.consistency_levels}
+
+    def prompts(self, source: data.Source, count: int):
+        """Labels as for a denoising prior, and the number of steps: one in the left half of a row, two in the right."""
+        right = np.arange(count) % self.config.sample_grid >= self.config.sample_grid / 2
+        return {"label": super().prompts(source, count), "twice": right}
+
+    def sample(self, key, params, prompt):
+        once, twice = self.steps(key, params, prompt["label"])
+        return jnp.where(prompt["twice"], twice, once)
+
+    def card(self) -> dict:
+        fields = {field.name: getattr(self.process, field.name) for field in dataclasses.fields(self.process)}
+        options = self.config.options[self.config.method].to_dict()
+        method = {"name": self.config.method, "second_time": self.two_times, "middle": self.config.middle, **options}
+        card = {**super().card(), "process": {"name": type(self.process).__name__, **fields}, "consistency": method}
+        return card | {
+            "schedule": f"{self.config.method}; one step on [1, 0], two by way of noise {self.config.middle:g}"
+        }

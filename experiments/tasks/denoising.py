@@ -1,0 +1,109 @@
+"""What a training run of a denoising prior consists of: network, loss, held-out errors, samples; see `training.Run`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffinv as di
+from diffinv import data, process, samplers, times, train
+from diffinv.nn import unet
+from experiments.common import provenance, reading
+
+
+def network(config) -> unet.UNet:
+    """The U-Net in `lax`'s own convolutions, whose weight gradient XLA wants in its own form."""
+    fields = {**config.net.to_dict(), "dtype": jnp.dtype(config.net.dtype), "plain_conv": True}
+    return unet.UNet(**fields, out_channels=config.channels, classes=config.classes + 1 if config.classes else None)
+
+
+def augmented(config, key, batch):
+    """Pictures in [-1, 1], flipped, shifted and turned as the configuration says, and the keys that are left."""
+
+    def one(key, image):
+        distort, rest = jax.random.split(jax.random.fold_in(key, 1))
+        return data.augment(distort, data.to_unit(image), config.flip, config.shift, config.turn), rest
+
+    return jax.vmap(one)(jax.random.split(key, len(batch["image"])), batch["image"])
+
+
+class Denoising:
+    """EDM's loss on pictures, with or without labels."""
+
+    contextual, refresh, rates = False, 0, []
+
+    @staticmethod
+    def source(config, split: str, folder: str, watch=iter) -> data.Source:
+        """The pictures of one split; `folder` is where prepared data are kept, `watch` a bar for their preparation."""
+        place = (split, folder, config.channels, config.download, reading.reading())
+        return data.source(config.data, config.size, *place, watch=watch)
+
+    def __init__(self, config, source: data.Source):
+        if config.classes and config.classes < len(source.classes):
+            raise ValueError(f"config.classes is {config.classes}, but the data have {len(source.classes)} labels")
+        self.config, self.labels = config, list(source.classes)
+        self.process, self.shape = process.EDM(), (config.size, config.size, config.channels)
+        self.process_card = {"name": "EDM", "sigma_max": self.process.sigma_max}
+        self.net = network(config)
+        self.parametrisation = {"parametrisation": "edm", "sigma_data": config.sigma_data}
+        spread = (config.log_sigma_mean, config.log_sigma_std, config.sigma_data)
+        self.denoising_loss = train.denoising_loss(self.model, self.process, *spread)
+        levels = jnp.asarray(config.eval_levels, jnp.float32)
+        self.levels_loss = train.noise_levels_loss(self.model, self.process, levels, config.sigma_data)
+
+    def init(self, key):
+        label = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
+        return self.net.init(key, jnp.zeros(self.shape), jnp.zeros(()), **label)
+
+    def model(self, params):
+        return di.NetworkDenoiser(params, self.process, self.net.apply, **self.parametrisation)
+
+    def frozen(self, params):
+        return None
+
+    def examples(self, key, batch):
+        """Augmented pictures, with labels that are dropped at times."""
+        images, keys = augmented(self.config, key, batch)
+        if not self.config.classes:
+            return images
+        drop = lambda k, label: train.drop_label(k, label, self.config.classes, self.config.label_dropout)
+        return {"image": images, "label": jax.vmap(drop)(keys, batch["label"])}
+
+    def loss(self, key, params, batch):
+        return self.denoising_loss(key, params, self.examples(key, batch))
+
+    def errors(self, key, params, batch):
+        """Mean weighted error per noise level."""
+        example = {"image": data.to_unit(batch["image"])}
+        example |= {"label": batch["label"]} if self.config.classes else {}
+        losses = self.levels_loss(key, params, example)
+        return {f"{level:g}": loss for level, loss in zip(self.config.eval_levels, losses, strict=True)}
+
+    def prompts(self, source: data.Source, count: int):
+        """Labels, one row of the grid a class where there are classes."""
+        return np.arange(count, dtype=np.int32) // self.config.sample_grid % max(self.config.classes, 1)
+
+    def sample(self, key, params, label):
+        grid, prior = times.karras(self.config.sample_steps), di.Prior(self.process, self.model(params), self.shape)
+        given = prior.given(label=label) if self.config.classes else prior
+        return di.sample(key, samplers.heun(given), grid).x
+
+    def card(self) -> dict:
+        config = self.config
+        fields = {"name": "unet", **config.net.to_dict(), "out_channels": config.channels}
+        fields |= {"classes": config.classes + 1} if config.classes else {}
+        card = {
+            "architecture": fields,
+            "parametrisation": self.parametrisation,
+            "process": self.process_card,
+            "schedule": f"ln sigma ~ N({config.log_sigma_mean}, {config.log_sigma_std}^2), EDM weighting",
+        }
+        if config.classes:
+            card |= {
+                "given": {"label": config.classes},
+                "labels": list(map(provenance.plain, self.labels)),
+                "label_null": config.classes,
+            }
+            card["label_dropout"] = config.label_dropout
+        return card

@@ -1,0 +1,79 @@
+"""What a training run of blurring diffusion or of inverse heat dissipation consists of; see `training.Run`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffinv as di
+from diffinv import data, samplers, scalespace, times, weights
+from diffinv.denoisers import spectral
+from experiments.common import runtime
+from experiments.tasks.denoising import Denoising
+
+PROCESSES = ("Blurring", "HeatDissipation")
+SAMPLERS = ("ancestral", "renoise", "ddim")
+
+
+class Spectral(Denoising):
+    """A network beside a Gaussian field, in the cosines; its loss is the paper's or the posterior's."""
+
+    def __init__(self, config, source: data.Source):
+        super().__init__(config, source)
+        if config.optimizer == "adamw" and config.weight_decay:
+            raise ValueError(f"config.weight_decay is {config.weight_decay}; give 0, or it shrinks the measured field")
+        fields = {"shape": list(self.shape[:2]), **config.process.to_dict()}
+        name = runtime.choose("config.process.name", config.process.name, list(PROCESSES))
+        self.process_card = {**fields, "name": name}
+        self.process = weights.cards.build_process(self.process_card)
+        self.field = self._field(source)
+        runtime.choose("config.weighting", config.weighting, list(spectral.WEIGHTINGS))
+        self.denoising_loss = scalespace.spectral_loss(self.model, config.weighting, 1 / config.sample_steps)
+        self.sampler = getattr(samplers, runtime.choose("config.sampler", config.sampler, list(SAMPLERS)))
+
+    def _field(self, source: data.Source):
+        """Means and variances of pictures from all over the data, mirrored where they are mirrored in training."""
+        count = min(self.config.field_images, len(source))
+        rows = np.linspace(0, len(source) - 1, count).astype(int)
+        pictures = data.to_unit(source.take(rows.tolist())["image"])
+        pictures = np.concatenate([pictures, pictures[:, :, ::-1]]) if self.config.flip else pictures
+        law = jax.jit(lambda x: scalespace.field(self.process, x))(jnp.asarray(pictures, jnp.float32))
+        return {"mean": np.asarray(law.mean), "variance": np.asarray(law.variance)}
+
+    def init(self, key):
+        label = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
+        seen = jnp.zeros((*self.shape[:2], 2 * self.shape[2]))
+        return {**self.net.init(key, seen, jnp.zeros(()), **label), "field": jax.tree.map(jnp.asarray, self.field)}
+
+    def model(self, params):
+        return spectral.denoiser(params, self.process, self.net.apply)
+
+    def errors(self, key, params, batch):
+        """Mean weighted error per time."""
+        keys, images = jax.random.split(key, len(batch["image"])), data.to_unit(batch["image"])
+        label, levels = batch["label"], self.config.eval_levels
+
+        def one(k, image, label, t):
+            denoise = self.model(params).given(label=label) if self.config.classes else self.model(params)
+            return scalespace.spectral_error(k, denoise, image, t, self.config.weighting, 1 / self.config.sample_steps)
+
+        at = lambda t: jnp.mean(jax.vmap(one, (0, 0, 0, None))(keys, images, label, t))
+        found = jax.lax.map(at, jnp.asarray(levels, jnp.float32))
+        return {f"{t:g}": loss for t, loss in zip(levels, found, strict=True)}
+
+    def sample(self, key, params, label):
+        prior = scalespace.spectral_prior(self.model(params))
+        given = prior.given(label=label) if self.config.classes else prior
+        grid = times.grid(self.config.sample_steps).astype(jnp.float32)
+        return scalespace.cosines(self.shape).decode(di.sample(key, self.sampler(given), grid).x)
+
+    def card(self) -> dict:
+        steps = self.config.sample_steps
+        return super().card() | {
+            "parametrisation": {"parametrisation": "spectral"},
+            "process": self.process_card,
+            "schedule": f"t ~ U(0.001, 1), {self.config.weighting!r} weighting, steps of 1/{steps}",
+            "sampler": f"{self.config.sampler}, {steps} steps",
+            "field_images": self.config.field_images,
+        }
