@@ -1,9 +1,9 @@
 """Pictures from files, digits and TFDS to shuffled batches; uint8 (H, W, C) until `to_unit` makes them [-1, 1]."""
 
 from diffinv.data.builders import Source, prepare, resident, source
+from diffinv.data.cutting import patches
 from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, picture, read
 from diffinv.data.fitting import fit, to_pixels, to_unit
-from diffinv.data.patches import patches
 from diffinv.data.pipeline import augment, batches, order
 from diffinv.data.reader import Picture, Reading
 

@@ -15,8 +15,8 @@ from diffinv.degrade.draws import BlurDraw, Draw, draw
 from diffinv.degrade.noise import either_noise
 from diffinv.degrade.settings import Settings, resshift_train
 from diffinv.operators.arguments import numbers, require_key, whole
+from diffinv.operators.compression import jpeg
 from diffinv.operators.fourier import ReflectBlur
-from diffinv.operators.jpeg import jpeg
 from diffinv.operators.pixel import imresize
 from diffinv.typing import Array, Key
 

@@ -1,7 +1,17 @@
 """Forward operators: what a measurement does to a picture. Constructors are lower-case, types capitalised."""
 
 from diffinv.operators.base import ClosedForm, Composed, Dense, LinearOperator, Operator, as_complex, as_real, dense
-from diffinv.operators.compose import (
+from diffinv.operators.coils import (
+    MultiCoilMRI,
+    SingleCoilMRI,
+    cartesian_mask,
+    estimated_coils,
+    fft2c,
+    ifft2c,
+    mri,
+    simulated_coils,
+)
+from diffinv.operators.composition import (
     Chain,
     Function,
     LinearFunction,
@@ -18,6 +28,7 @@ from diffinv.operators.compose import (
     scico,
     stack,
 )
+from diffinv.operators.compression import JPEG, jpeg, jpeg_tables
 from diffinv.operators.fourier import (
     CircularBlur,
     ReflectBlur,
@@ -37,18 +48,7 @@ from diffinv.operators.interferometry import (
     read_visibilities,
     visibilities,
 )
-from diffinv.operators.jpeg import JPEG, jpeg, jpeg_tables
 from diffinv.operators.matrices import Sparse, sparse
-from diffinv.operators.mri import (
-    MultiCoilMRI,
-    SingleCoilMRI,
-    cartesian_mask,
-    estimated_coils,
-    fft2c,
-    ifft2c,
-    mri,
-    simulated_coils,
-)
 from diffinv.operators.nonlinear import (
     Affine,
     HighDynamicRange,

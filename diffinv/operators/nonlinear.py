@@ -24,8 +24,8 @@ from diffinv.operators.arguments import (
     whole,
 )
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
+from diffinv.operators.coils import fft2c
 from diffinv.operators.fourier import blur, motion_kernel
-from diffinv.operators.mri import fft2c
 from diffinv.typing import Array, Key
 
 

@@ -17,7 +17,7 @@ from jax.scipy.special import i0
 
 from diffinv.operators.arguments import inexact, number, numbers, size_of, whole
 from diffinv.operators.base import LinearOperator, as_complex
-from diffinv.operators.mri import fft2c
+from diffinv.operators.coils import fft2c
 from diffinv.typing import Array
 
 

@@ -2,8 +2,8 @@
 
 from diffinv.denoisers.spectral import SpectralDenoiser, cosines, field, spectral_error, spectral_loss, spectral_prior
 from diffinv.scalespace.axioms import Property, PropertyReport, chapman_kolmogorov, properties
+from diffinv.scalespace.blocks import Relay, basis, block_dct, relay
 from diffinv.scalespace.divergences import PHI, phi_divergence
-from diffinv.scalespace.relay import Relay, basis, block_dct, relay
 
 __all__ = [
     "PHI",

@@ -22,8 +22,8 @@ from diffinv.charts import Chart
 from diffinv.describe import Described, described
 from diffinv.prior import Prior
 from diffinv.process import Process
+from diffinv.scalespace.blocks import basis
 from diffinv.scalespace.laws import LOG_2PI_E, Law, conditional_entropy, law
-from diffinv.scalespace.relay import basis
 from diffinv.scalespace.truth import expected
 from diffinv.typing import Array, Key
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from diffinv import process as processes
 from diffinv.process import Process
-from diffinv.scalespace.relay import Relay
+from diffinv.scalespace.blocks import Relay
 
 CLASSES = ("VP", "VE", "IHD", "blurring", "relay")
 _h, _f = "holds", "fails"

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from diffinv import data
-from diffinv.data.patches import corners, cut
+from diffinv.data.cutting import corners, cut
 
 SIZES = {f"{i:02d}": (9 + i % 5, 20 - i % 3) for i in range(18)}
 
