@@ -9,7 +9,7 @@ import pytest
 
 import diffinv as di
 
-show = importlib.import_module("diffinv.show")
+show = importlib.import_module("diffinv.display")
 
 
 def measured(x, y=None):

@@ -109,7 +109,7 @@ def config_of(value):
 def test_commands_have_their_flags(module, rest):
     spec = importlib.util.find_spec(module)
     assert spec, f"no module {module}"
-    source = Path(spec.origin).read_text() + (ROOT / "experiments" / "runtime.py").read_text()
+    source = Path(spec.origin).read_text() + (ROOT / "experiments" / "common" / "runtime.py").read_text()
     options = [word for word in shlex.split(rest) if word.startswith("--")]
     default = re.search(r'"configs" / "(\w+)\.py"|configs/(\w+)\.py', source)
     config = config_of(f"configs/{default[1] or default[2]}.py") if default else None

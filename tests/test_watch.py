@@ -16,7 +16,7 @@ import pytest
 import diffinv as di
 from diffinv import samplers, sharding, times
 
-module = importlib.import_module("diffinv.progress")
+module = importlib.import_module("diffinv.watch")
 ROOT = Path(__file__).parents[1]
 PRIOR = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2))
 GRID = times.grid(5)

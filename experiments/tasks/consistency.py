@@ -1,4 +1,4 @@
-"""What a training run of a consistency model consists of: the method's loss, its two-step samples; see `training.Run`.
+"""What a training run of a consistency model consists of: the method's loss, its two-step samples; see `run.Run`.
 
 Methods of one time (ct, cd, ict, ect, scm) train the prior's own network under `EDM`, and may start from its weights;
 those of two times (ctm, shortcut, meanflow, imm) have one input channel more and run under `Flow`. cd needs the start:

@@ -1,4 +1,4 @@
-"""What a training run of a denoising prior consists of: network, loss, held-out errors, samples; see `training.Run`."""
+"""What a training run of a denoising prior consists of: network, loss, held-out errors, samples; see `run.Run`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The jitted functions of one training configuration, and its export; `experiments.train` is the loop around them.
 
-What is trained is a *task*, `experiments/task_*.py`: a class that knows the network, the loss and the picture to show.
+What is trained is a *task*, `experiments/tasks`: a class that knows the network, the loss and the picture to show.
 Here is what all tasks share: optimizer, devices, compilation, evaluation over the held-out pictures, the model card.
 """
 
@@ -29,17 +29,17 @@ MOVABLE = {
 }  # fmt: skip
 """Fields that a restart may change: what is trained stays the same."""
 TASKS = {
-    "denoising": "task_denoising.Denoising",
-    "spectral": "task_spectral.Spectral",
-    "consistency": "task_consistency.Consistency",
-    "super_resolution": "task_super_resolution.SuperResolution",
+    "denoising": "denoising.Denoising",
+    "spectral": "spectral.Spectral",
+    "consistency": "consistency.Consistency",
+    "super_resolution": "super_resolution.SuperResolution",
 }
 
 
 def task(config) -> type:
     """The class of the task that the configuration names."""
     module, name = TASKS[runtime.choose("config.task", config.task, list(TASKS))].split(".")
-    return getattr(import_module(f"experiments.{module}"), name)
+    return getattr(import_module(f"experiments.tasks.{module}"), name)
 
 
 def schedule(config) -> optax.Schedule:

@@ -1,4 +1,4 @@
-"""What a training run of blurring diffusion or of inverse heat dissipation consists of; see `training.Run`."""
+"""What a training run of blurring diffusion or of inverse heat dissipation consists of; see `run.Run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run of an upscaler consists of: CTMSR's two stages, or a ResShift-style one; see `training.Run`."""
+"""What a training run of an upscaler consists of: CTMSR's two stages, or a ResShift-style one; see `run.Run`."""
 
 from __future__ import annotations
 
