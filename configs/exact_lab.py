@@ -3,7 +3,7 @@
 Command:  python -m experiments.exact_lab --config=configs/exact_lab.py
 Problems: a correlated Gaussian and MCGDiff's 25-component mixture in 8 dimensions, with every method; BIPSDA's mixture
           in 10, a Levy process in 32 and a 16 x 16 Gaussian field behind a box, each with one method of every kind
-Hardware: two CPU cores, about 10 minutes
+Hardware: two CPU cores, about 16 minutes (29 CPU minutes)
 Expected: exact methods at the floor on the Gaussians; particle methods approach it on the mixtures as particles grow
 """
 

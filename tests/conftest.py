@@ -24,7 +24,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 LONG = """
-    experiments/test_matrix
+    experiments/test_matrix_masks experiments/test_matrix_enlargements experiments/test_matrix_blurs
     experiments/test_training experiments/test_training_refusals nn/test_unet experiments/test_reconstruct
     posterior/test_battery experiments/test_super_resolve experiments/test_task_super_resolution
     posterior/test_mixture18 scalespace/test_scalespace_reverse experiments/test_tables posterior/test_battery_more

@@ -1,0 +1,29 @@
+"""Every solver of `experiments.reconstruct` on every blur, and groupings of the pictures; see cells.py."""
+
+import numpy as np
+import pytest
+from cells import BLURS, ENLARGEMENTS, MASKS, check, rows
+
+from experiments.methods import solvers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("task", BLURS)
+def test_every_solver_restores_every_task(task):
+    check(task)
+
+
+def test_no_task_is_left_out():
+    assert sorted(MASKS + BLURS + ENLARGEMENTS) == sorted(solvers.TASKS)
+
+
+def test_groupings_restore_the_same_pictures():
+    """Groups of 1 fill both devices, as groups of 2 do; in groups of 8 each device has four pictures."""
+    names = ["dps", "daps", "mmps", "ddrm", "pnpdm", "reguidance"]
+    found = rows("gaussian_blur", ",".join(names), "1,2,8")
+    for name in names:
+        whole = np.asarray(found[name, 8]["x"])
+        for group in (1, 2):
+            apart = np.abs(np.asarray(found[name, group]["x"]) - whole)
+            assert apart.max() < 1e-3, f"{name}: groups of {group} and of 8 differ by {apart.max():.1e}"

@@ -1,0 +1,11 @@
+"""Every solver of `experiments.reconstruct` on every task that keeps some of the picture; see cells.py."""
+
+import pytest
+from cells import MASKS, check
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("task", MASKS)
+def test_every_solver_restores_every_task(task):
+    check(task)
