@@ -40,7 +40,7 @@ class Chart(NamedTuple):
 
 def dct(shape: tuple[int, ...]) -> Chart:
     """Orthonormal DCT coefficients of (H, W, C). Original; see `process.Blurring`."""
-    return Chart(linalg.dct, linalg.idct, tuple(shape), True)
+    return Chart(linalg.dct_hw, linalg.idct_hw, tuple(shape), True)
 
 
 def shift(y: Array) -> Chart:

@@ -52,7 +52,7 @@ def allowance(path: str | os.PathLike[str], limit: int | None = None) -> int:
     return FREE + RATIO * own if limit is None else int(limit)
 
 
-def require(declared: int, limit: int, what: str) -> None:
+def require_size(declared: int, limit: int, what: str) -> None:
     """TooLarge where `what` declares more than `limit` bytes. Original."""
     if declared > limit:
         raise TooLarge(
@@ -60,11 +60,11 @@ def require(declared: int, limit: int, what: str) -> None:
         )
 
 
-def read(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
     """A regular file's content; ValueError where it is larger than `limit` bytes. Original."""
     own = require_file(path)
     if limit is not None:
-        require(own, limit, str(path))
+        require_size(own, limit, str(path))
     with open(path, "rb") as file:
         return file.read()
 
@@ -82,7 +82,7 @@ def read_object(path: str | os.PathLike[str], limit: int = TEXT) -> dict[str, An
 
     Original.
     """
-    content = read(path, limit)
+    content = read_bytes(path, limit)
     try:
         found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
     except UnicodeDecodeError:
@@ -104,7 +104,7 @@ def require_archive(archive: zipfile.ZipFile, limit: int, path: Any) -> None:
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{path} holds {info.filename!r}, which is neither stored nor deflated; save it again")
-    require(sum(info.file_size for info in archive.infolist()), limit, str(path))
+    require_size(sum(info.file_size for info in archive.infolist()), limit, str(path))
 
 
 def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -137,7 +137,7 @@ def array(path: str | os.PathLike[str], limit: int | None = None) -> np.ndarray:
     most = allowance(path, limit)
     with open(path, "rb") as file:
         declared, place = _bytes(*array_header(file)), file.tell()
-        require(declared, most, str(path))
+        require_size(declared, most, str(path))
         if declared > os.path.getsize(path) - place:
             raise ValueError(f"{path} declares {size(declared)} of numbers and holds less; fetch it again")
         file.seek(0)

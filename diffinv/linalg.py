@@ -102,11 +102,11 @@ def _leading(transform: Callable[[Array], Array], x: Array) -> Array:
     return jnp.moveaxis(transform(jnp.moveaxis(x, (0, 1), (-2, -1))), (-2, -1), (0, 1))
 
 
-def dct(x: Array) -> Array:
+def dct_hw(x: Array) -> Array:
     """Orthonormal DCT-II over the first two axes of (H, W, ...)."""
     return _leading(dct2, x)
 
 
-def idct(x: Array) -> Array:
-    """The inverse, and transpose, of `dct`."""
+def idct_hw(x: Array) -> Array:
+    """The inverse, and transpose, of `dct_hw`."""
     return _leading(idct2, x)

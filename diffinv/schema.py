@@ -237,13 +237,13 @@ def require(schema: Schema, values: Any, name: str = "config", partial: bool = F
         raise ValueError(line)
 
 
-def rows(schema: Schema, name: str = "config") -> Iterator[tuple[str, Field]]:
+def flat_fields(schema: Schema, name: str = "config") -> Iterator[tuple[str, Field]]:
     """Every field with its full name, in order, sections flattened. Original."""
     for key, field in schema.items():
         if isinstance(field, Field):
             yield f"{name}.{key}", field
         else:
-            yield from rows(field, f"{name}.{key}")
+            yield from flat_fields(field, f"{name}.{key}")
 
 
 def _at(values: Any, path: str) -> Any:
@@ -255,7 +255,7 @@ def _at(values: Any, path: str) -> Any:
 def explain(schema: Schema, values: Mapping[str, Any], name: str = "config") -> str:
     """The lines of `--help`: name and default, what may be given with its unit, what it means. Original."""
     lines = []
-    for path, field in rows(schema, name):
+    for path, field in flat_fields(schema, name):
         unit = f" ({field.unit})" if field.unit else ""
         lines += [f"--{path}={shown(_at(values, path))}", f"    {field.meaning}; {field.wanted}{unit}"]
     return "\n".join(lines)
@@ -264,7 +264,7 @@ def explain(schema: Schema, values: Mapping[str, Any], name: str = "config") -> 
 def markdown(schema: Schema, values: Mapping[str, Any], name: str = "config") -> str:
     """The same as a table for the documentation. Original."""
     lines = ["| field | default | give | meaning |", "|---|---|---|---|"]
-    for path, field in rows(schema, name):
+    for path, field in flat_fields(schema, name):
         unit = f" ({field.unit})" if field.unit else ""
         lines.append(f"| `{path}` | `{shown(_at(values, path))}` | {field.wanted}{unit} | {field.meaning} |")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from diffinv.typing import Key
 WIDEST = 64  # bits that JAX's own seeding reads
 
 
-def whole(seed: int) -> int:
+def whole_seed(seed: int) -> int:
     """`seed` as a Python integer of at most 64 bits: itself below 2**64, and its 64-bit BLAKE2b digest above.
 
     Original. Raises ValueError for a negative number, TypeError for what is not a whole number.
@@ -34,9 +34,9 @@ def seed_key(seed: int) -> Key:
     """The typed key of `seed`, a whole number of any size: `jax.random.key(seed)` as JAX gives it with 64-bit integers.
 
     `jax.random.key` alone reads the low 32 bits unless 64-bit integers are switched on, so that 2**32 would be seed 0.
-    Original. Static: a Python or NumPy integer, never a traced one. Raises as `whole`.
+    Original. Static: a Python or NumPy integer, never a traced one. Raises as `whole_seed`.
     """
-    number = whole(seed)
+    number = whole_seed(seed)
     if number < 2**32:
         return jax.random.key(number)
     with jax.enable_x64(True):

@@ -30,7 +30,7 @@ def starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
     return tuple(min(i * (size - overlap), length - size) for i in range(count))
 
 
-def weights(length: int, size: int, overlap: int, margin: int = 0) -> np.ndarray:
+def blend_weights(length: int, size: int, overlap: int, margin: int = 0) -> np.ndarray:
     r"""The (tiles, size) weights of one axis, float64; those that meet in a pixel sum to 1.
 
     A tile's raw weight is `r(d) r(d')` for the distances d, d' of the pixel's centre to its inner borders, with
@@ -80,7 +80,7 @@ def join(tiles: Array, shape: tuple[int, ...], overlap: int, margin: int = 0) ->
         raise ValueError(
             f"tiles holds {len(tiles)} of {h} x {w}; {shape[0]} x {shape[1]} needs {len(tops)}: check overlap"
         )
-    down, across = (weights(n, m, overlap, margin) for n, m in zip(shape[:2], (h, w)))
+    down, across = (blend_weights(n, m, overlap, margin) for n, m in zip(shape[:2], (h, w)))
     shares = (np.repeat(down, len(across), 0), np.tile(across, (len(down), 1)))
 
     def add(picture: Array, now: tuple[Array, ...]) -> tuple[Array, None]:

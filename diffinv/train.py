@@ -83,7 +83,7 @@ def half_life(examples: float, batch: int) -> float:
     return 0.5 ** (batch / examples)
 
 
-def ema_rate(rate: Rate, step: Array) -> Array:
+def warmed_rate(rate: Rate, step: Array) -> Array:
     """`min(rate, (1 + step) / (10 + step))`: the average forgets its start; a callable says its own rate, unbounded.
 
     Source: TensorFlow's `num_updates`."""
@@ -179,7 +179,7 @@ def trainer(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averages = tuple(
-            _mix(ema_rate(rate, n), average, params) for rate, average in zip(rates, state.ema, strict=True)
+            _mix(warmed_rate(rate, n), average, params) for rate, average in zip(rates, state.ema, strict=True)
         )
         old = (state.params, state.opt_state, state.ema)
         params, opt_state, averages = _where(finite, (params, opt_state, averages), old)

@@ -66,7 +66,7 @@ def demo(path: str, seed: int = 0) -> None:
         state[adm.torch_name(names)] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
     if os.path.exists(path):
         raise ValueError(f"{path} exists; remove it, or name another file")
-    torchwrite.save(path, state)
+    torchwrite.write_state_dict(path, state)
     print(f"{path}: {unet.parameter_count(state)} drawn weights of the preset demo32")
 
 
@@ -88,7 +88,7 @@ def loaded(source: str) -> placing.Imported:
     if beside.exists() and "architecture" in placing.read_json(beside):
         certifiable(di.weights.read_card(source, "prior"), source)
         return placing.Imported(*di.weights.restore(source))
-    return public.load(source, WEIGHTS.value, EMA.value, LIMIT.value, **options())
+    return public.load_public(source, WEIGHTS.value, EMA.value, LIMIT.value, **options())
 
 
 def certifiable(card: dict, source: str) -> None:

@@ -118,7 +118,9 @@ def require_kept(paths: list[str], names: list[str]) -> None:
     given = {os.path.realpath(path): path for path in paths}
     for target in (target for name in names for target in targets(name)):
         if taken := given.get(os.path.realpath(target)):
-            raise ValueError(f"--out is {OUT.value!r}, where {listing.shown(taken)} would be overwritten; give another")
+            raise ValueError(
+                f"--out is {OUT.value!r}, where {listing.printable_name(taken)} would be overwritten; give another"
+            )
 
 
 def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> page.Entry:
@@ -128,7 +130,8 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> pa
     height, width = low.shape[:2]
     if min(height, width) < LEAST:
         raise ValueError(
-            f"{listing.shown(path)} is {width} x {height}, too small to enlarge; give at least {LEAST} x {LEAST} pixels"
+            f"{listing.printable_name(path)} is {width} x {height}, too small to enlarge; "
+            f"give at least {LEAST} x {LEAST} pixels"
         )
     result = enlarge(seed, low, bar, photo.deep)
     target, compare = targets(name)
@@ -155,9 +158,13 @@ def main(arguments: list[str]) -> None:
             try:
                 entries.append(enlarged(path, name, SEED.value, enlarge, bar))
             except ValueError as error:
-                failed.append(str(error) if listing.shown(path) in str(error) else f"{listing.shown(path)}: {error}")
+                failed.append(
+                    str(error)
+                    if listing.printable_name(path) in str(error)
+                    else f"{listing.printable_name(path)}: {error}"
+                )
     if entries:
-        command = f"python -m experiments.super_resolve {listing.shown(shlex.join(sys.argv[1:]))}"
+        command = f"python -m experiments.super_resolve {listing.printable_name(shlex.join(sys.argv[1:]))}"
         print(f"page: {page.write(Path(OUT.value), command, entries, failed)}")
     if failed:
         count = f"{len(failed)} of {len(paths)} pictures failed: " if len(paths) > 1 else ""

@@ -90,7 +90,7 @@ class Loop:
         """Saves the state, the data iterator's and the last metrics, without waiting for the disk."""
         about = {"seconds": self.elapsed(), "data": feed.get_state()}
         about |= {"held_out": self.losses, "evaluated": self.evaluated, "of": self.run.identity}
-        snapshots.save(self.manager, step, self.state, about)
+        snapshots.save_snapshot(self.manager, step, self.state, about)
         self.saved = time.time()
 
     def log(self, step: int, metrics, bar) -> None:

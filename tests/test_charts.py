@@ -190,12 +190,12 @@ def test_blurring_diffusion_generates_the_field(sampler, key):
     blurring = process.Blurring(FREQUENCIES, sigma_blur=4.0)
     spectrum = 1.0 / (1.0 + FREQUENCIES)
     mean = jnp.asarray(RNG.standard_normal(shape))
-    prior = Prior(blurring, GaussianDenoiser(blurring, linalg.dct(mean), spectrum), shape)
+    prior = Prior(blurring, GaussianDenoiser(blurring, linalg.dct_hw(mean), spectrum), shape)
     method = charts.within(charts.dct(shape), lambda _: getattr(samplers, sampler)(prior))
     nothing = Measurement(dense(np.zeros((1, 64)), shape), jnp.zeros(1), GaussianNoise(1.0))
     solver = as_solver(method, times.grid(150, power=1.5))
     x = np.asarray(jax.jit(jax.vmap(lambda k: solver(k, nothing).x))(jax.random.split(key, 3000))).reshape(3000, 64)
-    basis = np.asarray(jax.vmap(linalg.dct)(jnp.eye(64).reshape(64, *shape))).reshape(64, 64)
+    basis = np.asarray(jax.vmap(linalg.dct_hw)(jnp.eye(64).reshape(64, *shape))).reshape(64, 64)
     law = oracle.Law(np.asarray(mean).ravel(), basis @ np.diag(np.asarray(spectrum).ravel()) @ basis.T)
     assert max(oracle.moment_errors(x, law)) < 5
 

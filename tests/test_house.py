@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,14 @@ LAYERS = [
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 CITED = ["posterior", "samplers", "process", "times", "charts"]
+SHARED = {
+    "imported": "a family of public checkpoints as parameters and card: adm, diffusers, edm",
+    "detect": "the network's fields that a family's state dict shows: adm, edm",
+    "architecture_fields": "the card's `architecture` of a family: adm, diffusers",
+    "to_adm": "a family's tensors under ADM's names: diffusers, edm",
+    "from_torch": "a network's own parameters from torch's names: classifier, vgg",
+}
+"""Public names that several modules define, each with the one thing that it means in all of them."""
 OPTIONAL = (
     "tensorflow tensorflow_datasets grain tensorboard sklearn ml_collections PIL matplotlib skimage safetensors tqdm"
     " torch"
@@ -123,6 +132,18 @@ def public(body):
     """The public functions and classes of a module's or a class's body."""
     kinds = (ast.FunctionDef, ast.ClassDef)
     return [node for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+
+
+def test_one_public_name_is_one_thing():
+    """A name that two modules define is looked up twice, unless the modules are of one kind and mean the same by it."""
+    homes = defaultdict(list)
+    for path in FILES:
+        for node in public(tree(path).body):
+            homes[node.name].append(path.relative_to(LIBRARY).as_posix())
+    twice = {name: paths for name, paths in homes.items() if len(paths) > 1}
+    shown = [f"{name}: {', '.join(paths)}" for name, paths in twice.items() if name not in SHARED]
+    assert not shown, "rename or merge:\n" + "\n".join(shown)
+    assert SHARED.keys() == twice.keys(), f"no longer shared: {SHARED.keys() - twice.keys()}"
 
 
 @cache

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 
 from diffinv import process
 from diffinv.denoisers.exact import GaussianDenoiser, finite, gaussian, gaussian_field, gaussian_mixture, mixture
-from diffinv.linalg import dct, square_distances
+from diffinv.linalg import dct_hw, square_distances
 from diffinv.prior import NetworkDenoiser, Prior
 
 SHAPE, SIZE = (2, 3, 1), 6
@@ -167,11 +167,11 @@ def test_spectral_prior_covers_every_channel(rng):
 def test_blurred_prior_is_exact_in_the_coefficients(name, rng):
     """Per-coefficient alpha: the dense posterior of `z = diag(alpha) c + sigma n`."""
     process, mean, spectrum = PROCESSES[name], rng.standard_normal((8, 8, 1)), rng.uniform(0.1, 2.0, (8, 8, 1))
-    denoise = GaussianDenoiser(process, dct(jnp.asarray(mean)), jnp.asarray(spectrum))
+    denoise = GaussianDenoiser(process, dct_hw(jnp.asarray(mean)), jnp.asarray(spectrum))
     z = jnp.asarray(rng.standard_normal((8, 8, 1)))
     for t in (0.9, 0.3):
         A, sigma = np.diag(np.asarray(process.alpha(t)).ravel()), float(process.sigma(t))
-        flat_mean, C = np.asarray(dct(jnp.asarray(mean))).ravel(), np.diag(spectrum.ravel())
+        flat_mean, C = np.asarray(dct_hw(jnp.asarray(mean))).ravel(), np.diag(spectrum.ravel())
         exact = oracle.gaussian_posterior(flat_mean, C, A, np.asarray(z).ravel(), sigma)
         assert_allclose(denoise(z, t).ravel(), exact.mean, rtol=1e-8, atol=1e-8)
 

@@ -33,7 +33,7 @@ def test_tiles_cover_the_axis_and_scale_with_it(length, size, overlap):
 
 @pytest.mark.parametrize(("length", "size", "overlap", "margin"), [(37, 8, 3, 1), (23, 9, 8, 3), (64, 16, 0, 0)])
 def test_weights_sum_to_one_and_leave_the_margin_out(length, size, overlap, margin):
-    table, first = tiles.weights(length, size, overlap, margin), tiles.starts(length, size, overlap)
+    table, first = tiles.blend_weights(length, size, overlap, margin), tiles.starts(length, size, overlap)
     total = np.zeros(length)
     np.add.at(total, np.asarray(first)[:, None] + np.arange(size), table)
     np.testing.assert_allclose(total, 1, atol=1e-14)

@@ -81,7 +81,7 @@ def test_average_has_its_closed_form(key):
 
 
 def test_warm_up_of_the_average():
-    rates = [float(train.ema_rate(0.999, jnp.asarray(n))) for n in (0, 90, 10**6)]
+    rates = [float(train.warmed_rate(0.999, jnp.asarray(n))) for n in (0, 90, 10**6)]
     np.testing.assert_allclose(rates, [0.1, 0.91, 0.999], rtol=1e-6)
 
 
@@ -191,7 +191,7 @@ def test_resumed_run_is_bitwise_the_same(key, network, tmp_path, promoting):
     half = advance(advance(state))
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), half)
     with snapshots.snapshots(tmp_path / "run") as manager:
-        assert snapshots.save(manager, 2, half, {"data": {"next_index": 2}})
+        assert snapshots.save_snapshot(manager, 2, half, {"data": {"next_index": 2}})
     with snapshots.snapshots(tmp_path / "run") as manager:
         found = snapshots.latest(manager, like)
     restored, about = found.state, found.about

@@ -3,8 +3,8 @@
 from diffinv.consistency.base import (
     doubling,
     ema_rate,
-    karras,
     karras_level,
+    karras_points,
     progressive,
     pseudo_huber,
     square,
@@ -24,7 +24,7 @@ __all__ = [
     "ema_rate",
     "ict",
     "imm",
-    "karras",
+    "karras_points",
     "karras_level",
     "leap",
     "meanflow",

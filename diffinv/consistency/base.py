@@ -89,12 +89,12 @@ def karras_level(u: Array, sigma_min: float = 0.002, sigma_max: float = 80.0, rh
     return jnp.where(u < 1, (high + u * (low - high)) ** rho, 0.0)
 
 
-def karras(process: Process, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Points:
+def karras_points(process: Process, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Points:
     """`u -> time` with the level `karras_level(u)`, u from 0 (noise) to 1 (time 0), of an isotropic process.
 
     Original. A discretisation of N points is `u = 0, 1/(N-1), ..., 1`. Raises ValueError for a blurring process.
     """
-    isotropic(process, "karras")
+    isotropic(process, "karras_points")
     return lambda u: times.from_sigma(process, karras_level(u, sigma_min, sigma_max, rho))
 
 
@@ -116,7 +116,7 @@ def isotropic(process: Process, name: str) -> None:
         raise ValueError(f"process is {type(process).__name__}; {name} needs one noise level a time: use ct or cd")
 
 
-def bounded(denoise: Denoiser) -> Denoiser:
+def require_boundary(denoise: Denoiser) -> Denoiser:
     """The denoiser, where `f(x, 0) = x` can hold.
 
     Raises ValueError for a network that predicts x0 itself, or a velocity that is infinite at time 0, as VP's.
@@ -138,7 +138,7 @@ def unpack(key: Key, example: Any, dropout: bool) -> tuple[Array, dict[str, Any]
 
 def seen(model: Model, params: Any, conditions: dict[str, Any]) -> Any:
     """The denoiser of `params` under `conditions`."""
-    denoise: Any = bounded(model(params))
+    denoise: Any = require_boundary(model(params))
     return denoise.given(**conditions) if conditions else denoise
 
 

@@ -84,7 +84,7 @@ class Upscaler(Described):
 
     def upsample(self, low: Array) -> Array:
         """`y`, (scale h, scale w, C) from (h, w, C)."""
-        return srnet.upsample(low, self.scale, self.cubic)
+        return srnet.upsample_cubic(low, self.scale, self.cubic)
 
     def __call__(self, x: Array, t: Time, low: Array) -> Array:
         if x.shape[:2] != (self.scale * low.shape[0], self.scale * low.shape[1]):
@@ -389,7 +389,7 @@ def shift_loss(model: Callable[[Any], Upscaler], times: Array) -> Callable[[Key,
     return loss
 
 
-def semigroup_error(upscaler: Upscaler, key: Key, x0: Array, low: Array, times: Array) -> Array:
+def self_consistency_error(upscaler: Upscaler, key: Key, x0: Array, low: Array, times: Array) -> Array:
     """`mean |f(x_t, t) - f(x_s, s)|` for consecutive `times` on the line through `x0`, `y` and `eps`, (n - 1,).
 
     Original. It is what stage 1 makes small, and 0 where `low` determines `x0`; elsewhere the line is not the ODE's

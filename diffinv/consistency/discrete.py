@@ -59,7 +59,7 @@ def ct(
     0.002; the published distance is LPIPS, an argument here. Any process with `sigma(0) = 0`, Blurring too.
 
     Args:
-      model: `params -> Denoiser`; points: `u -> time`, see `karras` and `uniform`.
+      model: `params -> Denoiser`; points: `u -> time`, see `karras_points` and `uniform`.
       scales: `step -> N(k)`, see `progressive`; metric: `(a, b) -> scalar`.
       target: index of the trainer's average, published with the rate `ema_rate(scales)`; None for the weights; static.
       dropout: one dropout key for both networks; static. The batch is that of `train.denoising_loss`.

@@ -22,7 +22,7 @@ def corners(length: int, size: int, stride: int) -> np.ndarray:
     return np.append(np.arange(0, last, stride), last)
 
 
-def cut(pixels: np.ndarray, size: int, stride: int) -> np.ndarray:
+def cut_patches(pixels: np.ndarray, size: int, stride: int) -> np.ndarray:
     """All patches (n, size, size, C) of one picture (H, W, C), row by row; it is covered where `stride <= size`.
 
     Original. A side under `size` is first extended at its end by reflection about the border pixel (as CTMSR's loader
@@ -103,7 +103,7 @@ def _cut_record(record: files.Record, size: int, stride: int, channels: int, pad
         raise OSError(f"{height} x {width} pixels are under size {size}; pass pad=True to extend it")
     places = [len(corners(max(side, size), size, stride)) for side in pixels.shape[:2]]
     afford(places[0] * places[1], size, channels)
-    return cut(pixels, size, stride)
+    return cut_patches(pixels, size, stride)
 
 
 def _check(size: int, stride: int, split: str, channels: int, limit: int | None) -> None:

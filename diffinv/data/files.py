@@ -47,10 +47,10 @@ def picture(source: bytes | str | np.ndarray | Picture, reading: Reading = PLAIN
     if isinstance(source, Picture):
         return source
     if not isinstance(source, np.ndarray):
-        return reader.read(source, reading)
+        return reader.read_picture(source, reading)
     values = arrays.one(source)
     known = source.dtype == np.uint8
-    return reader.picture(values, arrays.Found(Range(0, 255)) if known else arrays.ranged(values, reading.levels))
+    return reader.as_picture(values, arrays.Found(Range(0, 255)) if known else arrays.ranged(values, reading.levels))
 
 
 def decode(
@@ -77,9 +77,9 @@ def _folder(path: str) -> Catalogue:
     def records():
         for file, parts, folder in zip(files, inside, folders, strict=True):
             label = classes.index(folder[0] if folder else "")
-            yield Record(listing.shown(file), label, int(parts[0] in VALIDATION) if has_splits else None, file)
+            yield Record(listing.printable_name(file), label, int(parts[0] in VALIDATION) if has_splits else None, file)
 
-    return Catalogue(tuple(map(listing.shown, classes)), records)
+    return Catalogue(tuple(map(listing.printable_name, classes)), records)
 
 
 def _array(name: str, images: np.ndarray, labels: np.ndarray, split: int | None = None) -> packs.Part:

@@ -65,7 +65,7 @@ def _once(files: list[str]) -> list[str]:
     return sorted(first.values())
 
 
-def shown(path: str) -> str:
+def printable_name(path: str) -> str:
     """A name that can be printed and stored as UTF-8: what is neither is written as `\\xNN`. Original."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -62,7 +62,7 @@ def numbered(parts: list[Part]) -> Catalogue:
         for part in parts:
             for i, image in enumerate(part.images):
                 label = 0 if part.labels is None else int(part.labels[i])
-                yield Record(f"{part.name}{i}", label, part.split, reader.picture(image, part.found))
+                yield Record(f"{part.name}{i}", label, part.split, reader.as_picture(image, part.found))
 
     return Catalogue(words or (tuple(map(str, range(count))) if count > 1 else ("",)), records)
 

@@ -97,7 +97,7 @@ def pillow() -> Any:
     return Image
 
 
-def read(source: bytes | str, reading: Reading = PLAIN) -> Picture:
+def read_picture(source: bytes | str, reading: Reading = PLAIN) -> Picture:
     """A file's bytes, or a path, of anything that Pillow reads, or of a `.npy` array, by the rules of docs/pictures.md.
 
     Original. Raises OSError, in one line, where the file is damaged, declares more than the limits, or leaves open what
@@ -106,7 +106,7 @@ def read(source: bytes | str, reading: Reading = PLAIN) -> Picture:
     if isinstance(source, str) and arrays.regular(source).lower().endswith(".npy"):
         values = arrays.one(arrays.npy(source, reading.bytes))
         reading.admit(values.shape[1], values.shape[0])
-        return picture(values, arrays.ranged(values, reading.levels))
+        return as_picture(values, arrays.ranged(values, reading.levels))
     with _decoding(), _opened(source, reading) as image:
         frames, raw = getattr(image, "n_frames", 1), _raw_mode(image)
         if image.mode[0] in "IF":
@@ -118,7 +118,7 @@ def read(source: bytes | str, reading: Reading = PLAIN) -> Picture:
     return found._replace(notes=(f"first of {frames} frames", *found.notes)) if frames > 1 else found
 
 
-def picture(values: np.ndarray, found: arrays.Found) -> Picture:
+def as_picture(values: np.ndarray, found: arrays.Found) -> Picture:
     """An array (h, w, 1, 3 or 4) as a picture, under the range that was found for its file. Original."""
     scaled = arrays.scaled(values, found.range)
     alpha = scaled[..., 3] if scaled.shape[-1] == 4 else None
@@ -246,6 +246,6 @@ def _bytes(image: Any, raw: str) -> np.ndarray:
 
 def _deep(values: np.ndarray, alpha: Any, known: Range | None, profile: bytes | None, reading: Reading) -> Picture:
     """More than 8 bits, by the range that is known, or that the values themselves show."""
-    found = picture(values, arrays.ranged(values, reading.levels, known))
+    found = as_picture(values, arrays.ranged(values, reading.levels, known))
     alpha = None if alpha is None else np.asarray(alpha * (1 if found.deep else 255), found.values.dtype)
     return found._replace(alpha=alpha, profile=profile)

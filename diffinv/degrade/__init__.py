@@ -3,14 +3,14 @@
 from diffinv.degrade.draws import Draw, draw
 from diffinv.degrade.kernels import kernel
 from diffinv.degrade.noise import gaussian_noise, poisson_noise
-from diffinv.degrade.pipeline import bicubic, degrade, quantise, realesrgan
+from diffinv.degrade.pipeline import degrade, matlab_bicubic, quantise, realesrgan
 from diffinv.degrade.resizing import interpolate
 from diffinv.degrade.settings import Settings, resshift_test, resshift_train, stock
 
 __all__ = [
     "Draw",
     "Settings",
-    "bicubic",
+    "matlab_bicubic",
     "degrade",
     "draw",
     "gaussian_noise",

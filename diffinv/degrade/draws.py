@@ -14,7 +14,7 @@ import numpy as np
 
 from diffinv.degrade.kernels import NONE, SINC
 from diffinv.degrade.resizing import MODES
-from diffinv.degrade.settings import FAMILIES, Blur, Noise, Resize, Settings, Stage
+from diffinv.degrade.settings import FAMILIES, BlurSettings, NoiseSettings, ResizeSettings, Settings, Stage
 from diffinv.describe import described
 from diffinv.linalg import added
 from diffinv.typing import Array, Key
@@ -93,7 +93,7 @@ def _side(u: Array, sides: tuple[int, int]) -> Array:
     return sides[0] + 2 * _whole(u, (sides[1] - sides[0]) // 2 + 1)
 
 
-def draw_blur(u: Array, blur: Blur) -> BlurDraw:
+def draw_blur(u: Array, blur: BlurSettings) -> BlurDraw:
     """Family, side, deviations, angle in [-pi, pi], exponent and cutoff; the latter from pi/5, under 13 pixels pi/3.
 
     Source: Wang et al. 2021 (Real-ESRGAN), arXiv:2107.10833, as in BasicSR. `u` (10,) is uniform in [0, 1).
@@ -112,7 +112,7 @@ def draw_blur(u: Array, blur: Blur) -> BlurDraw:
     )
 
 
-def draw_resize(u: Array, resize: Resize) -> ResizeDraw:
+def draw_resize(u: Array, resize: ResizeSettings) -> ResizeDraw:
     """Up, down or as it is, and one of three modes with equal probability. `u` (3,) is uniform in [0, 1)."""
     way, amount, mode = u
     (low, high), chosen = resize.scale, _choice(way, (resize.up, resize.down, resize.keep))
@@ -120,7 +120,7 @@ def draw_resize(u: Array, resize: Resize) -> ResizeDraw:
     return ResizeDraw(jax.lax.select_n(chosen, *scales), _whole(mode, len(MODES)))
 
 
-def draw_noise(u: Array, noise: Noise) -> NoiseDraw:
+def draw_noise(u: Array, noise: NoiseSettings) -> NoiseDraw:
     """Gaussian or Poisson, its strength, and whether it is grey. `u` (4,) is uniform in [0, 1)."""
     law, sigma, poisson, grey = u
     strengths = _between(sigma, *noise.sigma), _between(poisson, *noise.poisson)

@@ -43,7 +43,7 @@ def _power(q: Array, beta: Array | float) -> Array:
     return jnp.where(q > 0, jnp.where(q > 0, q, 1.0) ** jnp.asarray(beta, float), 0.0)
 
 
-def gaussian(
+def generalised_gaussian(
     size: int, side: Array | int, deviations: Array, angle: Array | float = 0.0, beta: Array | float = 1.0
 ) -> Array:
     """`exp(-q^beta / 2)`, (size, size) with sum 1: a Gaussian at beta 1, else generalised. Only `size` is static.
@@ -54,7 +54,7 @@ def gaussian(
 
 
 def plateau(size: int, side: Array | int, deviations: Array, angle: Array | float, beta: Array | float) -> Array:
-    """`1 / (1 + q^beta)`, (size, size) with sum 1. Source, and what is static, as for `gaussian`."""
+    """`1 / (1 + q^beta)`, (size, size) with sum 1. Source, and what is static, as for `generalised_gaussian`."""
     return _framed(1 / (1 + _power(_quadratic(size, deviations, angle), beta)), side)
 
 
@@ -88,7 +88,7 @@ def kernel(size: int, family: Array, side: Array, deviations: Array, angle: Arra
     """
     isotropic = (family % 2 == 0) & (family < SINC)
     deviations = jnp.where(isotropic, deviations[0], deviations)
-    bell = gaussian(size, side, deviations, angle, jnp.where(family < 2, 1.0, beta))
+    bell = generalised_gaussian(size, side, deviations, angle, jnp.where(family < 2, 1.0, beta))
     flat = plateau(size, side, deviations, angle, beta)
     point = jnp.zeros((size, size), bell.dtype).at[size // 2, size // 2].set(1.0)
     shapes = bell, flat, sinc(size, side, cutoff), point

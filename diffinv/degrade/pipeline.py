@@ -14,7 +14,7 @@ from diffinv.degrade import kernels, resizing
 from diffinv.degrade.draws import BlurDraw, Draw, draw
 from diffinv.degrade.noise import either_noise
 from diffinv.degrade.settings import Settings, resshift_train
-from diffinv.operators.arguments import numbers, require_key, whole
+from diffinv.operators.arguments import numbers, require_key, whole_number
 from diffinv.operators.compression import jpeg
 from diffinv.operators.fourier import ReflectBlur
 from diffinv.operators.pixel import imresize
@@ -31,7 +31,7 @@ def _small(image: Array, scale: int) -> tuple[int, int]:
     shape, dtype = getattr(image, "shape", "?"), getattr(image, "dtype", type(image).__name__)
     if getattr(image, "ndim", 0) != 3 or image.shape[2] not in (1, 3) or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"image is {shape} {dtype}; give floats (H, W, 1 or 3): data.to_unit(pixels)")
-    scale = whole("scale", scale)
+    scale = whole_number("scale", scale)
     numbers("image", image)
     height, width, _ = image.shape
     if height % scale or width % scale or not height * width:
@@ -39,7 +39,7 @@ def _small(image: Array, scale: int) -> tuple[int, int]:
     return height // scale, width // scale
 
 
-def bicubic(image: Array, scale: int, rounded: bool = False) -> Array:
+def matlab_bicubic(image: Array, scale: int, rounded: bool = False) -> Array:
     """MATLAB's antialiased bicubic `imresize(image, 1/scale)`, (H, W, C) -> (H/scale, W/scale, C).
 
     Source: as `operators.pixel.imresize`; the degradation of Set5, Set14, DIV2K. `scale` and `rounded` are static: with

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from diffinv.describe import brief
 from diffinv.linalg import added
-from diffinv.operators.arguments import choice, size_of
+from diffinv.operators.arguments import require_one_of, size_of
 from diffinv.typing import Array
 
 MODES = ("area", "bilinear", "bicubic")
@@ -41,7 +41,9 @@ def _bicubic(u: Array, j: Array, n: Array) -> Array:
     return added(jnp.where(here, weight, 0.0) for here, weight in placed)
 
 
-def matrix(mode: Array | int, n: Array | int, m: Array | int, pitch: Array | float, size: tuple[int, int]) -> Array:
+def resizing_matrix(
+    mode: Array | int, n: Array | int, m: Array | int, pitch: Array | float, size: tuple[int, int]
+) -> Array:
     """The weights `size` = (M, N), static, that resize `n` <= N samples to `m` <= M.
 
     Output i samples the input at `u = pitch (i + 1/2) - 1/2`; rows from m on repeat row m - 1.
@@ -60,10 +62,10 @@ def matrix(mode: Array | int, n: Array | int, m: Array | int, pitch: Array | flo
 def resized(canvas: Array, size: Array, new: Array, pitch: Array, mode: Array | int, shape: tuple[int, ...]) -> Array:
     """The picture of `size` (2,) on a canvas (H, W, C), resized to `new` (2,) on one of `shape` (static).
 
-    `pitch` (2,) and `mode` as for `matrix`. Nothing is clipped: bicubic interpolation overshoots.
+    `pitch` (2,) and `mode` as for `resizing_matrix`. Nothing is clipped: bicubic interpolation overshoots.
     """
     places = zip(size, new, pitch, shape, canvas.shape[:2], strict=True)
-    rows, columns = (matrix(mode, n, m, p, (M, N)).astype(canvas.dtype) for n, m, p, M, N in places)
+    rows, columns = (resizing_matrix(mode, n, m, p, (M, N)).astype(canvas.dtype) for n, m, p, M, N in places)
     return jnp.einsum("ih,hwc,jw->ijc", rows, canvas, columns, precision="highest")
 
 
@@ -74,7 +76,7 @@ def interpolate(image: Array, size: tuple[int, int], mode: str = "bicubic") -> A
     `jax.image.resize`'s, no antialiasing; area is the adaptive mean. `size` and `mode` are static. Nothing is clipped.
     Raises ValueError where the mode has another name or the size is not positive.
     """
-    choice("mode", mode, *MODES)
+    require_one_of("mode", mode, *MODES)
     size = size_of("size", size)
     if getattr(image, "ndim", 0) != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"image is {brief(image)}; give floats (H, W, C): data.to_unit(pixels)")

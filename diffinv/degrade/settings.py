@@ -19,7 +19,7 @@ Range = tuple[float, float]
 
 
 @struct.dataclass
-class Blur(Described):
+class BlurSettings(Described):
     """How a blur kernel is drawn.
 
     Attributes:
@@ -39,7 +39,7 @@ class Blur(Described):
 
 
 @struct.dataclass
-class Resize(Described):
+class ResizeSettings(Described):
     """`up`, `down`, `keep`: probabilities; `scale`: the range, uniform in `[scale[0], 1]` down, `[1, scale[1]]` up."""
 
     scale: Range = static()
@@ -49,7 +49,7 @@ class Resize(Described):
 
 
 @struct.dataclass
-class Noise(Described):
+class NoiseSettings(Described):
     """`sigma` of Gaussian noise, of probability `gaussian`; else Poisson's times `poisson`. `grey`: its probability."""
 
     sigma: Range = static()
@@ -62,9 +62,9 @@ class Noise(Described):
 class Stage(Described):
     """Blur, resize, noise, JPEG of a quality; the quality of the second stage is that of the final JPEG."""
 
-    blur: Blur = static()
-    resize: Resize = static()
-    noise: Noise = static()
+    blur: BlurSettings = static()
+    resize: ResizeSettings = static()
+    noise: NoiseSettings = static()
     quality: Range = static()
 
 
@@ -87,15 +87,15 @@ class Settings(Described):
 
 
 _FIRST = Stage(
-    Blur((3, 19), (0.2, 3.0)),
-    Resize((0.15, 1.5), up=0.2, down=0.7, keep=0.1),
-    Noise((1.0, 30.0), (0.05, 3.0)),
+    BlurSettings((3, 19), (0.2, 3.0)),
+    ResizeSettings((0.15, 1.5), up=0.2, down=0.7, keep=0.1),
+    NoiseSettings((1.0, 30.0), (0.05, 3.0)),
     (30.0, 95.0),
 )
 _SECOND = Stage(
-    Blur((3, 13), (0.2, 1.5), probability=0.8),
-    Resize((0.3, 1.2), up=0.3, down=0.4, keep=0.3),
-    Noise((1.0, 25.0), (0.05, 2.5)),
+    BlurSettings((3, 13), (0.2, 1.5), probability=0.8),
+    ResizeSettings((0.3, 1.2), up=0.3, down=0.4, keep=0.3),
+    NoiseSettings((1.0, 25.0), (0.05, 2.5)),
     (30.0, 95.0),
 )
 _MILD = (0.6, 0.4, 0.0, 0.0, 0.0, 0.0)
@@ -106,15 +106,15 @@ time, kernels of 3 to 19 and 3 to 13 pixels; the final sinc filter has the sides
 
 resshift_test = Settings(
     Stage(
-        Blur((3, 11), (0.2, 0.8), (1.0, 1.5), (1.0, 1.2), _MILD),
-        Resize((0.5, 1.5), up=0.2, down=0.7, keep=0.1),
-        Noise((1.0, 15.0), (0.05, 0.3)),
+        BlurSettings((3, 11), (0.2, 0.8), (1.0, 1.5), (1.0, 1.2), _MILD),
+        ResizeSettings((0.5, 1.5), up=0.2, down=0.7, keep=0.1),
+        NoiseSettings((1.0, 15.0), (0.05, 0.3)),
         (70.0, 95.0),
     ),
     Stage(
-        Blur((3, 5), (0.2, 0.5), (0.5, 0.8), (1.0, 1.2), _MILD, sinc=0.0, probability=0.2),
-        Resize((0.8, 1.2), up=0.3, down=0.4, keep=0.3),
-        Noise((1.0, 10.0), (0.05, 0.2)),
+        BlurSettings((3, 5), (0.2, 0.5), (0.5, 0.8), (1.0, 1.2), _MILD, sinc=0.0, probability=0.2),
+        ResizeSettings((0.8, 1.2), up=0.3, down=0.4, keep=0.3),
+        NoiseSettings((1.0, 10.0), (0.05, 0.2)),
         (80.0, 100.0),
     ),
     second_order=0.0,

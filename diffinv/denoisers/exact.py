@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described
-from diffinv.linalg import dct, idct, square_distances
+from diffinv.linalg import dct_hw, idct_hw, square_distances
 from diffinv.prior import Prior
 from diffinv.process import Process, require_isotropic
 from diffinv.typing import Array, Key, Time
@@ -31,13 +31,13 @@ class GaussianDenoiser(Described):
         """Coordinates of `x` in the eigenbasis, in the shape of `variance`."""
         if self.basis is not None:
             return jnp.dot(self.basis.T, x.ravel(), precision="highest")
-        return dct(x) if self.spectral else x
+        return dct_hw(x) if self.spectral else x
 
     def synthesise(self, c: Array) -> Array:
         """The inverse of `analyse`."""
         if self.basis is not None:
             return jnp.dot(self.basis, c, precision="highest").reshape(self.mean.shape)
-        return idct(c) if self.spectral else c
+        return idct_hw(c) if self.spectral else c
 
     def __call__(self, x: Array, t: Time) -> Array:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)

@@ -31,7 +31,7 @@ class CTMSRUNet(nn.Module):
         first block of the middle has it always. Published: all of them.
       heads, window, embed: of the attention; `embed` 0 is `channels`.
       scale: s, a power of 2; out_channels: C.
-      residual: add the cubic upsampling of `low` (published: no); cubic: its parameter, see `srnet.upsample`.
+      residual: add the cubic upsampling of `low` (published: no); cubic: its parameter, see `srnet.upsample_cubic`.
       dropout: acts where `apply` is given an rng named "dropout"; remat, dtype, plain_conv: as in `unet.UNet`.
     """
 
@@ -90,7 +90,7 @@ class CTMSRUNet(nn.Module):
         return layers.convolution(features, self.plain_conv, name=name, dtype=self.dtype, **options)
 
     def _block(self, name: str, h: Array, embedding: Array, features: int, factor: float = 1) -> Array:
-        block = nn.remat(song.Block) if self.remat else song.Block
+        block = nn.remat(song.SongBlock) if self.remat else song.SongBlock
         options = {"dropout": self.dropout, "plain": self.plain_conv, "dtype": self.dtype, "name": name}
         return block(features, factor, **options)(h, embedding)
 
@@ -116,4 +116,4 @@ class CTMSRUNet(nn.Module):
             h = nn.leaky_relu(self._conv(f"conv_up{i + 1}", self.channels)(layers.up(h)), 0.2)
         start = nn.initializers.zeros if self.residual else nn.initializers.lecun_normal()
         out = self._conv("conv_last", self.out_channels, kernel_init=start)(h).astype(jnp.float32)
-        return out + srnet.upsample(low, self.scale, self.cubic).astype(jnp.float32) if self.residual else out
+        return out + srnet.upsample_cubic(low, self.scale, self.cubic).astype(jnp.float32) if self.residual else out

@@ -37,14 +37,14 @@ def resampling(size: int, taps: tuple[float, ...], factor: float, border: int) -
     return matrix
 
 
-def resample(x: Array, taps: tuple[float, ...], factor: float, border: int | None = None) -> Array:
+def resample_by_taps(x: Array, taps: tuple[float, ...], factor: float, border: int | None = None) -> Array:
     """`x` (H, W, C) through the filter along both axes; see `resampling`."""
     border = (len(taps) - 1) // 2 if border is None else border
     rows, columns = (jnp.asarray(resampling(n, taps, factor, border), x.dtype) for n in x.shape[:2])
     return jnp.einsum("ih,jw,hwc->ijc", rows, columns, x)
 
 
-class Block(nn.Module):
+class SongBlock(nn.Module):
     """norm, SiLU, (resample), conv, + embedding, norm, SiLU, dropout, conv; scaled sum with the skip; attention.
 
     Attributes, static:
@@ -70,7 +70,7 @@ class Block(nn.Module):
         norm = lambda name: layers.GroupNorm(eps=self.eps, name=name)
         conv = lambda name: layers.convolution(self.features, self.plain, name=name, dtype=self.dtype)
         dense = lambda name: nn.Dense(self.features, name=name, dtype=self.dtype)
-        change = (lambda a: a) if self.factor == 1 else lambda a: resample(a, self.taps, self.factor)
+        change = (lambda a: a) if self.factor == 1 else lambda a: resample_by_taps(a, self.taps, self.factor)
         h = conv("conv0")(change(nn.silu(norm("norm0")(x))))
         h = nn.silu(norm("norm1")(h + dense("affine")(embedding)[None, None]))
         h = conv("conv1")(nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h))
@@ -168,7 +168,7 @@ class SongUNet(nn.Module):
         return layers.convolution(features, self.plain_conv, name=name, dtype=self.dtype)
 
     def _block(self, name: str, features: int, factor: float = 1, attention: bool = False) -> nn.Module:
-        block = nn.remat(Block) if self.remat else Block
+        block = nn.remat(SongBlock) if self.remat else SongBlock
         options = {"dropout": self.dropout, "plain": self.plain_conv, "dtype": self.dtype, "name": name}
         return block(features, factor, attention, self.taps, **options)
 
@@ -176,7 +176,7 @@ class SongUNet(nn.Module):
         """`(h + filter(conv(aux))) / sqrt(2)`: the convolution comes first, over a border that the filter needs."""
         pad, conv = 1 + (len(self.taps) - 1) // 2, layers.plain_conv if self.plain_conv else layers.conv
         options = {"padding": pad, "conv_general_dilated": conv, "dtype": self.dtype, "name": name}
-        aux = resample(nn.Conv(h.shape[-1], (3, 3), **options)(aux), self.taps, 0.5, border=0)
+        aux = resample_by_taps(nn.Conv(h.shape[-1], (3, 3), **options)(aux), self.taps, 0.5, border=0)
         return (h + aux) / math.sqrt(2)
 
     def _embed(self, condition: Array, label: Array | None) -> Array:

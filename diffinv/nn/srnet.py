@@ -47,7 +47,7 @@ def _upsample_rows(x: Array, scale: int, a: float, mode: str) -> Array:
     return jnp.stack(fine, 1).reshape(scale * height, *rest)
 
 
-def upsample(x: Array, scale: int, a: float = MATLAB) -> Array:
+def upsample_cubic(x: Array, scale: int, a: float = MATLAB) -> Array:
     """(h, w, C) to (scale h, scale w, C) by Keys's cubic kernel of parameter `a`; both static.
 
     `a = -1/2` is MATLAB's `imresize` (mirrored border), any other value is torch's `interpolate(mode="bicubic",
@@ -58,7 +58,7 @@ def upsample(x: Array, scale: int, a: float = MATLAB) -> Array:
     return _upsample_rows(rows.swapaxes(0, 1), scale, a, mode).swapaxes(0, 1)
 
 
-class Block(nn.Module):
+class SRBlock(nn.Module):
     """`x + conv1(silu((1 + scale) conv0(x) + shift))`, with scale and shift from the embedding, 0 at first."""
 
     features: int
@@ -85,8 +85,8 @@ class SRNet(nn.Module):
       channels, blocks: width and depth; 32 and 8 have 212 thousand weights.
       scale: s.
       out_channels: C of the result.
-      residual: add `upsample(low)`; otherwise the network starts from zero.
-      cubic: the upsampling's parameter, see `upsample`.
+      residual: add `upsample_cubic(low)`; otherwise the network starts from zero.
+      cubic: the upsampling's parameter, see `upsample_cubic`.
       time_scale: multiplies the condition, `log(sigma + 0.002) / 4`, before its embedding.
       dtype: of the computation; parameters and result are float32.
       plain_conv: `lax`'s own convolution, for training; see `layers.conv`.
@@ -112,10 +112,10 @@ class SRNet(nn.Module):
         h = layers.convolution(self.channels, name="first", **options)(low.astype(self.dtype))
         h = first = h + layers.convolution(self.channels, name="noisy", kernel_init=_zeros, **options)(noisy)
         for i in range(self.blocks):
-            h = Block(self.channels, name=f"block{i}", **options)(h, embedding)
+            h = SRBlock(self.channels, name=f"block{i}", **options)(h, embedding)
         head = layers.convolution(self.out_channels * self.scale**2, name="head", kernel_init=_zeros, **options)
         out = layers.depth_to_space(head(h + first), self.scale).astype(jnp.float32)
-        return out + upsample(low, self.scale, self.cubic).astype(jnp.float32) if self.residual else out
+        return out + upsample_cubic(low, self.scale, self.cubic).astype(jnp.float32) if self.residual else out
 
     def _embed(self, condition: Array) -> Array:
         h = layers.time_embedding(self.time_scale * jnp.asarray(condition), self.channels).astype(self.dtype)

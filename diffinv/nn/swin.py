@@ -77,7 +77,7 @@ class SwinLayer(nn.Module):
     Attributes, static:
       features: width inside; heads; window: side, which must divide H and W.
       ratio: width of the two-layer map over `features`.
-      plain, dtype: as in `song.Block`.
+      plain, dtype: as in `song.SongBlock`.
     """
 
     features: int

@@ -46,7 +46,7 @@ def require_number(
         raise ValueError(f"{name} is {_shown(value)}; it must be a number {_range(low, high, above)}{_tail(instead)}")
 
 
-def number(
+def static_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, instead: str = "", above: bool = False
 ) -> float:
     """A static number in [`low`, `high`] as `float`, of any type it came in; otherwise as `require_number`."""
@@ -56,7 +56,7 @@ def number(
     return float(value)
 
 
-def choice(name: str, value: Any, *known: Any) -> None:
+def require_one_of(name: str, value: Any, *known: Any) -> None:
     """ValueError where the value is not one of the known names or numbers."""
     if not isinstance(value, str | int | np.integer) or value not in known:
         raise ValueError(f"{name} is {brief(value)}; it must be one of {', '.join(map(repr, known))}")
@@ -88,7 +88,7 @@ def _tail(instead: str) -> str:
     return f": {instead}" if instead else ""
 
 
-def whole(name: str, value: Any, least: int = 1, most: int = SIDE) -> int:
+def whole_number(name: str, value: Any, least: int = 1, most: int = SIDE) -> int:
     """A static whole number from `least` to `most` as `int`; ValueError for anything else."""
     try:
         number = operator.index(value) if not isinstance(value, float | np.floating) else int(value)
@@ -104,8 +104,8 @@ def _shown_static(value: Any) -> str:
 
 
 def odd(name: str, value: Any, least: int = 1) -> int:
-    """`whole`, and odd: a kernel's size, which has a centre then."""
-    number = whole(name, value, least)
+    """A `whole_number` that is odd: a kernel's size, which has a centre then."""
+    number = whole_number(name, value, least)
     if number % 2 == 0:
         raise ValueError(f"{name} is {number}; a kernel's size must be odd, so that it has a centre: use {number + 1}")
     return number
@@ -119,7 +119,7 @@ def sample_shape(shape: Any) -> tuple[int, ...]:
     return found
 
 
-def picture(shape: Any) -> tuple[int, int, int]:
+def picture_shape(shape: Any) -> tuple[int, int, int]:
     """`shape` as (H, W, C); ValueError where it is not three positive whole numbers."""
     found = _sides(shape)
     if found is None or len(found) != 3 or min(found) < 1:
@@ -184,7 +184,7 @@ def _known(values: Any) -> np.ndarray | None:
     return _plain(values) if all(map(concrete, parts)) else None
 
 
-def weights(name: str, mask: Any) -> Array:
+def mask_weights(name: str, mask: Any) -> Array:
     """A mask as real numbers, 1 where something is kept; other gains than 0 and 1 may be floating point, up to 10.
 
     Raises ValueError where one is not finite, or they are a picture's bytes or percentages.

@@ -16,7 +16,15 @@ import numpy as np
 from flax import struct
 
 from diffinv.fft import fft2, ifft2
-from diffinv.operators.arguments import choice, inexact, number, require_key, size_of, weights, whole
+from diffinv.operators.arguments import (
+    inexact,
+    mask_weights,
+    require_key,
+    require_one_of,
+    size_of,
+    static_number,
+    whole_number,
+)
 from diffinv.operators.base import ClosedForm, LinearOperator, as_complex, as_real, divide, real_scalar
 from diffinv.typing import Array, Key
 
@@ -94,7 +102,7 @@ def mri(mask: Array, sensitivities: Array | None = None) -> SingleCoilMRI | Mult
     Raises:
       ValueError: where the mask is not (H, W), or the sensitivities are not complex (coils, H, W).
     """
-    mask = weights("mask", mask)
+    mask = mask_weights("mask", mask)
     if mask.ndim != 2:
         raise ValueError(f"mask has shape {mask.shape}; it must be (H, W): broadcast the lines to the whole of k-space")
     shape = (*mask.shape, 2)
@@ -127,10 +135,10 @@ def cartesian_mask(
       ValueError: where an argument is out of range, or "random" has fewer lines than the centre.
     """
     require_key(key)
-    size, axis = size_of("size", size), whole("axis", axis, 0, 1)
+    size, axis = size_of("size", size), whole_number("axis", axis, 0, 1)
     lines = size[axis]
-    acceleration, acs = whole("acceleration", acceleration), whole("acs", acs, 0, lines)
-    choice("pattern", pattern, "random", "equispaced")
+    acceleration, acs = whole_number("acceleration", acceleration), whole_number("acs", acs, 0, lines)
+    require_one_of("pattern", pattern, "random", "equispaced")
     if pattern == "random" and lines // acceleration < acs:
         raise ValueError(f"acs is {acs}; {acceleration}x of {lines} lines takes {lines // acceleration}: lower one")
     index = jnp.arange(lines)
@@ -151,8 +159,8 @@ def simulated_coils(size: tuple[int, int], coils: int, width: float = 0.6) -> Ar
     `width` (of the half side) and a phase that winds once around the ring. Original. All static.
     Raises ValueError where the size is not (H, W), or coils or width is not positive.
     """
-    size, coils = size_of("size", size), whole("coils", coils)
-    width = number("width", width, 1e-2, 1e3, instead="of the half side")
+    size, coils = size_of("size", size), whole_number("coils", coils)
+    width = static_number("width", width, 1e-2, 1e3, instead="of the half side")
     rows, columns = np.meshgrid(*(2 * (np.arange(n) + 0.5) / n - 1 for n in size), indexing="ij")
     angle = 2 * np.pi * np.arange(coils)[:, None, None] / coils
     square = (rows - np.sin(angle)) ** 2 + (columns - np.cos(angle)) ** 2

@@ -33,7 +33,7 @@ from diffinv.operators.base import (
     require_operator,
 )
 from diffinv.operators.maps import applied
-from diffinv.operators.matrices import Sparse, callbacks, fitted, is_called, is_sparse, sparse
+from diffinv.operators.matrices import Sparse, callbacks, fitting_shape, is_called, is_sparse, sparse
 from diffinv.typing import Array, Key
 
 
@@ -294,7 +294,7 @@ def linear(
     if is_sparse(call):
         return sparse(call, shape)
     if is_called(call):
-        shape = fitted(call.shape, shape)
+        shape = fitting_shape(call.shape, shape)
         call, adjoint = callbacks(call, shape)
     elif not callable(call):
         return dense(call, shape)

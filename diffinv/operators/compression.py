@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffinv.operators.arguments import choice, picture, require_number
+from diffinv.operators.arguments import picture_shape, require_number, require_one_of
 from diffinv.operators.base import Operator
 from diffinv.typing import Array
 
@@ -93,11 +93,11 @@ def jpeg(shape: tuple[int, ...], quality: Array | int, subsampling: int = 2, gra
     Raises:
       ValueError: where an argument is out of range.
     """
-    shape = picture(shape)
+    shape = picture_shape(shape)
     if shape[2] not in (1, 3):
         raise ValueError(f"shape is {shape}; JPEG takes 1 channel (grey) or 3 (RGB): convert the picture")
-    choice("subsampling", subsampling, 1, 2)
-    choice("gradient", gradient, "straight", "cubic")
+    require_one_of("subsampling", subsampling, 1, 2)
+    require_one_of("gradient", gradient, "straight", "cubic")
     return JPEG(jpeg_tables(quality), shape, subsampling, gradient)
 
 

@@ -16,15 +16,15 @@ from flax import struct
 from diffinv.fft import fft2, in_planes, irfft2, rfft2
 from diffinv.operators import spectra
 from diffinv.operators.arguments import (
-    choice,
     concrete,
-    number,
     numbers,
     odd,
-    picture,
+    picture_shape,
     require_key,
     require_number,
-    whole,
+    require_one_of,
+    static_number,
+    whole_number,
 )
 from diffinv.operators.base import ClosedForm, LinearOperator, divide, real_scalar
 from diffinv.typing import Array, Key
@@ -140,11 +140,11 @@ def blur(
       ValueError: where the kernel is not a real, finite (h, w) that fits the picture (reflect: half of it under the
         side), or is all 0, the boundary has another name or the threshold is not in [0, 1).
     """
-    shape, kernel = picture(shape), numbers("kernel", kernel, 2, "(h, w), one for all channels")
+    shape, kernel = picture_shape(shape), numbers("kernel", kernel, 2, "(h, w), one for all channels")
     if 0 in kernel.shape or (concrete(kernel) and not np.any(np.asarray(kernel))):
         raise ValueError(f"kernel, {kernel.shape}, has nothing but zeros; nothing would be measured: give another")
-    threshold = number("threshold", threshold, 0, 0.999999, instead="1e-3, say")
-    choice("boundary", boundary, "circular", "reflect")
+    threshold = static_number("threshold", threshold, 0, 0.999999, instead="1e-3, say")
+    require_one_of("boundary", boundary, "circular", "reflect")
     if any((k > n if boundary == "circular" else k // 2 >= n) for n, k in zip(shape, kernel.shape, strict=False)):
         raise ValueError(f"kernel has shape {kernel.shape}; it does not fit a picture {shape} ({boundary}): crop it")
     if boundary == "reflect":
@@ -186,7 +186,7 @@ def gaussian_blur(
     by default 61, or the largest odd size that fits a smaller picture. What a concrete `std` leaves at 0, beyond
     `4 std`, is not stored. Raises ValueError as `blur` and `gaussian_kernel` do.
     """
-    shape = picture(shape)
+    shape = picture_shape(shape)
     size = odd("size", _fitting_size(shape, size))
     require_number("std", std, 0, instead="in pixels; identity(shape) is no blur", above=True)
     if concrete(std):
@@ -212,7 +212,7 @@ def motion_kernel(key: Key, size: int = 61, intensity: Array | float = 0.5, step
       ValueError: where the size is not odd and at least 3, or a concrete intensity is negative.
     """
     require_key(key)
-    size, steps = odd("size", size, 3), whole("steps", steps)
+    size, steps = odd("size", size, 3), whole_number("steps", steps)
     require_number("intensity", intensity, 0, instead="0 draws a straight line")
     start, turn, reach = jax.random.split(key, 3)
     turns = 2 * np.pi / np.sqrt(steps) * jnp.asarray(intensity, float) * jax.random.normal(turn, (steps,), float)
@@ -238,5 +238,5 @@ def motion_blur(
     Original in its kernels; the task (61, intensity 0.5, reflect) is that of Chung et al. 2023 (DPS), arXiv:2209.14687.
     Arguments and errors as for `blur` and `motion_kernel`; `size` by default as for `gaussian_blur`.
     """
-    shape = picture(shape)
+    shape = picture_shape(shape)
     return blur(shape, motion_kernel(key, _fitting_size(shape, size), intensity), boundary, threshold)

@@ -19,7 +19,7 @@ from flax import struct
 
 from diffinv.describe import described
 from diffinv.fft import at_least_single
-from diffinv.operators.arguments import number, numbers, picture
+from diffinv.operators.arguments import numbers, picture_shape, static_number
 from diffinv.operators.base import LinearOperator, Operator, divide
 from diffinv.operators.nonuniform import summed, waves
 from diffinv.typing import Array
@@ -62,8 +62,8 @@ def visibilities(shape: tuple[int, ...], uv: Array, pixel: float) -> Visibilitie
     Raises:
       ValueError: where the shape or uv do not fit, or the pixel is not positive.
     """
-    shape, uv = picture(shape), numbers("uv", uv, 2, "(K, 2) wavelengths")
-    pixel = number("pixel", pixel, 0, instead="in radians", above=True)
+    shape, uv = picture_shape(shape), numbers("uv", uv, 2, "(K, 2) wavelengths")
+    pixel = static_number("pixel", pixel, 0, instead="in radians", above=True)
     if shape[2] != 1 or uv.shape[1] != 2:
         raise ValueError(f"shape, uv are {shape}, {uv.shape}; give (H, W, 1) and (K, 2)")
     cycles = -pixel * jnp.stack((shape[0] * uv[:, 1], shape[1] * uv[:, 0]), -1)

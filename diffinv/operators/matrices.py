@@ -64,7 +64,7 @@ def sparse(matrix: Any, shape: tuple[int, ...] | None = None) -> Sparse:
         raise ValueError(f"matrix is {type(matrix).__name__}; give a scipy.sparse matrix, or use operators.dense")
     entries = matrix.tocsr().tocoo()
     values = inexact("matrix", entries.data)
-    shape = fitted(entries.shape, shape)
+    shape = fitting_shape(entries.shape, shape)
     rows, columns = (jnp.asarray(place, jnp.int32) for place in (entries.row, entries.col))
     return Sparse(values, rows, columns, shape, entries.shape[0])
 
@@ -88,7 +88,7 @@ def is_called(matrix: Any) -> TypeGuard[Called]:
     return all(hasattr(matrix, name) for name in ("matvec", "rmatvec", "shape", "dtype"))
 
 
-def fitted(size: tuple[int, ...], shape: tuple[int, ...] | None) -> tuple[int, ...]:
+def fitting_shape(size: tuple[int, ...], shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """`shape`, or (n,) for None; ValueError where it does not hold the n numbers that a matrix (m, n) takes."""
     shape = (int(size[1]),) if shape is None else sample_shape(shape)
     if math.prod(shape) != size[1]:

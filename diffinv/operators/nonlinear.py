@@ -13,15 +13,15 @@ from flax import struct
 
 from diffinv.fft import in_planes
 from diffinv.operators.arguments import (
-    choice,
     concrete,
-    number,
     odd,
-    picture,
+    picture_shape,
     require_key,
     require_number,
+    require_one_of,
     sample_shape,
-    whole,
+    static_number,
+    whole_number,
 )
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.operators.coils import fft2c
@@ -65,9 +65,9 @@ def phase_retrieval(
     Raises:
       ValueError: where the padding has another name or the oversampling is too small.
     """
-    shape = picture(shape)
-    choice("padding", padding, "eighths", "factor")
-    oversample = number("oversample", oversample, 1 if padding == "factor" else 0, 64, instead="2.0, say")
+    shape = picture_shape(shape)
+    require_one_of("padding", padding, "eighths", "factor")
+    oversample = static_number("oversample", oversample, 1 if padding == "factor" else 0, 64, instead="2.0, say")
     share = oversample / 8 if padding == "eighths" else (oversample - 1) / 2
     return PhaseRetrieval(shape, (int(share * shape[0]), int(share * shape[1])), unit_range)
 
@@ -94,7 +94,7 @@ def high_dynamic_range(shape: tuple[int, ...], gain: Array | float = 2.0) -> Hig
     where a concrete gain is not positive.
     """
     require_number("gain", gain, 0, above=True)
-    return HighDynamicRange(jnp.asarray(gain, float), picture(shape))
+    return HighDynamicRange(jnp.asarray(gain, float), picture_shape(shape))
 
 
 @struct.dataclass
@@ -177,11 +177,11 @@ def nonlinear_blur(
       ValueError: where a concrete contrast is 0, std is not positive, or as `motion_kernel` and `blur`.
     """
     require_key(key)
-    shape = picture(shape)
+    shape = picture_shape(shape)
     require_number("contrast", contrast)
     if concrete(contrast) and contrast == 0:
         raise ValueError(f"contrast is {contrast}; at 0 the blur is linear: use motion_blur")
-    std = number("std", std, 0, math.inf, instead="in pixels", above=True)
+    std = static_number("std", std, 0, math.inf, instead="in pixels", above=True)
     size = min(61, (min(shape[:2]) - 1) // 2 * 2 + 1) if size is None else odd("size", size, 3)
     index = jnp.arange(size).astype(float)
     spread = jnp.exp(-0.5 * ((index[:, None] - index[None, :]) / std) ** 2)
@@ -214,5 +214,5 @@ def quantisation(shape: tuple[int, ...], levels: Array | int = 16) -> Quantised:
     of at least 2.
     """
     if concrete(levels):
-        levels = whole("levels", levels, 2, 2**24)
+        levels = whole_number("levels", levels, 2, 2**24)
     return Quantised(jnp.asarray(levels, float), sample_shape(shape))

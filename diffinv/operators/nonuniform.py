@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 from jax.scipy.special import i0
 
-from diffinv.operators.arguments import inexact, number, numbers, size_of, whole
+from diffinv.operators.arguments import inexact, numbers, size_of, static_number, whole_number
 from diffinv.operators.base import LinearOperator, as_complex
 from diffinv.operators.coils import fft2c
 from diffinv.typing import Array
@@ -129,7 +129,7 @@ def non_cartesian_mri(
     points, size = numbers("points", points, 2, "(K, 2), cycles per field of view"), size_of("size", size)
     if points.shape[1] != 2:
         raise ValueError(f"size, points have {size}, {points.shape}; they must be (H, W) and (K, 2): reshape them")
-    width = None if width is None else whole("width", width, 2, 2 * min(size))
+    width = None if width is None else whole_number("width", width, 2, 2 * min(size))
     coils = jnp.ones((1, *size), complex) if sensitivities is None else inexact("sensitivities", sensitivities)
     if coils.ndim != 3 or coils.shape[1:] != size or not jnp.iscomplexobj(coils):
         raise ValueError(f"sensitivities are {coils.shape} {coils.dtype}; they must be complex (coils, *{size})")
@@ -142,7 +142,7 @@ def radial(spokes: int, samples: int, size: tuple[int, int]) -> Array:
 
     Source: Winkelmann et al. 2007 (111.25 degrees). All static. Raises ValueError where a number is not positive.
     """
-    spokes, samples, size = whole("spokes", spokes), whole("samples", samples), size_of("size", size)
+    spokes, samples, size = whole_number("spokes", spokes), whole_number("samples", samples), size_of("size", size)
     angle = np.pi * (np.sqrt(5) - 1) / 2 * np.arange(spokes)[:, None]
     along = ((np.arange(samples) - samples // 2) / samples)[None, :]
     return jnp.asarray(np.stack((size[0] * along * np.sin(angle), size[1] * along * np.cos(angle)), -1).reshape(-1, 2))
@@ -153,8 +153,8 @@ def spiral(samples: int, turns: float, size: tuple[int, int]) -> Array:
 
     All static; `turns` dimensionless. Raises ValueError where a number is not positive.
     """
-    samples, size = whole("samples", samples, most=2**24), size_of("size", size)
-    turns = number("turns", turns, 0, above=True)
+    samples, size = whole_number("samples", samples, most=2**24), size_of("size", size)
+    turns = static_number("turns", turns, 0, above=True)
     radius = np.sqrt(np.arange(samples) / samples)
     z = 0.5 * radius * np.exp(2j * np.pi * turns * radius)
     return jnp.asarray(np.stack((size[0] * z.imag, size[1] * z.real), -1))

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from diffinv.fft import at_least_single, irfft2, rfft2
-from diffinv.operators.arguments import number, numbers, picture, radians, require_number, whole
+from diffinv.operators.arguments import numbers, picture_shape, radians, require_number, static_number, whole_number
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.typing import Array
 
@@ -65,9 +65,9 @@ def inverse_scattering(
     """
     from scipy.special import hankel1
 
-    shape = picture(shape)
+    shape = picture_shape(shape)
     lengths = {"side": side, "wavelength": wavelength, "radius": radius}
-    side, wavelength, radius = (number(name, value, 0, 1e9, above=True) for name, value in lengths.items())
+    side, wavelength, radius = (static_number(name, value, 0, 1e9, above=True) for name, value in lengths.items())
     if shape[2] != 1:
         raise ValueError(f"shape is {shape}; the contrast is real: give (H, W, 1)")
     pixel = side / shape[1]
@@ -81,7 +81,7 @@ def inverse_scattering(
         if np.ndim(angles):
             angles = np.asarray(radians(name, angles))
         else:
-            count = whole(name, angles)
+            count = whole_number(name, angles)
             angles = 2 * np.pi * np.arange(count) / count
         return 0.25j * hankel1(0, k * np.abs(radius * np.exp(1j * angles)[:, None] - places))
 
@@ -186,11 +186,15 @@ def navier_stokes(
     Raises:
       ValueError: where the shape is not square and even, the factor does not divide it, or steps is not positive.
     """
-    shape, factor, steps = picture(shape), whole("factor", factor), whole("steps", steps, most=10**6)
+    shape, factor, steps = (
+        picture_shape(shape),
+        whole_number("factor", factor),
+        whole_number("steps", steps, most=10**6),
+    )
     n = shape[0]
     if shape != (n, n, 1) or n % 2 or n % factor:
         raise ValueError(f"shape, factor are {shape}, {factor}; give (N, N, 1), N even, and a divisor of N")
-    duration = number("duration", duration, 0, above=True)
+    duration = static_number("duration", duration, 0, above=True)
     require_number("reynolds", reynolds, 0, above=True)
     require_number("gain", gain, 0, above=True)
     y = 2 * np.pi * np.arange(n) / n

@@ -12,14 +12,14 @@ from flax import struct
 
 from diffinv.operators import spectra
 from diffinv.operators.arguments import (
+    mask_weights,
     numbers,
-    picture,
+    picture_shape,
     require_key,
     require_number,
     sample_shape,
     size_of,
-    weights,
-    whole,
+    whole_number,
 )
 from diffinv.operators.base import ClosedForm, divide, real_scalar
 from diffinv.typing import Array, Key
@@ -89,7 +89,7 @@ def inpainting(shape: tuple[int, ...], mask: Array) -> Mask:
     The shape comes first. Other floating-point values are gains. Raises ValueError where the mask does not fit the
     picture's `shape`, or has values that are not finite or bytes (0 and 255).
     """
-    shape, mask = picture(shape), weights("mask", mask)
+    shape, mask = picture_shape(shape), mask_weights("mask", mask)
     if mask.shape not in (shape, (*shape[:2], 1)):
         raise ValueError(f"mask has shape {mask.shape}; {shape} takes {(*shape[:2], 1)}: add the channel axis")
     return Mask(mask, shape)
@@ -107,8 +107,8 @@ def box_inpainting(shape: tuple[int, ...], top: int, left: int, size: int) -> Ma
 
     All static, in pixels. Raises ValueError where the box leaves the picture.
     """
-    shape = picture(shape)
-    top, left, size = whole("top", top, 0), whole("left", left, 0), whole("size", size)
+    shape = picture_shape(shape)
+    top, left, size = whole_number("top", top, 0), whole_number("left", left, 0), whole_number("size", size)
     if top + size > shape[0] or left + size > shape[1]:
         raise ValueError(f"top, left, size are {top}, {left}, {size}; the box must lie in {shape[:2]}: move it")
     return _box(shape, top, left, size)
@@ -121,7 +121,7 @@ def random_box_inpainting(key: Key, shape: tuple[int, ...], size: int = 128, mar
     `size` and `margin` are static. Raises ValueError where the box has no place.
     """
     require_key(key)
-    shape, size, margin = picture(shape), whole("size", size), whole("margin", margin, 0)
+    shape, size, margin = picture_shape(shape), whole_number("size", size), whole_number("margin", margin, 0)
     room = [n - 2 * margin - size for n in shape[:2]]
     if min(room) < 1:
         raise ValueError(f"size, margin are {size}, {margin}; need size + 2 margin < {min(shape[:2])}: shrink them")
@@ -136,7 +136,7 @@ def random_inpainting(key: Key, shape: tuple[int, ...], probability_masked: Arra
     Raises ValueError where a concrete one is not in [0, 1].
     """
     require_key(key)
-    shape = picture(shape)
+    shape = picture_shape(shape)
     require_number("probability_masked", probability_masked, 0, 1, "give a fraction, 0.7 for 70 %")
     pixels = shape[0] * shape[1]
     hidden = jnp.floor(jnp.asarray(probability_masked, float) * pixels).astype(int)
@@ -154,7 +154,11 @@ def freeform_inpainting(
     width or length is negative.
     """
     require_key(key)
-    shape, strokes, vertices = picture(shape), whole("strokes", strokes), whole("vertices", vertices)
+    shape, strokes, vertices = (
+        picture_shape(shape),
+        whole_number("strokes", strokes),
+        whole_number("vertices", vertices),
+    )
     require_number("width", width, 0, instead="a fraction of the shorter side")
     require_number("length", length, 0, instead="a fraction of the shorter side")
     width, length = jnp.asarray(width, float), jnp.asarray(length, float)
@@ -220,7 +224,7 @@ class AveragePool(ClosedForm):
 
 
 def _checked_factor(shape: tuple[int, ...], factor: int) -> int:
-    factor = whole("factor", factor)
+    factor = whole_number("factor", factor)
     if shape[0] % factor or shape[1] % factor:
         raise ValueError(f"factor is {factor}; it must divide the picture's {shape[:2]}: crop it or change factor")
     return factor
@@ -232,7 +236,7 @@ def average_pool(shape: tuple[int, ...], factor: int) -> AveragePool:
     Source: the super-resolution of Kawar et al. 2022 (DDRM), arXiv:2201.11793.
     Raises ValueError where the factor does not divide the picture.
     """
-    shape = picture(shape)
+    shape = picture_shape(shape)
     return AveragePool(shape, _checked_factor(shape, factor))
 
 
@@ -332,7 +336,7 @@ def resize(shape: tuple[int, ...], size: tuple[int, int], antialias: bool = True
 
     Source: MATLAB `imresize`; see `resize_matrix`. All static. Raises ValueError where the size is not positive.
     """
-    shape, size = picture(shape), size_of("size", size)
+    shape, size = picture_shape(shape), size_of("size", size)
     rows, columns = (resize_matrix(n, m, antialias) for n, m in zip(shape[:2], size, strict=True))
     (row_basis, row_gain), (column_basis, column_gain) = _left_spectrum(rows), _left_spectrum(columns)
     parts = (rows, columns, row_basis, column_basis, row_gain, column_gain)
@@ -346,7 +350,7 @@ def bicubic(shape: tuple[int, ...], factor: int) -> Resize:
     Source: as `resize_matrix`; the "bicubic" of Set5, Set14, DIV2K. DPS's `Resizer` has the same kernel.
     Raises ValueError where the factor does not divide the picture.
     """
-    shape = picture(shape)
+    shape = picture_shape(shape)
     factor = _checked_factor(shape, factor)
     return resize(shape, (shape[0] // factor, shape[1] // factor))
 
@@ -387,7 +391,7 @@ def grayscale(shape: tuple[int, ...], weights: tuple[float, ...] | Array | None 
     Source: Kawar et al. 2022 (DDRM), arXiv:2201.11793, and Wang et al. 2023 (DDNM), arXiv:2212.00490. `weights` (C,),
     dimensionless; (0.299, 0.587, 0.114) is BT.601's luma. Raises ValueError where there is not one for each channel.
     """
-    shape = picture(shape)
+    shape = picture_shape(shape)
     weights = jnp.full(shape[2], 1 / shape[2], float) if weights is None else numbers("weights", weights)
     if weights.shape != shape[2:]:
         raise ValueError(f"weights have shape {weights.shape}; {shape} takes {shape[2:]}: one for each channel")

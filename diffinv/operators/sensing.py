@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffinv.linalg import dct, idct
+from diffinv.linalg import dct_hw, idct_hw
 from diffinv.operators import spectra
-from diffinv.operators.arguments import choice, number, picture, require_key, sample_shape
+from diffinv.operators.arguments import picture_shape, require_key, require_one_of, sample_shape, static_number
 from diffinv.operators.base import ClosedForm, Dense, dense, divide, real_scalar
 from diffinv.typing import Array, Key
 
@@ -48,11 +48,11 @@ class Subsampled(ClosedForm):
         return parts._replace(analyse=self._analyse, synthesise=self._synthesise)
 
     def _analyse(self, x: Array) -> Array:
-        forward = dct if self.transform == "dct" else hadamard
+        forward = dct_hw if self.transform == "dct" else hadamard
         return forward(self.signs.astype(x.dtype) * x)
 
     def _synthesise(self, code: Array) -> Array:
-        back = idct if self.transform == "dct" else hadamard
+        back = idct_hw if self.transform == "dct" else hadamard
         return self.signs.astype(code.dtype) * back(code)
 
 
@@ -72,9 +72,9 @@ def compressed_sensing(key: Key, shape: tuple[int, ...], fraction: float, transf
       ValueError: where an argument is out of range.
     """
     require_key(key)
-    shape = picture(shape)
+    shape = picture_shape(shape)
     _check_fraction(fraction, shape)
-    choice("transform", transform, "hadamard", "dct")
+    require_one_of("transform", transform, "hadamard", "dct")
     if transform == "hadamard":
         _check_powers(shape[:2])
     pixels = shape[0] * shape[1]
@@ -126,6 +126,6 @@ def _check_powers(sides: tuple[int, ...]) -> None:
 
 
 def _check_fraction(fraction: float, shape: tuple[int, ...]) -> None:
-    number("fraction", fraction, 0, 1, instead="0.5 for 50 %", above=True)
+    static_number("fraction", fraction, 0, 1, instead="0.5 for 50 %", above=True)
     if int(fraction * math.prod(shape[:2])) < 1:
         raise ValueError(f"fraction is {fraction}; it must keep at least one number of {shape} and be at most 1")

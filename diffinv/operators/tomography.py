@@ -17,7 +17,7 @@ from flax import struct
 from jax.scipy.ndimage import map_coordinates
 
 from diffinv.fft import at_least_single
-from diffinv.operators.arguments import choice, number, picture, radians, whole
+from diffinv.operators.arguments import picture_shape, radians, require_one_of, static_number, whole_number
 from diffinv.operators.base import LinearOperator, real_scalar
 from diffinv.typing import Array
 
@@ -116,8 +116,8 @@ def fan_beam(
       ValueError: where an argument is out of range.
     """
     shape, angles, bins, source, step = _checked(shape, angles, bins, source=source, step=step)
-    fan = number("fan", fan, 0, 3.14, instead="the full angle in radians, np.radians(degrees)", above=True)
-    choice("detector", detector, "arc", "flat")
+    fan = static_number("fan", fan, 0, 3.14, instead="the full angle in radians, np.radians(degrees)", above=True)
+    require_one_of("detector", detector, "arc", "flat")
     if source <= np.hypot(*shape[:2]) / 2 + 1:
         raise ValueError(f"source is {source}; it must lie outside the picture {shape[:2]}: move it away")
     place = (np.arange(bins) - (bins - 1) / 2) / bins
@@ -135,7 +135,7 @@ def _rays(feet: Array, directions: Array, shape: tuple[int, int, int], step: flo
 
 
 def _checked(shape: tuple[int, ...], angles: Array, bins: int | None, **positive: float) -> tuple:
-    shape, angles = picture(shape), radians("angles", angles)
-    bins = max(shape[:2]) if bins is None else whole("bins", bins)
-    lengths = [number(name, value, 1e-3, math.inf, instead="in pixels") for name, value in positive.items()]
+    shape, angles = picture_shape(shape), radians("angles", angles)
+    bins = max(shape[:2]) if bins is None else whole_number("bins", bins)
+    lengths = [static_number(name, value, 1e-3, math.inf, instead="in pixels") for name, value in positive.items()]
     return shape, angles, bins, *lengths

@@ -18,7 +18,7 @@ from diffinv.linalg import inner, norm
 from diffinv.measurement import Measurement
 from diffinv.operators.base import ClosedForm, divide
 from diffinv.operators.spectra import Spectrum
-from diffinv.posterior.core.resampling import SCHEMES, effective_size, normalised, pick, resampled, uniform
+from diffinv.posterior.core.resampling import SCHEMES, effective_size, equal_weights, normalised, pick, resampled
 from diffinv.prior import Prior
 from diffinv.samplers import euler
 from diffinv.times import grid
@@ -136,7 +136,9 @@ def mcgdiff(
         o, v = observation(t)
         spread = process.sigma(t) ** 2
         gain = jnp.where(observed_at(t, t), divide(spread * jnp.ones_like(v), spread + v), 0.0)
-        return Particles(synthesise(gain[None] * o[None] + jnp.sqrt(1 - gain)[None] * analyse(x)), uniform(particles))
+        return Particles(
+            synthesise(gain[None] * o[None] + jnp.sqrt(1 - gain)[None] * analyse(x)), equal_weights(particles)
+        )
 
     def step(key: Key, state: Particles, t: Time, s: Time) -> tuple[Particles, ParticleInfo]:
         pick_key, noise_key = jax.random.split(key)
@@ -207,7 +209,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         if x is None:
             code = jax.vmap(basis.analyse)(cloud) / sigma
             cloud = drawn(jnp.zeros_like(code), y[None], sigma**2, (alpha * noise) ** 2, code)
-        return FilteringState(Particles(cloud, uniform(particles)), y)
+        return FilteringState(Particles(cloud, equal_weights(particles)), y)
 
     def step(key: Key, state: FilteringState, t: Time, s: Time) -> tuple[FilteringState, ParticleInfo]:
         y_key, pick_key, noise_key = jax.random.split(key, 3)
@@ -238,7 +240,7 @@ def _twisted(
     """
 
     def init(key: Key, t: Time, x: Array | None) -> Particles:
-        return Particles(_start(prior, key, t, x, particles), uniform(particles))
+        return Particles(_start(prior, key, t, x, particles), equal_weights(particles))
 
     def step(key: Key, state: Particles, t: Time, s: Time) -> tuple[Particles, ParticleInfo]:
         pick_key, noise_key = jax.random.split(key)

@@ -133,7 +133,7 @@ def elements(key: Key, height: int, width: int) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def kernel(chart: Chart, scale: Array) -> np.ndarray:
+def pixel_matrix(chart: Chart, scale: Array) -> np.ndarray:
     """The matrix `V diag(scale) V^T` on the pixels of one channel, (H W, H W). Original."""
     height, width, channels = chart.shape
     unit = jnp.eye(height * width, dtype=jnp.result_type(scale)).reshape(-1, height, width, 1)
@@ -255,7 +255,7 @@ def _invariant_law(x: Setting) -> Property:
 def _invariances(x: Setting) -> list[Property]:
     scales = [[x.process.alpha(t), x.process.sigma(t)] for t in x.times]
     kernels = [
-        [kernel(x.chart, scale) for scale in pair if scale.ndim] for pair in scales
+        [pixel_matrix(x.chart, scale) for scale in pair if scale.ndim] for pair in scales
     ]  # a number commutes with all
     formula = "|P B - B P|_F = 0 for the kernels B = V diag(a_t) V^T and V diag(s_t) V^T"
     rows = []

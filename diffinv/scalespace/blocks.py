@@ -68,7 +68,7 @@ def block_dct(shape: tuple[int, ...], block: int = 4) -> Chart:
 
         return act
 
-    return Chart(each(linalg.dct), each(linalg.idct), tuple(shape), True)
+    return Chart(each(linalg.dct_hw), each(linalg.idct_hw), tuple(shape), True)
 
 
 def basis(process: Process, shape: tuple[int, ...]) -> Chart:

@@ -27,7 +27,7 @@ def probe(shape: tuple[int, ...]) -> Array:
 def probe_shape(card: dict[str, Any]) -> tuple[int, ...]:
     """The picture that leaves two pixels at the coarsest level, or the native size where that is smaller. Original."""
     net, (*size, channels) = architecture(card), card["shape"]
-    side = 2 * cards.unit(net)
+    side = 2 * cards.side_multiple(net)
     return (min(side, size[0]), min(side, size[1]), channels)
 
 

@@ -48,7 +48,7 @@ def build(
 
     Original. Raises ValueError for a card that is not sound, see `cards`, and for an upscaler's.
     """
-    cards.require(card, "the card", apply is None)
+    cards.require_card(card, "the card", apply is None)
     require_kind(card, "the card", "prior")
     if apply is not None and changes:
         raise ValueError(f"{sorted(changes)} are fields of our networks, and apply is your own; leave them out")

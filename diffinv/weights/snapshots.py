@@ -60,7 +60,7 @@ def _seal(about: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(about, sort_keys=True).encode())
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, about: dict[str, Any]) -> bool:
+def save_snapshot(manager: ocp.CheckpointManager, step: int, state: Any, about: dict[str, Any]) -> bool:
     """Saves the state's arrays and `about` (JSON: metrics, the data iterator's state, seconds) as one unit.
 
     Original. False where that step is there already. Checksums of both are kept beside them, because orbax reads a
@@ -116,7 +116,7 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, di
     raise ValueError(f"checkpoint {where} is of another network or optimizer: {misfit}; use another --workdir")
 
 
-class Found(NamedTuple):
+class Latest(NamedTuple):
     """What `latest` gives: the state, what was saved about it, and the newer checkpoints that are damaged, with why."""
 
     state: Any
@@ -124,7 +124,7 @@ class Found(NamedTuple):
     damaged: dict[int, str]
 
 
-def latest(manager: ocp.CheckpointManager, like: Any) -> Found | None:
+def latest(manager: ocp.CheckpointManager, like: Any) -> Latest | None:
     """The newest whole checkpoint, or None where there is none at all.
 
     Original. `like`: a tree of `jax.ShapeDtypeStruct` with shardings, which say where each array goes; the checkpoint
@@ -134,7 +134,7 @@ def latest(manager: ocp.CheckpointManager, like: Any) -> Found | None:
     damaged: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            return Found(*_read(manager, step, like), damaged)
+            return Latest(*_read(manager, step, like), damaged)
         except ValueError as error:
             damaged[step] = str(error)
     if damaged:

@@ -76,7 +76,7 @@ def _replace(path: str, content: bytes) -> None:
 
 def _read(path: str) -> bytes:
     try:
-        return limits.read(path)
+        return limits.read_bytes(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {path}; give the path that `save` wrote, with its card beside it") from None
 
@@ -128,7 +128,7 @@ def _told(beside: str) -> dict[str, Any]:
     if "sha256" not in card:
         raise ValueError(f"{beside} has no sha256; download or export it again")
     if "parametrisation" in card or "architecture" in card or "process" in card:
-        cards.require(card, beside, "architecture" in card)
+        cards.require_card(card, beside, "architecture" in card)
     return card
 
 
@@ -170,13 +170,13 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{weights} has sha256 {found[:12]}.. and {len(content)} bytes, its card says "
             f"{str(card['sha256'])[:12]}..; it is damaged or of another export: copy both files again"
         )
-    flat = tensors.parsed(content, weights)
+    flat = tensors.from_bytes(content, weights)
     cards.require_numbers(flat, weights)
     count = sum(leaf.size for leaf in flat.values())
     if card.get("parameters", count) != count:
         raise ValueError(f"{weights} has {count} parameters, its card says {card['parameters']}; export it again")
     if "architecture" in card:
-        cards.require_fit(card, flat, weights)
+        cards.require_weights(card, flat, weights)
     return unflatten(flat), card
 
 

@@ -68,7 +68,7 @@ def read(path: str, reading: Reading = PLAIN) -> Photo:
     try:
         return Photo(picture(path, reading))
     except OSError as error:
-        raise ValueError(f"{listing.shown(path)} cannot be read: {arrays.reason(error)}") from None
+        raise ValueError(f"{listing.printable_name(path)} cannot be read: {arrays.reason(error)}") from None
 
 
 def sixteen(x: np.ndarray) -> np.ndarray:

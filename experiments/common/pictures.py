@@ -88,7 +88,7 @@ def plain(path: str, most: int = Reading.pixels) -> Picture:
     try:
         return fitting.plain(picture(path, reading.reading(most)))
     except OSError as error:
-        raise ValueError(f"{listing.shown(path)}: {arrays.reason(error)}; or give another picture") from None
+        raise ValueError(f"{listing.printable_name(path)}: {arrays.reason(error)}; or give another picture") from None
 
 
 def _converted(found: Picture, channels: int) -> list[str]:
@@ -152,7 +152,7 @@ def own(pattern: str, size: int | tuple[int, ...], count: int) -> Pictures:
             shot = fitting.plain(picture(record.source, reading.reading()))
             taken.append((record, shot, fitting.fit(fitting.opaque(shot, channels), (rows, columns))))
         except OSError as error:
-            left.append(f"{listing.shown(record.name)}: {arrays.reason(error)}")
+            left.append(f"{listing.printable_name(record.name)}: {arrays.reason(error)}")
     if not taken:
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise ValueError(f"no picture of {pattern!r} can be read: {left[0]}{more}")

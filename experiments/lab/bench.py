@@ -12,7 +12,7 @@ import numpy as np
 
 from diffinv import posterior, process, seed_key
 from diffinv.metrics import posterior as metrics
-from diffinv.seeds import whole
+from diffinv.seeds import whole_seed
 from experiments.common import runtime
 from experiments.lab import judge
 from experiments.lab.judge import FLOOR, floor, least, residuals, summary, take, within
@@ -100,7 +100,7 @@ class Bench:
     """One problem with its settings and the rows that are kept of it."""
 
     def __init__(self, which: str, config, kept: Rows):
-        rng = np.random.default_rng([whole(config.seed), list(PROBLEMS).index(which)])
+        rng = np.random.default_rng([whole_seed(config.seed), list(PROBLEMS).index(which)])
         self.which, self.config, self.kept = which, config, kept
         self.problem = PROBLEMS[which](rng, config.rows + config.tuning_rows, config.draws, process.VP())
         self.reported = np.arange(config.rows) + config.tuning_rows

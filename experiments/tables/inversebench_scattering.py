@@ -102,7 +102,7 @@ def matrix(side: int, receivers: int) -> tuple[np.ndarray, float]:
 
 def exact(A: np.ndarray, sigma: float, variances: np.ndarray) -> Posterior:
     """The posterior of a field with these DCT variances (H, W, 1) seen through A."""
-    basis = np.asarray(jax.vmap(linalg.idct)(jnp.eye(variances.size).reshape(-1, *variances.shape)), float)
+    basis = np.asarray(jax.vmap(linalg.idct_hw)(jnp.eye(variances.size).reshape(-1, *variances.shape)), float)
     white = (basis.reshape(variances.size, -1) * np.sqrt(variances.ravel())[:, None]).T
     forward = A @ white / sigma
     return Posterior(white, forward, *np.linalg.svd(forward, full_matrices=False))

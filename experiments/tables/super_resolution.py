@@ -92,7 +92,7 @@ class Case(NamedTuple):
 
 def shrunk(high: np.ndarray) -> np.ndarray:
     """MATLAB's bicubic by 4, uint8."""
-    return to_pixels(degrade.bicubic(jnp.asarray(to_unit(high)), SCALE))
+    return to_pixels(degrade.matlab_bicubic(jnp.asarray(to_unit(high)), SCALE))
 
 
 def bicubic(low: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class Consistency(Denoising):
             raise ValueError(f"config.batch is {config.batch}; imm needs a multiple of its group in every slice")
         self.two_times = method in TWO_TIMES
         self.process = process.Flow() if self.two_times else self.process
-        self.about, self.points = (self.model, self.process), consistency.karras(self.process)
+        self.about, self.points = (self.model, self.process), consistency.karras_points(self.process)
         options = {**config.options[method].to_dict(), "dropout": config.net.dropout > 0}
         self.consistency_loss = LOSSES[method](self, **options)
         self.rates = [consistency.ema_rate(self.growing())] if method == "ct" else []

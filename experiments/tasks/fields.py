@@ -224,7 +224,7 @@ def _rules(config: ConfigDict) -> list[tuple[bool, str]]:
 def _check_network(config: ConfigDict) -> None:
     """The network by the rules of a card: widths, groups, heads, and the picture's sides."""
     net = cards.build_network({"name": "unet", **config.net.to_dict()}, "config.net")
-    if config.size % (unit := cards.unit(net)):
+    if config.size % (unit := cards.side_multiple(net)):
         raise ValueError(f"config.size is {config.size}; config.net wants a multiple of {unit} (patch, multipliers)")
     count = sum(map(math.prod, leaves(net, config.channels).values()))
     if count > WEIGHTS:

@@ -140,7 +140,7 @@ class Run:
                 f"{config.accumulate} (config.accumulate)"
             )
         self.task = task(config)(config, source)
-        cards.require(self.card(), "the card of this run")
+        cards.require_card(self.card(), "the card of this run")
         self.start = starting_weights(config.start, jax.eval_shape(self.task.init, self.key))
         rates = [train.half_life(examples, config.batch) for examples in config.ema_half_lives]
         rates += self.task.rates  # those that the loss needs; the others are to choose from

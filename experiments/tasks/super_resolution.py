@@ -88,7 +88,7 @@ class SuperResolution:
 
     def low(self, key, image):
         if self.degradation == "bicubic":
-            return degrade.bicubic(image, self.config.scale, rounded=True)
+            return degrade.matlab_bicubic(image, self.config.scale, rounded=True)
         return degrade.realesrgan(key, image, self.config.scale)
 
     def pairs(self, key, images):
@@ -110,7 +110,7 @@ class SuperResolution:
                 return found
             count = self.config.last_intervals
             times = jnp.arange(1, count + 1) / count
-            jumps = ctmsr.semigroup_error(upscaler, key, x0, low, jnp.append(jnp.zeros(1), times))
+            jumps = ctmsr.self_consistency_error(upscaler, key, x0, low, jnp.append(jnp.zeros(1), times))
             return found | {f"semigroup_{k + 1}_{count}": jumps[k] for k in range(count)}
 
         return jax.tree.map(jnp.mean, jax.vmap(one)(keys, pairs["image"], pairs["low"]))

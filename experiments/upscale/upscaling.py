@@ -124,7 +124,7 @@ class Enlarger:
     """
 
     def __init__(self, upscaler: Upscaler, tile: int = 64, overlap: int = 16, group: int = 2) -> None:
-        tiles.weights(2 * tile, tile, overlap, overlap // 4)  # raises where they do not fit
+        tiles.blend_weights(2 * tile, tile, overlap, overlap // 4)  # raises where they do not fit
         self.scale, self.tile, self.overlap = upscaler.scale, tile, overlap
         self.restore = Groups(from_noise, upscaler, group)
 
@@ -136,7 +136,7 @@ class Enlarger:
         """The finished rows of tiles, from top to bottom, each (s tile, s w, 3)."""
         s, t, width = self.scale, self.tile, low.shape[1]
         columns = tiles.starts(width, t, self.overlap)
-        weights = tiles.weights(s * width, s * t, s * self.overlap, s * self.overlap // 4)
+        weights = tiles.blend_weights(s * width, s * t, s * self.overlap, s * self.overlap // 4)
         for top in tiles.starts(low.shape[0], t, self.overlap):
             noise = noise_rows(seed, s * top, s * (top + t), s * width)
             here = np.stack([low[top : top + t, left : left + t] for left in columns])
@@ -149,7 +149,7 @@ class Enlarger:
         height, width, s = *low.shape[:2], self.scale
         low = padded(low, self.tile)
         starts = [s * top for top in tiles.starts(low.shape[0], self.tile, self.overlap)]
-        weights = tiles.weights(s * low.shape[0], s * self.tile, s * self.overlap, s * self.overlap // 4)
+        weights = tiles.blend_weights(s * low.shape[0], s * self.tile, s * self.overlap, s * self.overlap // 4)
         picture = np.zeros((s * low.shape[0], s * low.shape[1], 3), np.uint16 if deep else np.uint8)
         rest = np.zeros((s * self.tile, s * low.shape[1], 3), np.float32)
         for i, strip in enumerate(self.rows(seed, low, tick)):

@@ -41,7 +41,7 @@ def test_the_number_of_points_doubles_to_1280():
 def test_the_grid_is_that_of_karras_with_an_exact_zero():
     u, forward = jnp.arange(19) / 18, process.VP()
     assert_allclose(consistency.karras_level(u)[:-1], 80 * times.karras(19)[:-2], rtol=1e-12)
-    points = consistency.karras(forward, sigma_max=50.0)(u)
+    points = consistency.karras_points(forward, sigma_max=50.0)(u)
     assert points[-1] == 0 and consistency.uniform(u)[-1] == 0
     assert_allclose(jnp.exp(-0.5 * forward.log_snr(points))[:-1], consistency.karras_level(u, 0.002, 50.0)[:-1])
 
@@ -85,13 +85,13 @@ BLURRING, HEAT = process.Blurring(FREQUENCIES), process.HeatDissipation(FREQUENC
     [
         (lambda: consistency.ct(None, HEAT, consistency.uniform, None), "process is HeatDissipation"),
         (lambda: consistency.ict(None, BLURRING, None), "process is Blurring; ict"),
-        (lambda: consistency.karras(HEAT), "process is HeatDissipation"),
+        (lambda: consistency.karras_points(HEAT), "process is HeatDissipation"),
         (lambda: consistency.meanflow(None, BLURRING), "process is Blurring; meanflow"),
         (lambda: consistency.shortcut(None, process.Flow(), sections=12), "sections is 12"),
         (lambda: consistency.ctm(None, process.EDM(), times.karras(4), jumps=5), "jumps is 5"),
         (lambda: base.target_weights(1, None, context(ema=((),))), "target is 1"),
-        (lambda: base.bounded(NetworkDenoiser(None, process.VP(), None, "x0")), 'parametrisation is "x0"'),
-        (lambda: base.bounded(NetworkDenoiser(None, process.VP(), None, "velocity")), "does not hold for VP"),
+        (lambda: base.require_boundary(NetworkDenoiser(None, process.VP(), None, "x0")), 'parametrisation is "x0"'),
+        (lambda: base.require_boundary(NetworkDenoiser(None, process.VP(), None, "velocity")), "does not hold for VP"),
     ],
 )
 def test_what_the_mathematics_does_not_allow_is_refused(build, word):

@@ -41,7 +41,7 @@ def exact_network(params, x, condition, low):
     """F with which the upscaler is `params` times the exact map."""
     t = (jnp.exp(4 * condition) - 0.002) / KAPPA
     skip, out = preconditioning(t)
-    inside = (params * exact_map(x, srnet.upsample(low, 4), t) - skip * x) / out
+    inside = (params * exact_map(x, srnet.upsample_cubic(low, 4), t) - skip * x) / out
     return jnp.where(t > 1e-9, inside, 0.0)
 
 
@@ -53,7 +53,7 @@ def upscaler(params, apply=exact_network, **fields):
 def pictures():
     keys = jax.random.split(jax.random.key(0), 3)
     low = jax.random.normal(keys[0], (2, 2, 1), jnp.float64)
-    mean = moments(srnet.upsample(low, 4), 0.0)[0]
+    mean = moments(srnet.upsample_cubic(low, 4), 0.0)[0]
     x0 = mean + np.sqrt(VARIANCE) * jax.random.normal(keys[1], SHAPE, jnp.float64)
     return x0, low, jax.random.normal(keys[2], SHAPE, jnp.float64)
 
@@ -148,9 +148,9 @@ def test_the_map_is_the_probability_flow_odes(pictures):
 
 def test_semigroup_error_has_its_closed_form(pictures):
     x0, low, _ = pictures
-    mean, times = moments(srnet.upsample(low, 4), 0.0)[0], jnp.asarray([0.2, 0.6, 1.0])
+    mean, times = moments(srnet.upsample_cubic(low, 4), 0.0)[0], jnp.asarray([0.2, 0.6, 1.0])
     draws = mean[None] + np.sqrt(VARIANCE) * jax.random.normal(jax.random.key(5), (400, *SHAPE))
-    each = jax.vmap(ctmsr.semigroup_error, (None, 0, 0, None, None))
+    each = jax.vmap(ctmsr.self_consistency_error, (None, 0, 0, None, None))
     found = fast(each)(upscaler(1.0), jax.random.split(jax.random.key(6), 400), draws, low, times)
     slope = lambda t: np.asarray([1 - t, t * KAPPA]) / moments(jnp.zeros(()), t)[2]
     change = [slope(t) - slope(s) for s, t in [(0.2, 0.6), (0.6, 1.0)]]
@@ -166,7 +166,7 @@ def test_equal_pictures_have_no_discrepancy(pictures):
 def constant_network(params, x, condition, low):
     """`f(x_1, 1) = params["a"] y + params["b"]`, and no other time asked."""
     skip, out = preconditioning(1.0)
-    return (params["a"] * srnet.upsample(low, 4) + params["b"] - skip * x) / out
+    return (params["a"] * srnet.upsample_cubic(low, 4) + params["b"] - skip * x) / out
 
 
 @pytest.mark.parametrize("weighting", ["improved", pytest.param("simple", marks=pytest.mark.slow)])
@@ -180,7 +180,7 @@ def test_gradient_of_matching_has_its_closed_form(pictures, weighting):
     )
     context = train.Context(jnp.int32(0), (), jnp.float64(1.0))
     found = fast(jax.grad(loss, 1))(jax.random.key(2), params, batch, context)
-    y = jax.vmap(lambda low: srnet.upsample(low, 4))(batch["low"])
+    y = jax.vmap(lambda low: srnet.upsample_cubic(low, 4))(batch["low"])
     slope = np.sqrt(VARIANCE) / moments(y, 1 / 3)[2] * (1 - 1 / 3)
     gap = 0.7 * y - 0.2 - batch["image"]
     w = 1 / jnp.mean(jnp.abs(gap), (1, 2, 3), keepdims=True) if weighting == "improved" else 1.0
@@ -284,7 +284,7 @@ def test_residual_shiftings_chain_refuses_another_process():
 
 def test_the_multistep_loss_of_the_exact_denoiser_is_the_posterior_variance(pictures):
     _, low, _ = pictures
-    y, times = srnet.upsample(low, 4), jnp.asarray([0.7, 0.0])
+    y, times = srnet.upsample_cubic(low, 4), jnp.asarray([0.7, 0.0])
     mean = moments(y, 0.0)[0]
     gain = 0.3 * VARIANCE / (0.3**2 * VARIANCE + 4 * 0.7)
 

@@ -77,12 +77,12 @@ def test_one_picture_in_a_npy(tmp_path):
     grey = BYTES[0, ..., 0]
     for array in (grey, grey[..., None], grey[None], grey[None, ..., None]):
         np.save(tmp_path / "x.npy", array)
-        np.testing.assert_array_equal(reader.read(str(tmp_path / "x.npy")).values, grey[..., None])
+        np.testing.assert_array_equal(reader.read_picture(str(tmp_path / "x.npy")).values, grey[..., None])
     np.save(tmp_path / "x.npy", np.moveaxis(BYTES[0], -1, 0))
     np.testing.assert_array_equal(data.read(str(tmp_path)).pixels, BYTES[:1])
     np.save(tmp_path / "x.npy", BYTES)
     with pytest.raises(OSError, match="3 pictures; save them as `images`"):
-        reader.read(str(tmp_path / "x.npy"))
+        reader.read_picture(str(tmp_path / "x.npy"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from diffinv import data
-from diffinv.data.cutting import corners, cut
+from diffinv.data.cutting import corners, cut_patches
 
 SIZES = {f"{i:02d}": (9 + i % 5, 20 - i % 3) for i in range(18)}
 
@@ -39,7 +39,7 @@ def test_corners_cover_the_axis_once(length, size, stride):
 
 def test_a_patch_is_a_slice_in_reading_order():
     pixels = picture(1, 11, 17)
-    found = cut(pixels, 8, 5)
+    found = cut_patches(pixels, 8, 5)
     places = [(top, left) for top in (0, 3) for left in (0, 5, 9)]
     expected = [pixels[top : top + 8, left : left + 8] for top, left in places]
     np.testing.assert_array_equal(found, expected)
@@ -49,7 +49,7 @@ def test_a_patch_is_a_slice_in_reading_order():
 @pytest.mark.parametrize("shape", [(3, 9), (9, 2), (1, 1), (7, 8)])
 def test_small_pictures_are_reflected_about_their_border(shape):
     pixels = picture(1, *shape)
-    [found] = cut(pixels, 8, 8)[:1]
+    [found] = cut_patches(pixels, 8, 8)[:1]
     index = [np.arange(8) % max(2 * n - 2, 1) for n in shape]
     mirrored = [np.minimum(i, 2 * n - 2 - i) if n > 1 else i * 0 for i, n in zip(index, shape)]
     np.testing.assert_array_equal(found, pixels[np.ix_(*mirrored)])

@@ -26,7 +26,7 @@ def saved(path, array, **options):
 def test_sixteen_bits_are_sixteen(channels):
     """Pillow keeps the upper 8 of colour without a word."""
     values = noise(5, 7, channels, high=65536, dtype=np.int64)
-    found = reader.read(png(values))
+    found = reader.read_picture(png(values))
     colours = 3 if channels > 2 else 1
     np.testing.assert_array_equal(np.rint(found.values * 65535), values[..., :colours])
     assert (found.alpha is None) == (channels in (1, 3))
@@ -42,7 +42,7 @@ def test_sixteen_bit_colour_tiff(tmp_path, order, compression):
     tifffile = pytest.importorskip("tifffile")
     values = noise(6, 5, 3, high=65536, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb", byteorder=order, compression=compression)
-    found = reader.read(str(tmp_path / "x.tif"))
+    found = reader.read_picture(str(tmp_path / "x.tif"))
     np.testing.assert_array_equal(np.rint(found.values * 65535), values)
 
 
@@ -56,7 +56,7 @@ def test_a_transparent_colour_is_white(bits, channels):
     values[0, 0] = top
     key = values[2, 3]
     clear = (values == key).all(-1)
-    found = reader.read(png(values, bits, key))
+    found = reader.read_picture(png(values, bits, key))
     np.testing.assert_array_equal(found.alpha == 0, clear)
     expected = np.where(clear[..., None], 255, np.rint(values * (255 / top)))
     np.testing.assert_array_equal(data.decode(png(values, bits, key), channels=channels), expected)
@@ -68,7 +68,7 @@ def test_rotation_is_applied(tmp_path, mode):
     exif[0x0112] = 6  # upright after a quarter turn clockwise
     pixels = noise(4, 9) if mode != "I;16" else noise(4, 9, high=65536, dtype=np.uint16)
     image = Image.fromarray(pixels).convert("RGB").convert(mode) if mode in ("RGB", "P") else Image.fromarray(pixels)
-    found = reader.read(saved(tmp_path / "x.png", image, exif=exif))
+    found = reader.read_picture(saved(tmp_path / "x.png", image, exif=exif))
     upright = np.rot90(np.asarray(image.convert("RGB") if mode == "P" else image, np.float64), -1)
     scale = 65535 if mode == "I;16" else 1
     upright = upright if upright.ndim == 2 else upright[..., 0]
@@ -79,7 +79,7 @@ def test_rotation_of_sixteen_bit_colour():
     exif = Image.Exif()
     exif[0x0112] = 6
     values = noise(3, 5, 4, high=65536, dtype=np.int64)
-    found = reader.read(png(values, exif=exif.tobytes().removeprefix(b"Exif\0\0")))
+    found = reader.read_picture(png(values, exif=exif.tobytes().removeprefix(b"Exif\0\0")))
     upright = np.rot90(values, -1)
     np.testing.assert_array_equal(np.rint(found.values * 65535), upright[..., :3])
     np.testing.assert_array_equal(np.rint(found.alpha * 65535), upright[..., 3])
@@ -110,21 +110,21 @@ def test_modes_lie_on_white(tmp_path, kind):
 
 def test_floats_and_wide_integers_by_what_they_reach(tmp_path):
     unit = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
-    assert np.array_equal(reader.read(saved(tmp_path / "f.tif", unit)).values[..., 0], unit)
+    assert np.array_equal(reader.read_picture(saved(tmp_path / "f.tif", unit)).values[..., 0], unit)
     bytes_ = noise(3, 4, dtype=np.int32)
     bytes_[0, 0] = 255
-    found = reader.read(saved(tmp_path / "i.tif", bytes_))
+    found = reader.read_picture(saved(tmp_path / "i.tif", bytes_))
     assert found.values.dtype == np.uint8 and np.array_equal(found.values[..., 0], bytes_)
     for name, array in {"wide": 100 * bytes_, "nan": unit * np.nan, "far": 1000 * unit}.items():
         with pytest.raises(OSError, match="LOW,HIGH|NaN"):
-            reader.read(saved(tmp_path / f"{name}.tif", array))
+            reader.read_picture(saved(tmp_path / f"{name}.tif", array))
 
 
 def test_twelve_bits_in_sixteen_are_never_black(tmp_path):
     """400 to 8400: refused where 8 bits are wanted, whole in 16, and stretched on demand."""
     values = np.linspace(400, 8400, 1000).round().astype(np.uint16).reshape(20, 50)
     path = saved(tmp_path / "x.png", values)
-    found = reader.read(path)
+    found = reader.read_picture(path)
     assert "400 to 8400" in found.dim and len(np.unique(found.values)) == 1000
     with pytest.raises(OSError, match="almost black .* --levels=LOW,HIGH"):
         data.decode(path)
@@ -147,7 +147,9 @@ def test_white_is_zero_and_what_pillow_would_misread(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     values = noise(4, 6, high=65536, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="miniswhite")
-    np.testing.assert_array_equal(np.rint(65535 * reader.read(str(tmp_path / "x.tif")).values[..., 0]), 65535 - values)
+    np.testing.assert_array_equal(
+        np.rint(65535 * reader.read_picture(str(tmp_path / "x.tif")).values[..., 0]), 65535 - values
+    )
     refused = {
         "planes": (np.stack([values] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
         "five": (noise(4, 6, 5), {"photometric": "rgb", "planarconfig": "contig"}),
@@ -157,7 +159,7 @@ def test_white_is_zero_and_what_pillow_would_misread(tmp_path):
     for name, (array, options) in refused.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", array, **options)
         with pytest.raises(OSError, match="interleaved|channels|signed|no picture"):
-            reader.read(str(tmp_path / f"{name}.tif"))
+            reader.read_picture(str(tmp_path / f"{name}.tif"))
 
 
 @pytest.mark.parametrize(("width", "height"), [(65500, 65500), (2**31 - 1, 1), (10_000, 10_000)])
@@ -166,18 +168,18 @@ def test_a_giant_picture_is_refused_by_its_header(tmp_path, width, height):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(OSError, match="limit of 80000000"):
-            reader.read(str(tmp_path / "x.png"))
+            reader.read_picture(str(tmp_path / "x.png"))
 
 
 def test_the_limit_moves(tmp_path):
     path = saved(tmp_path / "x.png", noise(30, 40))
     with pytest.raises(OSError, match="40 x 30 pixels are more than the limit of 1199"):
-        reader.read(path, data.Reading(pixels=1199))
-    assert reader.read(path, data.Reading(pixels=1200)).values.shape == (30, 40, 1)
+        reader.read_picture(path, data.Reading(pixels=1199))
+    assert reader.read_picture(path, data.Reading(pixels=1200)).values.shape == (30, 40, 1)
     np.save(tmp_path / "x.npy", noise(30, 40))
     for reading in (data.Reading(pixels=1199), data.Reading(bytes=1199)):
         with pytest.raises(OSError, match="more than the limit of 1199"):
-            reader.read(str(tmp_path / "x.npy"), reading)
+            reader.read_picture(str(tmp_path / "x.npy"), reading)
 
 
 def test_only_regular_files_are_opened(tmp_path):
@@ -185,9 +187,9 @@ def test_only_regular_files_are_opened(tmp_path):
     os.symlink(tmp_path / "nowhere.png", tmp_path / "link.png")
     for path in (tmp_path / "fifo.png", tmp_path, "/dev/null"):
         with pytest.raises(OSError, match="give a regular file"):
-            reader.read(str(path))
+            reader.read_picture(str(path))
     with pytest.raises(FileNotFoundError):
-        reader.read(str(tmp_path / "link.png"))
+        reader.read_picture(str(tmp_path / "link.png"))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (6, 10), (10, 4), (16, 16), (5, 5)])

@@ -90,7 +90,7 @@ def test_png_of_any_depth_and_channels(draw):
     )
     shape = (draw.draw(sides), draw.draw(sides), channels)
     values = draw.draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 2**bits - 1)))
-    found = reader.read(png(values, bits))
+    found = reader.read_picture(png(values, bits))
     colours = 3 if channels > 2 else 1
     top = 2**bits - 1
     white = 65535 if found.deep else 255
@@ -127,7 +127,7 @@ def test_modes_of_pillow_in_every_format(mode, form, seed, orientation):
     except (OSError, ValueError, KeyError):
         return  # Pillow does not write it
     try:
-        found = reader.read(encoded.getvalue())
+        found = reader.read_picture(encoded.getvalue())
     except OSError as error:
         assert "\n" not in str(error) and (form == "PPM" or mode in ("F", "I"))
         return

@@ -42,7 +42,7 @@ def oracle(mode, n, m, pitch):
 
 @lru_cache
 def batched():
-    return jax.jit(jax.vmap(lambda mode, n, m, pitch: resizing.matrix(mode, n, m, pitch, SIZE)))
+    return jax.jit(jax.vmap(lambda mode, n, m, pitch: resizing.resizing_matrix(mode, n, m, pitch, SIZE)))
 
 
 def cases():

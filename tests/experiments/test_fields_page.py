@@ -21,4 +21,4 @@ def test_what_ships_is_accepted_and_every_field_says_what_it_means(file, fields,
     config = file.get_config(mode)
     fields = fields(config) if callable(fields) else fields
     assert not list(schema.refusals(fields, config.to_dict(), "config"))
-    assert not [name for name, field in schema.rows(fields) if not field.meaning]
+    assert not [name for name, field in schema.flat_fields(fields) if not field.meaning]

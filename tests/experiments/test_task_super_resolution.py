@@ -129,7 +129,7 @@ def test_the_shipped_upscaler_beats_bicubic_on_a_photograph(shared):
     assert os.path.getsize(f"{path}.safetensors") < 15e6
     file = str(shared / "data" / "sr" / "Set5" / "HR" / "butterfly.png")
     high = data.to_unit(jnp.asarray(data.decode(file)))
-    low = degrade.bicubic(high, 4, rounded=True)
+    low = degrade.matlab_bicubic(high, 4, rounded=True)
     upscaler = weights.load_upscaler(path)
     found = jax.jit(ctmsr.super_resolve)(jax.random.key(0), upscaler, low)
     score = lambda x: image.psnr_y(x, high, (-1, 1), 4)

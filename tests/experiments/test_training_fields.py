@@ -123,7 +123,7 @@ ATOMS = st.sampled_from([None, True, -1, 0, 2**40, 0.5, NAN, float("inf"), "", "
 @given(st.sampled_from(sorted(MODES)), st.data())
 def test_any_value_in_any_field_is_accepted_or_a_line(name, draw):
     config = configured(name)
-    rows = [path for path, _ in schema.rows(fields.fields(config))]
+    rows = [path for path, _ in schema.flat_fields(fields.fields(config))]
     *sections, field = draw.draw(st.sampled_from(rows)).split(".")[1:]
     inner = config
     for section in sections:
@@ -216,7 +216,7 @@ def test_a_pack_says_what_it_is(tmp_path, meta, name, licence):
     np.savez(tmp_path / "x.npz", meta=np.frombuffer(json.dumps(meta).encode(), np.uint8))
     said = provenance.about(configured(data=str(tmp_path / "x.npz")), pictures())
     assert said["data"].startswith(name) and said["data_licence"].startswith(licence)
-    cards.require(
+    cards.require_card(
         {"parametrisation": {"parametrisation": "eps"}, "process": {"name": "Flow"}, "shape": [8], **said}, "x", False
     )
 
@@ -242,10 +242,10 @@ def test_every_task_writes_a_card_that_describes_its_weights(name, changes):
     source = Source(Resident(images, np.zeros(4, np.int32)), config.size, config.channels, labels)
     task = run.task(config)(config, source)
     card = {"name": config.name, **task.card(), "shape": list(task.shape)}
-    cards.require(json.loads(json.dumps(card)), "x")
+    cards.require_card(json.loads(json.dumps(card)), "x")
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     flat = traverse_util.flatten_dict(shapes, sep="/")
-    assert cards.expected(card) == {path: leaf.shape for path, leaf in flat.items()}
+    assert cards.expected_shapes(card) == {path: leaf.shape for path, leaf in flat.items()}
 
 
 def test_losses_that_are_not_finite_are_not_exported(tmp_path):

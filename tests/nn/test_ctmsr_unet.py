@@ -70,6 +70,6 @@ def test_a_tiny_one_uses_every_input_and_starts_from_the_interpolation():
         assert np.abs(apply(params, *other) - base).max() > 1e-3
     still = {**params["params"], "conv_last": jax.tree.map(jnp.zeros_like, params["params"]["conv_last"])}
     found = apply({"params": still}, x, condition, low)
-    np.testing.assert_allclose(found, srnet.upsample(low, 4, srnet.TORCH), atol=2e-6)
+    np.testing.assert_allclose(found, srnet.upsample_cubic(low, 4, srnet.TORCH), atol=2e-6)
     with pytest.raises(ValueError, match="x must be 4 times as high"):
         net.apply(params, x[:8], condition, low)

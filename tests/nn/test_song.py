@@ -14,8 +14,8 @@ TINY = {"resolution": 8, "channels": 16, "multipliers": (1, 2), "blocks": 1, "at
 
 def test_box_taps_are_means_and_repeats():
     x = jax.random.normal(jax.random.key(0), (4, 6, 3), jnp.float32)
-    np.testing.assert_allclose(song.resample(x, (1, 1), 0.5), layers.down(x), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(song.resample(x, (1, 1), 2), layers.up(x), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(song.resample_by_taps(x, (1, 1), 0.5), layers.down(x), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(song.resample_by_taps(x, (1, 1), 2), layers.up(x), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2])
@@ -29,7 +29,7 @@ def test_wide_taps_are_a_strided_convolution_or_its_transpose(factor):
         expected = lax.conv_general_dilated(planes, kernel, (1, 1), ((2, 2), (2, 2)), (2, 2), **options)
     else:
         expected = lax.conv_general_dilated(planes, kernel, (2, 2), ((1, 1), (1, 1)), **options)
-    found = song.resample(x, (1, 3, 3, 1), factor)
+    found = song.resample_by_taps(x, (1, 3, 3, 1), factor)
     np.testing.assert_allclose(found, jnp.moveaxis(expected[..., 0], 0, 2), rtol=1e-5, atol=1e-6)
 
 

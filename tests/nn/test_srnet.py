@@ -18,7 +18,7 @@ LOW = jax.random.normal(jax.random.key(0), (5, 6, 3), jnp.float32)
 @pytest.mark.parametrize("scale", [3, 4])
 def test_upsampling_is_matlabs(scale):
     low = LOW.astype(jnp.float64)
-    found = srnet.upsample(low, scale)
+    found = srnet.upsample_cubic(low, scale)
     np.testing.assert_allclose(found, imresize(low, (5 * scale, 6 * scale)), atol=1e-12)
 
 
@@ -27,7 +27,7 @@ def test_upsampling_is_torchs():
     torch = pytest.importorskip("torch")
     low = torch.from_numpy(np.array(LOW.transpose(2, 0, 1)[None]))
     wanted = torch.nn.functional.interpolate(low, scale_factor=4, mode="bicubic", align_corners=False)
-    np.testing.assert_allclose(srnet.upsample(LOW, 4, srnet.TORCH), wanted[0].permute(1, 2, 0).numpy(), atol=3e-6)
+    np.testing.assert_allclose(srnet.upsample_cubic(LOW, 4, srnet.TORCH), wanted[0].permute(1, 2, 0).numpy(), atol=3e-6)
 
 
 def test_phases_keep_constants_and_lines():
@@ -44,7 +44,7 @@ def test_an_untrained_network_is_the_interpolation_bit_by_bit():
     net = srnet.SRNet(8, 1)
     init = jax.jit(net.init, compiler_options=FAST)
     params = init(jax.random.key(2), x, jnp.float32(0.1), LOW)
-    np.testing.assert_array_equal(net.apply(params, x, jnp.float32(0.1), LOW), srnet.upsample(LOW, 4))
+    np.testing.assert_array_equal(net.apply(params, x, jnp.float32(0.1), LOW), srnet.upsample_cubic(LOW, 4))
     assert not params["params"]["head"]["kernel"].any() and not params["params"]["noisy"]["kernel"].any()
 
 

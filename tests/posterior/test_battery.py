@@ -153,12 +153,12 @@ def test_runs_where_alpha_is_an_array(name, key):
     spectrum = 1 / (1 + process.frequencies)
     prior = di.Prior(process, di.denoisers.GaussianDenoiser(process, jnp.zeros(shape), spectrum), shape)
     mask = jnp.ones(shape).at[1, 1].set(0.0)
-    x = di.linalg.idct(prior.denoise.sample(key))
+    x = di.linalg.idct_hw(prior.denoise.sample(key))
     measurement = di.measure(key, di.operators.inpainting(shape, mask), x, SIGMA)
     method = charts.within(charts.dct(shape), lambda m: METHODS[name](prior, m))
     solution = jax.jit(di.as_solver(method, times.grid(STEPS)))(key, measurement)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution))
-    typical = typical_residual(prior, measurement, di.linalg.idct)
+    typical = typical_residual(prior, measurement, di.linalg.idct_hw)
     assert jnp.linalg.norm(measurement.residual(solution.x)) < 1.2 * typical
 
 

@@ -194,7 +194,7 @@ def test_a_gaussian_field_behind_a_box():
     prior = di.gaussian_field(process, jnp.full(shape, 0.2), spectrum)
     operator = operators.box_inpainting(shape, top=1, left=1, size=2)
     measurement = di.measure(jax.random.key(1), operator, prior.denoise.sample(jax.random.key(2)), SIGMA)
-    basis = np.stack([np.asarray(di.linalg.dct(jnp.asarray(e.reshape(shape)))).ravel() for e in np.eye(16)], 1)
+    basis = np.stack([np.asarray(di.linalg.dct_hw(jnp.asarray(e.reshape(shape)))).ravel() for e in np.eye(16)], 1)
     covariance = basis.T @ np.diag(np.asarray(spectrum).ravel()) @ basis
     law = gaussian_posterior(np.full(16, 0.2), covariance, matrix(operator), np.asarray(measurement.y).ravel(), SIGMA)
     M, b = ode_map(posterior.mmps(prior, measurement, iterations=12), 64, times.grid)

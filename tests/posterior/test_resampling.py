@@ -90,7 +90,7 @@ def test_particles_on_eight_devices_are_resampled_as_on_one(key):
 
 def test_one_particle_is_picked_by_its_weight(key):
     """Equal weights by default; a share of 0.75 is picked as often, within five standard errors."""
-    assert float(resampling.effective_size(resampling.uniform(5))) == pytest.approx(5, rel=1e-6)
+    assert float(resampling.effective_size(resampling.equal_weights(5))) == pytest.approx(5, rel=1e-6)
     weights = jnp.log(jnp.asarray([0.75, 0.25], jnp.float32))
     keys = jax.random.split(key, 4000)
     picked = jax.vmap(lambda k: resampling.pick(k, weights, jnp.asarray([[1.0, 2.0], [0.0, 0.0]])))(keys)

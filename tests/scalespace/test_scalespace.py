@@ -143,7 +143,7 @@ def test_relative_entropy_may_rise_where_the_normal_is_not_invariant():
 def test_commutators_of_the_blur():
     """The blur of tau = 1 on 8 x 8: symmetric under the square's group, doubly stochastic, not under shifts."""
     chart = scalespace.basis(process.Blurring(FREQUENCIES), (8, 8, 1))
-    B = axioms.kernel(chart, jnp.exp(-FREQUENCIES))
+    B = axioms.pixel_matrix(chart, jnp.exp(-FREQUENCIES))
     assert_allclose([B.sum(0), B.sum(1)], 1, atol=1e-14)
     assert B.min() > 0
     groups = axioms.elements(jax.random.key(0), 8, 8)
@@ -163,7 +163,7 @@ def test_relay_blurs_inside_its_blocks_and_ends_at_their_average():
     average = jnp.repeat(jnp.repeat(x.reshape(2, 4, 2, 4, 2).mean((1, 3)), 4, 0), 4, 1)
     assert_allclose(chart.decode(hard.alpha(1.0) * chart.encode(x)), average, atol=1e-12)
     assert_allclose(scalespace.relay(8, 8).alpha(1.0)[0, 1, 0], 0.063, atol=0.001)
-    kernel = axioms.kernel(chart._replace(shape=(8, 8, 2)), scalespace.relay(8, 8).alpha(0.5))
+    kernel = axioms.pixel_matrix(chart._replace(shape=(8, 8, 2)), scalespace.relay(8, 8).alpha(0.5))
     whole = np.roll(np.arange(64).reshape(8, 8), 4, 0).ravel()
     assert axioms.commutator(kernel, whole) < 1e-13
     with pytest.raises(ValueError, match="block is 3; it must divide 8 and 8"):

@@ -117,7 +117,7 @@ def test_what_a_pickle_names_often_is_not_walked_often(tmp_path, body, word):
 
 def test_tensors_without_strides_count_as_what_they_are(tmp_path):
     """One number seen as many: 64 of them of 4 GB are refused, and so is the network that they would make."""
-    torchwrite.save(tmp_path / "x.pt", {"w": np.ones((1, 2**14), np.float32)})
+    torchwrite.write_state_dict(tmp_path / "x.pt", {"w": np.ones((1, 2**14), np.float32)})
     one = tmp_path / "one.pt"
     with zipfile.ZipFile(tmp_path / "x.pt") as old, zipfile.ZipFile(one, "w") as new:
         body = old.read("archive/data.pkl")
@@ -133,20 +133,20 @@ def test_npz_members_are_bounded_and_held_to_their_headers(tmp_path):
     path = tmp_path / "x.npz"
     np.savez_compressed(path, a=np.zeros(10 * MEBI, np.float64), b=np.ones(3, np.float32))
     assert path.stat().st_size < MEBI
-    assert "x.npz declares 83.9 MB" in refused(lambda: placing.read(path, limit=80 * MEBI))
-    state, _ = placing.read(path)
+    assert "x.npz declares 83.9 MB" in refused(lambda: placing.read_state(path, limit=80 * MEBI))
+    state, _ = placing.read_state(path)
     np.testing.assert_array_equal(state["b"], np.ones(3, np.float32))
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 3)})
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("w.npy", file.getvalue() + bytes(12))
-    assert "array 'w' cannot be read: it declares 12 TB and holds 12 bytes" in refused(lambda: placing.read(path))
+    assert "array 'w' cannot be read: it declares 12 TB and holds 12 bytes" in refused(lambda: placing.read_state(path))
     (tmp_path / "x.npy").write_bytes(file.getvalue() + bytes(12))
     assert "declares 12 TB" in refused(lambda: limits.array(tmp_path / "x.npy"))
     np.savez(path, w=np.array([{"a": 1}], object))
-    assert "it holds objects; save plain numbers" in refused(lambda: placing.read(path))
+    assert "it holds objects; save plain numbers" in refused(lambda: placing.read_state(path))
     np.savez(path, w=np.zeros(2, [("a", "f4"), ("b", "i4")]))
-    assert "it holds records; save plain numbers" in refused(lambda: placing.read(path))
+    assert "it holds records; save plain numbers" in refused(lambda: placing.read_state(path))
 
 
 def test_arrays_of_both_forms_come_back(tmp_path):
@@ -171,31 +171,31 @@ def written(path, tensors):
 def test_short_floats_of_safetensors(tmp_path):
     value = np.array([0.5, -2.0], ml_dtypes.float8_e4m3fn)
     path = written(tmp_path / "x.safetensors", [("w", "F8_E4M3", [2], value.tobytes())])
-    found = placing.read(path)[0]["w"]
+    found = placing.read_state(path)[0]["w"]
     assert found.dtype == ml_dtypes.float8_e4m3fn
     np.testing.assert_array_equal(found.astype(np.float32), [0.5, -2.0])
     path = written(tmp_path / "x.safetensors", [("w", "F4", [4], b"\x01\x02")])
-    assert "'w' is of type F4, which is not read; save it as F32 or BF16" in refused(lambda: placing.read(path))
+    assert "'w' is of type F4, which is not read; save it as F32 or BF16" in refused(lambda: placing.read_state(path))
 
 
 @pytest.mark.parametrize("content", [bytes(64), b"\xff" * 64, b"", b"abc", (2**23).to_bytes(8, "little") + b"{}"])
 def test_broken_safetensors(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
-    assert "no safetensors file" in refused(lambda: placing.read(tmp_path / "x.safetensors"))
+    assert "no safetensors file" in refused(lambda: placing.read_state(tmp_path / "x.safetensors"))
     with pytest.raises(ValueError, match="no safetensors"):
-        safetensors.parsed(content, "x")
+        safetensors.from_bytes(content, "x")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     for suffix in (".pt", ".npz", ".safetensors"):
         os.mkfifo(tmp_path / f"x{suffix}")
-        assert "a pipe or a device; give a file" in refused(lambda s=suffix: placing.read(tmp_path / f"x{s}"))
+        assert "a pipe or a device; give a file" in refused(lambda s=suffix: placing.read_state(tmp_path / f"x{s}"))
 
 
 def test_names_of_wrappers_are_taken_off(tmp_path):
     one = np.ones(1, np.float32)
     wrapped = {"module.a.weight": one, "module._orig_mod.b": one, "_orig_mod.c": one, "d._orig_mod.module.e": one}
-    torchwrite.save(tmp_path / "x.pt", wrapped)
-    assert list(placing.read(tmp_path / "x.pt")[0]) == ["a.weight", "b", "c", "d.module.e"]
-    torchwrite.save(tmp_path / "x.pt", {"module.a": one, "a": one})
-    assert "has 'a' with and without the name of a wrapper" in refused(lambda: placing.read(tmp_path / "x.pt"))
+    torchwrite.write_state_dict(tmp_path / "x.pt", wrapped)
+    assert list(placing.read_state(tmp_path / "x.pt")[0]) == ["a.weight", "b", "c", "d.module.e"]
+    torchwrite.write_state_dict(tmp_path / "x.pt", {"module.a": one, "a": one})
+    assert "has 'a' with and without the name of a wrapper" in refused(lambda: placing.read_state(tmp_path / "x.pt"))

@@ -43,12 +43,12 @@ def assert_refused(call, *words, error=ValueError):
 def test_published_networks_have_their_parameters(preset, count):
     fields = adm.PRESETS[preset]
     found = {**fields.visible, "in_channels": 3, "film": True, "resample_blocks": True}
-    net = unet.UNet(**{k: v for k, v in adm.architecture(found, fields).items() if k != "name"})
+    net = unet.UNet(**{k: v for k, v in adm.architecture_fields(found, fields).items() if k != "name"})
     assert unet.parameter_count(placing.shapes(net)) == count
 
 
 def test_the_writer_is_read_back_and_by_torch_too(state, tmp_path):
-    torchwrite.save(tmp_path / "x.pt", state)
+    torchwrite.write_state_dict(tmp_path / "x.pt", state)
     found = torchfile.load(tmp_path / "x.pt")
     assert list(found) == list(state)
     for name, value in state.items():
@@ -59,22 +59,26 @@ def test_the_writer_is_read_back_and_by_torch_too(state, tmp_path):
 @pytest.mark.torch
 def test_torch_reads_what_is_written_and_we_read_torch(state, tmp_path):
     torch = pytest.importorskip("torch")
-    torchwrite.save(tmp_path / "ours.pt", state)
+    torchwrite.write_state_dict(tmp_path / "ours.pt", state)
     theirs = torch.load(tmp_path / "ours.pt", weights_only=True)
     for name, value in state.items():
         np.testing.assert_array_equal(theirs[name].numpy(), value, strict=True)
     torch.save({"ema": theirs, "step": 7}, tmp_path / "theirs.pt")
-    found, which = placing.read(tmp_path / "theirs.pt")
+    found, which = placing.read_state(tmp_path / "theirs.pt")
     assert which == "ema" and list(found) == list(state)
-    public.load(tmp_path / "theirs.pt")
+    public.load_public(tmp_path / "theirs.pt")
 
 
 @pytest.mark.parametrize("kind", ["pt", "npz", "safetensors"])
 def test_the_same_network_from_every_kind_of_file(kind, state, tmp_path):
     path = tmp_path / f"tiny_ema.{kind}"
-    write = {"pt": torchwrite.save, "npz": lambda p, s: np.savez(p, **s), "safetensors": lambda p, s: save_file(s, p)}
+    write = {
+        "pt": torchwrite.write_state_dict,
+        "npz": lambda p, s: np.savez(p, **s),
+        "safetensors": lambda p, s: save_file(s, p),
+    }
     write[kind](path, state)
-    params, card = public.load(path)
+    params, card = public.load_public(path)
     assert card["name"] == card["preset"] == "demo32" and card["shape"] == [32, 32, 3]
     assert card["parametrisation"] == {"parametrisation": "eps", "learned_variance": True}
     assert card["process"] == {"name": "discrete", "kind": "linear", "steps": 1000}
@@ -152,20 +156,24 @@ def test_betas_that_fit_are_left_out(state):
 def test_half_a_file_is_one_line(kind, cut, state, tmp_path):
     few = {"input_blocks.0.0.weight": state["input_blocks.0.0.weight"]}
     path = tmp_path / f"x.{kind}"
-    write = {"pt": torchwrite.save, "npz": lambda p, s: np.savez(p, **s), "safetensors": lambda p, s: save_file(s, p)}
+    write = {
+        "pt": torchwrite.write_state_dict,
+        "npz": lambda p, s: np.savez(p, **s),
+        "safetensors": lambda p, s: save_file(s, p),
+    }
     write[kind](path, few)
     path.write_bytes(path.read_bytes()[:cut])
-    assert_refused(lambda: public.load(path), str(path), "truncated or no")
+    assert_refused(lambda: public.load_public(path), str(path), "truncated or no")
 
 
 def test_foreign_files_are_named(tmp_path):
-    assert_refused(lambda: placing.read(tmp_path / "x.pt"), "no file", "x.pt", error=FileNotFoundError)
+    assert_refused(lambda: placing.read_state(tmp_path / "x.pt"), "no file", "x.pt", error=FileNotFoundError)
     (tmp_path / "x.gif").write_bytes(b"GIF89a")
-    assert_refused(lambda: placing.read(tmp_path / "x.gif"), "'.gif'", ".safetensors")
+    assert_refused(lambda: placing.read_state(tmp_path / "x.gif"), "'.gif'", ".safetensors")
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
-    assert_refused(lambda: public.load(tmp_path / "x.npz"), "'a'", "input_blocks", "map_layer0", "conv_in")
+    assert_refused(lambda: public.load_public(tmp_path / "x.npz"), "'a'", "input_blocks", "map_layer0", "conv_in")
     np.savez(tmp_path / "y.npz", **{"conv_in.weight": np.zeros(3)})
-    assert_refused(lambda: public.load(tmp_path / "y.npz"), "folder", "config.json")
+    assert_refused(lambda: public.load_public(tmp_path / "y.npz"), "folder", "config.json")
 
 
 def test_a_pickle_is_never_opened(tmp_path):
@@ -177,9 +185,9 @@ def test_a_pickle_is_never_opened(tmp_path):
 
     path = tmp_path / "edm-cifar10-32x32-uncond-vp.pkl"
     path.write_bytes(pickle.dumps({"ema": Evil()}))
-    assert_refused(lambda: public.load(path), "runs code", "docs/bring-your-own-prior.md")
+    assert_refused(lambda: public.load_public(path), "runs code", "docs/bring-your-own-prior.md")
     np.savez(tmp_path / "x.npz", a=np.array([Evil()], object))
-    assert_refused(lambda: public.load(tmp_path / "x.npz"), "no npz file of arrays")
+    assert_refused(lambda: public.load_public(tmp_path / "x.npz"), "no npz file of arrays")
     assert not witness.exists()
 
 
@@ -194,7 +202,7 @@ def folder(tmp_path):
 
 
 def test_a_diffusers_folder(folder):
-    card = public.load(folder, ema="no").card
+    card = public.load_public(folder, ema="no").card
     assert card["architecture"]["heads"] == 1 and card["architecture"]["corner_padding"] and card["ema"] == "no"
     assert card["architecture"]["eps"] == 1e-6 and not card["architecture"]["film"]
     assert card["process"]["kind"] == "linear" and card["process"]["beta_max"] == 0.02
@@ -219,18 +227,18 @@ def test_a_diffusers_folder(folder):
 def test_a_diffusers_folder_that_does_not_fit(folder, file, change, words):
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**content, **change}))
-    assert_refused(lambda: public.load(folder), *words)
+    assert_refused(lambda: public.load_public(folder), *words)
 
 
 def test_parts_of_a_diffusers_folder_that_are_missing(folder):
     (folder / "scheduler_config.json").unlink()
-    assert_refused(lambda: public.load(folder), "scheduler_config.json", "--schedule", error=FileNotFoundError)
-    assert public.load(folder, schedule="cosine").card["process"]["kind"] == "cosine"
-    assert_refused(lambda: public.load(folder, heads=2), "heads given for a diffusers folder")
+    assert_refused(lambda: public.load_public(folder), "scheduler_config.json", "--schedule", error=FileNotFoundError)
+    assert public.load_public(folder, schedule="cosine").card["process"]["kind"] == "cosine"
+    assert_refused(lambda: public.load_public(folder, heads=2), "heads given for a diffusers folder")
     (folder / "config.json").write_text("{")
-    assert_refused(lambda: public.load(folder), "config.json is not JSON")
+    assert_refused(lambda: public.load_public(folder), "config.json is not JSON")
     (folder / "config.json").unlink()
-    assert_refused(lambda: public.load(folder), "no file", "config.json", error=FileNotFoundError)
+    assert_refused(lambda: public.load_public(folder), "no file", "config.json", error=FileNotFoundError)
 
 
 def test_an_edm_network_and_the_fields_beside_it(tmp_path):
@@ -239,19 +247,19 @@ def test_an_edm_network_and_the_fields_beside_it(tmp_path):
     unused = {"map_augment.weight": np.ones((16, 9), np.float32)}
     unused |= {"enc.4x4_down.conv0.resample_filter": np.full((1, 1, 2, 2), 0.25, np.float32)}
     np.savez(path, **{f"model.{name}": value for name, value in {**parameters.state, **unused}.items()})
-    assert_refused(lambda: public.load(path), "no file", "edm-cifar10.json", error=FileNotFoundError)
+    assert_refused(lambda: public.load_public(path), "no file", "edm-cifar10.json", error=FileNotFoundError)
     beside = tmp_path / "edm-cifar10.json"
     for change, words in (
         ({"class": "VPPrecond"}, ("'VPPrecond'", "EDMPrecond is supported")),
         ({"img_resolution": 64}, ("img_resolution = 64", "8")),
     ):
         beside.write_text(json.dumps({**FIELDS, **change}))
-        assert_refused(lambda: public.load(path), *words)
+        assert_refused(lambda: public.load_public(path), *words)
     beside.write_text(json.dumps(FIELDS))
-    card = public.load(path).card
+    card = public.load_public(path).card
     assert card["parametrisation"] == {"parametrisation": "edm", "sigma_data": 0.5} and card["shape"] == [8, 8, 3]
     assert card["architecture"]["taps"] == (1, 1) and card["architecture"]["attention"] == (4,)
-    assert_refused(lambda: public.load(path, size=8), "size given for an EDM network")
+    assert_refused(lambda: public.load_public(path, size=8), "size given for an EDM network")
 
 
 def test_an_edm_network_of_another_architecture():

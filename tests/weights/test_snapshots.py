@@ -23,7 +23,7 @@ def like(tree, places=None):
 def saved(folder, *steps, **options):
     with snapshots.snapshots(folder, **options) as manager:
         for step in steps:
-            assert snapshots.save(manager, step, state(), {"metric": step / 2})
+            assert snapshots.save_snapshot(manager, step, state(), {"metric": step / 2})
     return sorted(int(name) for name in os.listdir(folder))
 
 
@@ -38,7 +38,7 @@ def test_nothing_saved_is_none(tmp_path):
 
 def test_an_existing_step_is_not_saved_again(tmp_path):
     with snapshots.snapshots(tmp_path / "run") as manager:
-        assert snapshots.save(manager, 1, state(), {}) and not snapshots.save(manager, 1, state(), {})
+        assert snapshots.save_snapshot(manager, 1, state(), {}) and not snapshots.save_snapshot(manager, 1, state(), {})
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 8])
@@ -59,7 +59,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     (half / "state").mkdir(parents=True)
     with snapshots.snapshots(tmp_path / "run") as manager:
         assert snapshots.latest(manager, like(state())).about == {"metric": 0.5}
-        assert snapshots.save(manager, 2, state(), {})
+        assert snapshots.save_snapshot(manager, 2, state(), {})
     assert not half.exists()
 
 
@@ -104,10 +104,10 @@ def test_one_damaged_byte_is_noticed_and_the_older_one_taken(tmp_path, which):
         found = snapshots.latest(manager, like(state()))
         assert found.about == {"metric": 0.5} and list(found.damaged) == [2]
         assert str(two) in found.damaged[2] and "\n" not in found.damaged[2]
-        assert not snapshots.save(manager, 2, state(), {})
+        assert not snapshots.save_snapshot(manager, 2, state(), {})
         moved = snapshots.set_aside(manager, 2)
         manager.reload()
-        assert snapshots.save(manager, 2, state(), {"metric": 9.0})
+        assert snapshots.save_snapshot(manager, 2, state(), {"metric": 9.0})
     assert os.path.isdir(moved)
     with snapshots.snapshots(tmp_path / "run") as manager:
         assert snapshots.latest(manager, like(state())).about == {"metric": 9.0}

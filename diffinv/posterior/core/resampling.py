@@ -28,7 +28,7 @@ def effective_size(log_weights: Array) -> Array:
     return jnp.exp(-jax.nn.logsumexp(2 * normalised(log_weights)))
 
 
-def uniform(size: int) -> Array:
+def equal_weights(size: int) -> Array:
     """Equal log weights (N,) in float32."""
     return jnp.full(size, -jnp.log(float(size)), jnp.float32)
 

@@ -7,13 +7,13 @@ networks and processes are chosen from closed tables.
 
 from diffinv.weights.cards.checks import (
     VERSION,
-    expected,
+    card_refusals,
+    expected_shapes,
     is_upscaler,
-    refusals,
-    require,
-    require_fit,
+    require_card,
     require_numbers,
-    unit,
+    require_weights,
+    side_multiple,
 )
 from diffinv.weights.cards.fields import ARCHITECTURES, LEVELS, PROCESSES, build_network, build_process
 
@@ -24,11 +24,11 @@ __all__ = [
     "VERSION",
     "build_network",
     "build_process",
-    "expected",
+    "expected_shapes",
     "is_upscaler",
-    "refusals",
-    "require",
-    "require_fit",
+    "card_refusals",
+    "require_card",
+    "require_weights",
     "require_numbers",
-    "unit",
+    "side_multiple",
 ]

@@ -18,7 +18,7 @@ from diffinv.weights.cards.fields import build_network, network_refusals, proces
 VERSION = 1
 
 
-def unit(net: Any) -> int:
+def side_multiple(net: Any) -> int:
     """What a picture's sides must be multiples of. Original."""
     if isinstance(net, srnet.SRNet):
         return net.scale
@@ -92,8 +92,8 @@ def _picture(card: Mapping[str, Any], net: Any) -> Iterator[str]:
     if len(shape) != 3:
         yield f"card.shape is {schema.shown(shape)}; give (H, W, C)"
         return
-    if any(side % unit(net) for side in shape[:2]):
-        yield f"card.shape is {schema.shown(shape)}; the network wants sides that are multiples of {unit(net)}"
+    if any(side % side_multiple(net) for side in shape[:2]):
+        yield f"card.shape is {schema.shown(shape)}; the network wants sides that are multiples of {side_multiple(net)}"
     if isinstance(net, song.SongUNet) and list(shape[:2]) != [net.resolution] * 2:
         yield f"card.shape is {schema.shown(shape)}, the network's resolution is {net.resolution}; make them agree"
     wanted = shape[2] * (1 + bool(card["parametrisation"].get("learned_variance", False)))
@@ -147,7 +147,7 @@ def _consistency(card: Mapping[str, Any]) -> Iterator[str]:
     yield from schema.refusals(fields.CONSISTENCY, told, "card.consistency", partial=True)
 
 
-def refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
+def card_refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
     """One line for each thing that is wrong with a card; the checks that need sound fields come after these.
 
     Original. Args: `ours`: the network is one of `ARCHITECTURES`, which the card must describe.
@@ -169,15 +169,15 @@ def refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
         yield from () if is_upscaler(card) else _processes(card)
 
 
-def require(card: Mapping[str, Any], path: str, ours: bool = True) -> None:
+def require_card(card: Mapping[str, Any], path: str, ours: bool = True) -> None:
     """ValueError with the card's path and the first thing that is wrong with it. Original."""
     try:
-        fields.first(refusals(card, ours))
+        fields.first(card_refusals(card, ours))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def expected(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Flat names and shapes of the weights that a sound card describes. Original."""
     net = build_network(card["architecture"])
     channels = card["shape"][2] if "shape" in card else net.out_channels
@@ -187,12 +187,12 @@ def expected(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return leaves(net, channels + bool(card.get("consistency", {}).get("second_time", False)))
 
 
-def require_fit(card: Mapping[str, Any], flat: Mapping[str, Any], path: str) -> None:
+def require_weights(card: Mapping[str, Any], flat: Mapping[str, Any], path: str) -> None:
     """ValueError where weights are missing, left over or of another shape than the card's network has; it says which.
 
     Original. Args: `flat`: names to arrays.
     """
-    wanted = expected(card)
+    wanted = expected_shapes(card)
     for name in {**wanted, **flat}:
         here = tuple(flat[name].shape) if name in flat else "absent"
         there = wanted.get(name, "absent")

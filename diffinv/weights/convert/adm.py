@@ -164,7 +164,7 @@ def hidden(
     return None, Preset({}, size, head_channels, heads, bool(new_attention_order), schedule)
 
 
-def architecture(found: dict[str, Any], preset: Preset) -> dict[str, Any]:
+def architecture_fields(found: dict[str, Any], preset: Preset) -> dict[str, Any]:
     """The card's `architecture`: every field that is not UNet's default."""
     fields = {key: value for key, value in found.items() if key != "in_channels"}
     fields |= {"legacy_attention": not preset.new_attention_order, "smallest_group": 1}
@@ -197,7 +197,7 @@ def imported(state: State, **options: Any) -> Imported:
     if betas is not None:
         schedules.check_betas(np.asarray(betas, np.float64), process)
     learned = check_channels(found)
-    fields = architecture(found, preset)
+    fields = architecture_fields(found, preset)
     net = cards.build_network(fields, "the checkpoint's network")
     params = placing.fill(net, state, torch_name, found["in_channels"])
     card = {

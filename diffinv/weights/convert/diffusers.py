@@ -145,7 +145,7 @@ def to_adm(state: State, config: dict[str, Any]) -> State:
     return state
 
 
-def check(config: dict[str, Any]) -> None:
+def check_config(config: dict[str, Any]) -> None:
     """Raises ValueError for a `config.json` of another topology: the field, its value and what is supported."""
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise ValueError(f"config.json is of a {config['_class_name']}; UNet2DModel is supported")
@@ -178,7 +178,7 @@ def process(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return {"name": "discrete", "kind": SCHEDULES[schedule], "steps": steps, **ends}, PREDICTIONS[prediction]
 
 
-def architecture(found: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def architecture_fields(found: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The card's `architecture`. Raises ValueError where weights and config disagree, with both values."""
     widths = [int(found["channels"] * m) for m in found["multipliers"]]
     stated = {"in_channels": 3, "out_channels": 3, "block_out_channels": (224, 448, 672, 896), "layers_per_block": 2}
@@ -209,11 +209,11 @@ def imported(state: State, config: dict[str, Any], scheduler: dict[str, Any]) ->
 
     Raises ValueError for another topology, schedule or channel count, with both values.
     """
-    check(config)
+    check_config(config)
     trained, prediction = process(scheduler)
     state = to_adm(state, config)
     found = adm.detect(state)
-    fields, learned = architecture(found, config), adm.check_channels(found)
+    fields, learned = architecture_fields(found, config), adm.check_channels(found)
     net = cards.build_network(fields, "the checkpoint's network")
     params = placing.fill(net, state, adm.torch_name, found["in_channels"])
     card = {
@@ -228,7 +228,7 @@ def imported(state: State, config: dict[str, Any], scheduler: dict[str, Any]) ->
     return Imported(params, card)
 
 
-def read(
+def read_folder(
     folder: Path, schedule: str | None = None, limit: int | None = None
 ) -> tuple[State, dict[str, Any], dict[str, Any]]:
     """`(state, config, scheduler)` of a downloaded folder; `schedule` where it has no scheduler_config.json.
@@ -238,7 +238,7 @@ def read(
     inner = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = placing.read_json(inner / "config.json")
     names = [inner / f"diffusion_pytorch_model.{kind}" for kind in ("safetensors", "bin")]
-    state, _ = placing.read(next((name for name in names if name.is_file()), names[0]), limit=limit)
+    state, _ = placing.read_state(next((name for name in names if name.is_file()), names[0]), limit=limit)
     places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     place = next((path for path in places if path.is_file()), None)
     if place is None:

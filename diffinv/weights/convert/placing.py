@@ -28,7 +28,7 @@ class Imported(NamedTuple):
     card: dict[str, Any]
 
 
-def read(path: str | Path, weights: str | None = None, limit: int | None = None) -> tuple[State, str]:
+def read_state(path: str | Path, weights: str | None = None, limit: int | None = None) -> tuple[State, str]:
     """`(state, which)`: a flat state dict and where it lay in the file, "" for the top.
 
     Original. A torch file of several state dicts (of the model and of its moving average, say) needs `weights`, the
@@ -49,7 +49,7 @@ def read(path: str | Path, weights: str | None = None, limit: int | None = None)
             "code, see docs/bring-your-own-prior.md, and import the safetensors file"
         )
     if path.suffix == ".safetensors":
-        return unwrapped(safetensors.parsed(limits.read(path), path), path), ""
+        return unwrapped(safetensors.from_bytes(limits.read_bytes(path), path), path), ""
     if path.suffix == ".npz":
         return unwrapped(_npz(path, limit), path), ""
     if path.suffix in TORCH:
@@ -84,7 +84,7 @@ def _flat(tree: Any) -> bool:
 
 
 def choose(tree: dict[str, Any], weights: str | None, path: str | Path) -> tuple[State, str]:
-    """The state dict in `tree` and its name; see `read`."""
+    """The state dict in `tree` and its name; see `read_state`."""
     if weights is None and _flat(tree):
         return tree, ""
     found = {name: value for name, value in tree.items() if _flat(value)}

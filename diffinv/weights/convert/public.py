@@ -35,7 +35,7 @@ def _refuse(options: dict[str, Any], kind: str, allowed: tuple[str, ...] = ()) -
         raise ValueError(f"{', '.join(unused)} given for {kind}, whose files say it themselves; leave it out")
 
 
-def load(
+def load_public(
     source: str | Path, chosen: str | None = None, ema: str | None = None, limit: int | None = None, **options: Any
 ) -> Imported:
     """A public checkpoint as parameters and card, whose `source` says file, sha256 and family.
@@ -43,7 +43,7 @@ def load(
     Original.
 
     Args:
-      source: a file (see `weights.read`) or the folder of a diffusers model.
+      source: a file (see `placing.read_state`) or the folder of a diffusers model.
       chosen: the name of the state dict in the file, where it holds several.
       ema: what is known of the weights' moving average, for the card.
       limit: bytes that the arrays may take, see `limits.allowance`.
@@ -54,10 +54,10 @@ def load(
     source = Path(source)
     if source.is_dir():
         _refuse(options, "a diffusers folder", ("schedule",))
-        state, config, scheduler = diffusers.read(source, options.get("schedule"), limit)
+        state, config, scheduler = diffusers.read_folder(source, options.get("schedule"), limit)
         found, which, file = diffusers.imported(state, config, scheduler), "", source
     else:
-        state, which = placing.read(source, chosen, limit)
+        state, which = placing.read_state(source, chosen, limit)
         found, file = _file(state, source, options), source
     average = ema or ("ema" if AVERAGED.search(f"{which} {source.name}") else "not said by the file")
     digest = {} if file.is_dir() else {"sha256": _digest(file)}

@@ -40,7 +40,7 @@ def _tensor(name: str, told: dict[str, Any], path: Any) -> np.ndarray:
     return np.frombuffer(told["data"], dtype).reshape(told["shape"])
 
 
-def parsed(content: bytes, path: Any) -> dict[str, np.ndarray]:
+def from_bytes(content: bytes, path: Any) -> dict[str, np.ndarray]:
     """Flat names to read-only arrays; float8 as ml_dtypes have it.
 
     Original. Raises ValueError, with `path`, for a broken file and for a type that numpy cannot hold, such as float4.

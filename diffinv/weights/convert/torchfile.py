@@ -266,7 +266,7 @@ class _Reader:
     def _resolve(self, tree: Any) -> Any:
         if isinstance(tree, _Tensor):
             self.taken += math.prod(tree.shape) * tree.storage.dtype.itemsize
-            limits.require(self.taken, self.limit, str(self.path))
+            limits.require_size(self.taken, self.limit, str(self.path))
             return _array(tree, self.read)
         if isinstance(tree, dict):
             return {key: self.resolved(value) for key, value in tree.items()}
@@ -282,7 +282,7 @@ def _zip(file: IO[bytes], limit: int, path: Any) -> Any:
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise _Refused("is big-endian; load it in torch on a little-endian machine and save it again")
-    limits.require(members["data.pkl"].file_size, PICKLE, f"the pickle in {path}")
+    limits.require_size(members["data.pkl"].file_size, PICKLE, f"the pickle in {path}")
 
     @functools.cache
     def member(key: str) -> bytes:
@@ -306,7 +306,7 @@ def _legacy(file: IO[bytes], limit: int, path: Any) -> Any:
     storages: dict[str, bytes] = {}
     for key in keys:
         size = int.from_bytes(file.read(8), "little") * unpickler.dtypes[key].itemsize
-        limits.require(size, limits.require_file(path), f"a storage of {path}")
+        limits.require_size(size, limits.require_file(path), f"a storage of {path}")
         storages[key] = file.read(size)
     return _Reader(lambda storage: storages[storage.key], limit, path).resolved(tree)
 

@@ -45,7 +45,7 @@ def _tensor(key: int, shape: tuple[int, ...]) -> bytes:
     return rebuild + _tuple(_tuple(*storage) + pickle.BINPERSID, *view) + pickle.REDUCE
 
 
-def save(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
+def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     """Writes `state` to `path`, as float32, through a temporary file. Source: original."""
     entries = b"".join(_text(name) + _tensor(key, np.shape(value)) for key, (name, value) in enumerate(state.items()))
     temporary = f"{path}.{os.getpid()}.tmp"
