@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diffinv.describe import described
 from diffinv.linalg import LOST
 from diffinv.times import settled
-from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver, State, Time
+from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver, State, StepInfo, Time
 from diffinv.watch import walking
 
 
@@ -35,11 +35,21 @@ def sample(key: Key, sampler: Sampler, times: Array, x: Array | None = None) -> 
     def body(state: State, now: tuple[Array, Array, Array]) -> tuple[State, Info]:
         i, t, s = now
         with walking(i, len(times) - 1):
-            return sampler.step(jax.random.fold_in(key, i), state, t, s)
+            state, info = sampler.step(jax.random.fold_in(key, i), state, t, s)
+        return state, tallied(info)
 
     steps = jnp.arange(1, len(times))
     state, info = jax.lax.scan(body, state, (steps, times[:-1], times[1:]))
     return Solution(sampler.final(jax.random.fold_in(key, len(times)), state), info)
+
+
+def tallied(info: Info) -> Info:
+    """The info with the counts of every `Cost`, which may be Python ints, as int32 arrays. Original."""
+
+    def arrays(node: Any) -> Any:
+        return Cost(*(jnp.asarray(count, jnp.int32) for count in node)) if isinstance(node, Cost) else node
+
+    return jax.tree.map(arrays, info, is_leaf=lambda node: isinstance(node, Cost))
 
 
 def as_solver(method: Callable[[Any], Sampler], times: Array) -> Solver:
@@ -51,13 +61,32 @@ def as_solver(method: Callable[[Any], Sampler], times: Array) -> Solver:
     return solver
 
 
-def markov(prior: Any, step: Callable[[Key, Array, Time, Time], tuple[Array, Info]]) -> Sampler:
-    """A sampler whose whole state is `x`: `step(key, x, t, s) -> (x, info)`, started at the prior's noisy end."""
+def markov(
+    prior: Any,
+    step: Callable[[Key, Array, Time, Time], tuple[Array, Any]],
+    init: Callable[[Key, Time, Array | None], Array] | None = None,
+    final: Callable[[Key, Array], Array] | None = None,
+    cost: Cost | None = None,
+) -> Sampler:
+    """A sampler whose whole state is `x`: `step(key, x, t, s) -> (x, info)`.
 
-    def init(key: Key, t: Time, x: Array | None) -> Array:
+    Args:
+      prior: at whose noisy end it starts.
+      step: from time t to s.
+      init: `(key, t, x) -> x`, another start; by default x itself, where one is given.
+      final: `(key, x) -> x`; by default the identity.
+      cost: of one step, where all cost the same. Then `step` returns `(x, residual)`, the norm `|y - A x0|` or None,
+        and the info is `StepInfo(cost, residual)`. Without it the step tells all of its info.
+    """
+
+    def start(key: Key, t: Time, x: Array | None) -> Array:
         return prior.start(key, t) if x is None else x
 
-    return Sampler(init, step, lambda key, x: x)
+    def costed(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+        x, residual = step(key, x, t, s)
+        return x, StepInfo(cost, residual)
+
+    return Sampler(init or start, step if cost is None else costed, final or (lambda key, x: x))
 
 
 @described

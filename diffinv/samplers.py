@@ -42,7 +42,7 @@ def ddim(prior: Prior, eta: Array | float = 0.0) -> Sampler:
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x0 = prior.denoise(x, t)
-        return prior.process.transition(x, x0, t, s, eta).sample(key), StepInfo(prior.cost.times(1))
+        return prior.process.transition(x, x0, t, s, eta).sample(key), StepInfo(prior.cost)
 
     return markov(prior, step)
 
@@ -70,7 +70,7 @@ def ancestral(prior: Prior) -> Sampler:
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x0, v = prior.predict(x, t)
         mean, std = learned_range(prior, x, t, s, x0, v)
-        return mean + std * jax.random.normal(key, x.shape, x.dtype), StepInfo(prior.cost.times(1))
+        return mean + std * jax.random.normal(key, x.shape, x.dtype), StepInfo(prior.cost)
 
     return markov(prior, step)
 
@@ -83,7 +83,7 @@ def euler(prior: Prior) -> Sampler:
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x0 = prior.denoise(x, t)
-        return _flow(prior, x, x0, prior.process.noise(x, x0, t), t, s), StepInfo(prior.cost.times(1))
+        return _flow(prior, x, x0, prior.process.noise(x, x0, t), t, s), StepInfo(prior.cost)
 
     return markov(prior, step)
 
@@ -152,7 +152,7 @@ def dpmpp_2m(prior: Prior) -> Sampler:
         x_s = process.transition(x, x0 + slope * (x0 - x0_last), t, s, eta=0.0).mean
         after = MultistepState(x_s, x0, jnp.asarray(t, x.dtype))
         after = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, state)
-        return after, StepInfo(prior.cost.times(1))
+        return after, StepInfo(prior.cost)
 
     return Sampler(init, step, lambda key, state: state.x)
 
@@ -164,7 +164,7 @@ def renoise(prior: Prior) -> Sampler:
     """
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
-        return prior.process.perturb(prior.denoise(x, t), s).sample(key), StepInfo(prior.cost.times(1))
+        return prior.process.perturb(prior.denoise(x, t), s).sample(key), StepInfo(prior.cost)
 
     return markov(prior, step)
 

@@ -54,7 +54,8 @@ class Cost(NamedTuple):
     """What a step costs: evaluations of the denoiser, pullbacks through it, and calls of the measurement's operator.
 
     Attributes:
-      nfe: denoiser evaluations. vjps: pullbacks through the denoiser.
+      nfe: denoiser evaluations, a Python int where every step has as many, as the other two; `sample` makes arrays.
+      vjps: pullbacks through the denoiser.
       calls: applications of the operator in any form, one each: `A x`, `A^H y`, `solve`, `pinv`, `project`, a transform
         of its spectrum (`V^T x`, `V c`, `U^T y`), and the pullback of any of these. The residual that a step tells is
         counted; what is done once, before the first step or after the last, is not.
@@ -65,8 +66,8 @@ class Cost(NamedTuple):
     calls: int | Array = 0
 
     def times(self, n: int | Array) -> Cost:
-        """The cost of `n` such steps, as int32 arrays."""
-        return Cost(*(jnp.int32(count) * jnp.int32(n) for count in self))
+        """The cost of `n` such steps."""
+        return Cost(*(count * n for count in self))
 
     def plus(self, vjps: int | Array = 0, calls: int | Array = 0) -> Cost:
         """The cost with more pullbacks and more calls of the operator."""

@@ -105,6 +105,27 @@ def test_a_given_start_is_used_and_none_is_drawn(prior, key):
     assert_array_equal(drawn, prior.start(jax.random.fold_in(key, 0), 1.0))
 
 
+@pytest.mark.parametrize("wrap", [lambda sampler: sampler, remat])
+def test_a_chain_takes_its_start_its_end_and_the_cost_of_a_step(key, wrap):
+    """The step then tells the residual alone; counts that were Python ints are int32, one a step."""
+    step = lambda k, x, t, s: (x + 1, t)
+    begin, end = lambda k, t, x: jnp.zeros(2) if x is None else x, lambda k, x: 2 * x
+    solution = sample(key, wrap(markov(None, step, begin, end, Cost(2, calls=3))), GRID)
+    assert_array_equal(solution.x, [12.0, 12.0])
+    assert_array_equal(solution.info.residual, GRID[:-1])
+    for count, expected in zip(solution.info.cost, (2, 0, 3), strict=True):
+        assert count.dtype == jnp.int32
+        assert_array_equal(count, np.full(6, expected))
+
+
+def test_a_cost_is_counted_wherever_it_stands_in_the_info(prior, key):
+    step = lambda k, x, t, s: (x, {"inner": StepInfo(Cost(1, calls=jnp.where(t > 0.5, 2, 0))), "more": t})
+    info = sample(key, guard(markov(prior, step)), GRID).info.info
+    assert info["inner"].cost.calls.dtype == info["inner"].cost.nfe.dtype == jnp.int32
+    assert_array_equal(info["inner"].cost.calls, np.where(GRID[:-1] > 0.5, 2, 0))
+    assert_array_equal(info["more"], GRID[:-1])
+
+
 def test_record_keeps_every_state(prior, key):
     solution = sample(key, record(ancestral(prior)), GRID)
     assert_array_equal(solution.x, sample(key, ancestral(prior), GRID).x)
@@ -165,7 +186,7 @@ def test_guard_freezes_the_sample_that_failed_and_no_other(prior, key):
 def test_guard_watches_every_part_of_the_state_but_integers(key):
     """A NaN in a carried statistic counts; counters and keys do not."""
     step = lambda k, state, t, s: ((state[0], state[1] + 1, jnp.where(t < 0.5, jnp.inf, state[2]), state[3]), None)
-    sampler = markov(None, step)._replace(init=lambda k, t, x: (jnp.zeros(2), 0, 0.0, k))
+    sampler = markov(None, step, init=lambda k, t, x: (jnp.zeros(2), 0, 0.0, k))
     solution = sample(key, guard(sampler), GRID)
     assert_array_equal(solution.info.alive, GRID[:-1] >= 0.5)
     assert solution.x[1] == 4 and solution.x[2] == 0
@@ -175,7 +196,7 @@ def test_a_solver_is_a_method_and_its_grid(prior, key):
     def method(measurement):
         def step(k, x, t, s):
             x0 = prior.denoise(x, t)
-            return prior.process.transition(x, x0, t, s).sample(k), StepInfo(Cost().times(1), norm(measurement - x0))
+            return prior.process.transition(x, x0, t, s).sample(k), StepInfo(Cost(), norm(measurement - x0))
 
         return markov(prior, step)
 

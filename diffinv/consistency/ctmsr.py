@@ -149,7 +149,7 @@ def shift_sampler(prior: Prior) -> Sampler:
         raise TypeError(f"process is {type(process).__name__}; shift_sampler needs process.ResidualShift")
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
-        return shift_posterior(process, x, prior.denoise(x, t), t, s).sample(key), StepInfo(prior.cost.times(1))
+        return shift_posterior(process, x, prior.denoise(x, t), t, s).sample(key), StepInfo(prior.cost)
 
     return markov(prior, step)
 

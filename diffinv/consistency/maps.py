@@ -265,6 +265,6 @@ def leap(prior: Prior, gamma: Array | float = 0.0) -> Sampler:
         middle = jnp.where(gamma == 0, s, times.from_sigma(process, quieter))
         x = jump(process, x, denoise.to(middle)(x, t), t, middle)
         kept = process.alpha(s) / process.alpha(middle)
-        return Gaussian(kept * x, gamma * process.sigma(s)).sample(key), StepInfo(prior.cost.times(1))
+        return Gaussian(kept * x, gamma * process.sigma(s)).sample(key), StepInfo(prior.cost)
 
     return markov(prior, step)

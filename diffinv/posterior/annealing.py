@@ -17,7 +17,7 @@ from diffinv.prior import Prior
 from diffinv.process import DEAD
 from diffinv.samplers import euler
 from diffinv.times import from_sigma
-from diffinv.typing import Array, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, Time
 
 
 def _ratio(prior: Prior, t: Time) -> Array:
@@ -223,7 +223,7 @@ def daps(
     tau = jnp.asarray(tau)
     tau = jnp.where(tau >= least, tau, jnp.nan)
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         chain_key, noise_key = jax.random.split(key)
         x0 = _descend(prior, x, t, ode_steps, sigma_end, rho)
         r = spread * _ratio(prior, t)
@@ -232,10 +232,10 @@ def daps(
         else:
             rate = lr * _decayed(_ratio(prior, t), decay, rho)
             x0 = walks[chain](chain_key, measurement, x0, r, tau, weight, mcmc_steps, rate)
-        cost = prior.cost.times(ode_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
-        return process.perturb(x0, s).sample(noise_key), StepInfo(cost, norm(measurement.residual(x0)))
+        return process.perturb(x0, s).sample(noise_key), norm(measurement.residual(x0))
 
-    return markov(prior, step)
+    cost = prior.cost.times(ode_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
+    return markov(prior, step, cost=cost)
 
 
 def pnpdm(
@@ -299,7 +299,7 @@ def pnpdm(
         keys = jax.random.split(key, reverse_steps)
         return jax.lax.scan(body, x, (keys, grid[:-1], grid[1:]))[0]
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         chain_key, reverse_key = jax.random.split(key)
         coupling = _ratio(prior, t)
         if chain == "conjugate":
@@ -307,7 +307,7 @@ def pnpdm(
         else:
             z = _langevin(chain_key, measurement, x, coupling, tau, 0.5, mcmc_steps, lr)
         x = reverse(reverse_key, process.sigma(t) / coupling * z, t)
-        cost = prior.cost.times(reverse_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
-        return x, StepInfo(cost, norm(measurement.residual(x)))
+        return x, norm(measurement.residual(x))
 
-    return markov(prior, step)._replace(init=init)
+    cost = prior.cost.times(reverse_steps).plus(calls=_chain_calls(chain, mcmc_steps) + 1)
+    return markov(prior, step, init, cost=cost)

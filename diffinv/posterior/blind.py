@@ -91,6 +91,6 @@ def blind_dps(
         kernel = kernel_prior.process.transition(pair.kernel, clean.kernel, t, s).sample(kernel_key)
         moved = Pair(image - zeta * gradient.image, kernel - zeta_kernel * gradient.kernel)
         cost = Cost(*(one + other for one, other in zip(prior.cost, kernel_prior.cost, strict=True)))
-        return moved, BlindInfo(cost.plus(2, 3).times(1), residual, moved.kernel)
+        return moved, BlindInfo(cost.plus(2, 3), residual, moved.kernel)
 
     return Sampler(init, step, lambda key, pair: pair.image)

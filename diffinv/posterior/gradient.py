@@ -13,7 +13,7 @@ from diffinv.operators.pixel import Mask
 from diffinv.posterior.core.guided import reward
 from diffinv.prior import Prior
 from diffinv.samplers import learned_range
-from diffinv.typing import Array, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, Time
 
 
 def dps(
@@ -61,14 +61,13 @@ def dps(
         x0 = jnp.clip(x0, -1, 1) if clip else x0
         return -value(measurement, x0), (x0, v)
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array | None]:
         (distance, (x0, v)), gradient = jax.value_and_grad(loss, has_aux=True)(x, t)
         mean, std = _ancestral(prior, x, t, s, x0, v, eta)
         x_s = mean + std * jax.random.normal(key, x.shape, x.dtype) - zeta * gradient
-        residual = distance if convention == "norm" else None
-        return x_s, StepInfo(prior.cost.plus(1, 2).times(1), residual)
+        return x_s, distance if convention == "norm" else None
 
-    return markov(prior, step)
+    return markov(prior, step, cost=prior.cost.plus(vjps=1, calls=2))
 
 
 def _ancestral(
@@ -110,15 +109,15 @@ def mcg(
         x0 = prior.denoise(x, t)
         return -value(measurement, x0), x0
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         step_key, noise_key = jax.random.split(key)
         (_, x0), gradient = jax.value_and_grad(loss, has_aux=True)(x, t)
         moved = process.transition(x, x0, t, s, eta).sample(step_key) - zeta * gradient
         z = jax.random.normal(noise_key, x.shape, x.dtype)
         x_s = moved + A.pinv(process.alpha(s) * measurement.y + process.sigma(s) * A(z) - A(moved))
-        return x_s, StepInfo(prior.cost.plus(1, 6).times(1), norm(measurement.residual(x0)))
+        return x_s, norm(measurement.residual(x0))
 
-    return markov(prior, step)
+    return markov(prior, step, cost=prior.cost.plus(vjps=1, calls=6))
 
 
 def pgdm(
@@ -160,7 +159,7 @@ def pgdm(
         x0 = prior.denoise(x, t)
         return jnp.clip(x0, -1, 1) if clip else x0
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         x0, pullback = jax.vjp(lambda x: denoise(x, t), x)
         alpha, sigma, residual = process.alpha(t), process.sigma(t), measurement.residual(x0)
         damping = measurement.sigma**2 * (sigma**2 + alpha**2) / sigma**2
@@ -171,9 +170,9 @@ def pgdm(
             x0 = x0 + A.pinv(residual)
             x, g = alpha * x0 + sigma * eps, (1 - seen) * g  # the network's own eps goes on
         x_s = process.transition(x, x0, t, s, eta).sample(key) + c * g
-        return x_s, StepInfo(prior.cost.plus(1, 6 if overwrites else 3).times(1), norm(residual))
+        return x_s, norm(residual)
 
-    return markov(prior, step)._replace(init=init)
+    return markov(prior, step, init, cost=prior.cost.plus(vjps=1, calls=6 if overwrites else 3))
 
 
 def lgd(
@@ -218,11 +217,11 @@ def lgd(
         residuals = jax.vmap(measurement.residual)(guesses)
         return norm(residuals) / draws, x0
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         step_key, guess_key = jax.random.split(key)
         e = jax.random.normal(guess_key, (draws, *x.shape), x.dtype)
         (_, x0), gradient = jax.value_and_grad(loss, has_aux=True)(x, t, e)
         x_s = process.transition(x, x0, t, s, eta).sample(step_key) - scale * gradient
-        return x_s, StepInfo(prior.cost.plus(1, 2 * draws + 1).times(1), norm(measurement.residual(x0)))
+        return x_s, norm(measurement.residual(x0))
 
-    return markov(prior, step)
+    return markov(prior, step, cost=prior.cost.plus(vjps=1, calls=2 * draws + 1))

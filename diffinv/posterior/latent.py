@@ -59,12 +59,11 @@ def psld(
         r = measurement.residual(x0)
         return omega * norm(r) + gamma * norm(chart.encode(x0 + A.pinv(r)) - z0), (z0, norm(r))
 
-    def step(key: Key, z: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, z: Array, t: Time, s: Time) -> tuple[Array, Array]:
         gradient, (z0, residual) = jax.grad(loss, has_aux=True)(z, t)
-        z_s = process.transition(z, z0, t, s, eta).sample(key) - gradient
-        return z_s, StepInfo(prior.cost.plus(1, 4).times(1), residual)
+        return process.transition(z, z0, t, s, eta).sample(key) - gradient, residual
 
-    return markov(prior, step)._replace(final=lambda key, z: chart.decode(z))
+    return markov(prior, step, final=lambda key, z: chart.decode(z), cost=prior.cost.plus(vjps=1, calls=4))
 
 
 @described
@@ -176,7 +175,7 @@ def resample(
         due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & ~last
         z_s = jax.lax.cond(last, lambda: in_codes(moved), lambda: jax.lax.cond(due, again, lambda: moved))
         many = jnp.where(~last & pixels(t), jnp.int32(2 * pixel_iterations), jnp.int32(2 * iterations))
-        cost = prior.cost.plus(1, 2).times(1).plus(calls=jnp.where(due | last, many, jnp.int32(0)))
+        cost = prior.cost.plus(1, 2 + jnp.where(due | last, many, jnp.int32(0)))
         return CountedState(z_s, steps + 1), StepInfo(cost, residual)
 
     return Sampler(init, step, lambda key, state: chart.decode(state.z))

@@ -394,5 +394,5 @@ def ddsmc(
         ratio = 0.5 * jnp.sum(z**2 - moved**2 / wide + jnp.log(narrow / wide))
         return basis.synthesise(mean + moved), ratio
 
-    cost = Cost(*(ode_steps * count for count in prior.cost)).plus(calls=3)
+    cost = prior.cost.times(ode_steps).plus(calls=3)
     return _twisted(prior, measurement, particles, threshold, cost, look, move)

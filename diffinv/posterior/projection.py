@@ -107,7 +107,7 @@ def ddrm(
         left = jnp.sqrt(jnp.maximum(sigma**2 - (alpha * width) ** 2, 0.0))
         return spectrum.synthesise(jnp.where(live & (sigma > alpha * width), alpha * y_bar + left * z, sigma * z))
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         denoised = prior.denoise(x, t)
         x0, eps = spectrum.analyse(denoised), spectrum.analyse(process.noise(x, denoised, t))
         alpha, sigma = process.alpha(s), process.sigma(s)
@@ -118,10 +118,9 @@ def ddrm(
         clear = alpha * ((1 - eta_b) * x0 + eta_b * y_bar) + left * z
         told = live if ties == "paper" else live & (sigma != alpha * width)
         code = jnp.where(told, jnp.where(sigma >= alpha * width, clear, noisy), unseen)
-        info = StepInfo(prior.cost.plus(calls=4).times(1), norm(measurement.residual(denoised)))
-        return spectrum.synthesise(code), info
+        return spectrum.synthesise(code), norm(measurement.residual(denoised))
 
-    return markov(prior, step)._replace(init=init)
+    return markov(prior, step, init, cost=prior.cost.plus(calls=4))
 
 
 @described

@@ -15,7 +15,7 @@ from diffinv.prior import Prior
 from diffinv.process import DEAD
 from diffinv.samplers import euler
 from diffinv.times import grid
-from diffinv.typing import Array, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Key, Sampler, Time
 
 
 def _misfit(measurement: Measurement, x: Array) -> Array:
@@ -62,16 +62,14 @@ def diffpir(
     else:
         proximal = lambda x0, rho: x0 - jax.grad(_misfit, 1)(measurement, x0) / (2 + 2 * rho)
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         rho = lam * variance * (process.alpha(t) / process.sigma(t)) ** 2
         x0 = proximal(prior.denoise(x, t), rho)
         z = jax.random.normal(key, x.shape, x.dtype)
         noise = jnp.sqrt(1 - zeta) * process.noise(x, x0, t) + jnp.sqrt(zeta) * z
-        x_s = process.alpha(s) * x0 + process.sigma(s) * noise
-        cost = prior.cost.plus(calls=4 if prox == "closed" else 3).times(1)
-        return x_s, StepInfo(cost, norm(measurement.residual(x0)))
+        return process.alpha(s) * x0 + process.sigma(s) * noise, norm(measurement.residual(x0))
 
-    return markov(prior, step)
+    return markov(prior, step, cost=prior.cost.plus(calls=4 if prox == "closed" else 3))
 
 
 def sitcom(
@@ -112,7 +110,7 @@ def sitcom(
         misfit = _misfit(measurement, prior.denoise(v, t))
         return misfit + lam * inner(v - x, v - x), misfit
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         def descend(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
             v, state = carry
             (_, misfit), gradient = jax.value_and_grad(loss, has_aux=True)(v, x, t)
@@ -122,10 +120,10 @@ def sitcom(
 
         (v, _), _ = jax.lax.scan(descend, (x, optimizer.init(x)), None, iterations)
         x0 = prior.denoise(v, t)
-        cost = prior.cost.times(iterations + 1).plus(iterations, 2 * iterations + 1)
-        return process.perturb(x0, s).sample(key), StepInfo(cost, norm(measurement.residual(x0)))
+        return process.perturb(x0, s).sample(key), norm(measurement.residual(x0))
 
-    return markov(prior, step)
+    cost = prior.cost.times(iterations + 1).plus(vjps=iterations, calls=2 * iterations + 1)
+    return markov(prior, step, cost=cost)
 
 
 def _clean(prior: Prior, key: Key, t: Time, x: Array | None) -> Array:
@@ -180,12 +178,12 @@ def dcdp(
 
         return jax.lax.scan(descend, (x, jnp.zeros_like(x)), None, iterations)[0][0]
 
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         x = prior.process.perturb(consistent(x), t).sample(key)
         levels = jnp.asarray(t) * grid(purify_steps).astype(x.dtype)
         down = lambda x, now: (flow(key, x, *now)[0], None)
         x = jax.lax.scan(down, x, (levels[:-1], levels[1:]))[0]
-        cost = prior.cost.times(purify_steps).plus(calls=2 * iterations + 1)
-        return x, StepInfo(cost, norm(measurement.residual(x)))
+        return x, norm(measurement.residual(x))
 
-    return markov(prior, step)._replace(init=lambda key, t, x: _clean(prior, key, t, x))
+    cost = prior.cost.times(purify_steps).plus(calls=2 * iterations + 1)
+    return markov(prior, step, init=lambda key, t, x: _clean(prior, key, t, x), cost=cost)

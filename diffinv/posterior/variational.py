@@ -89,7 +89,7 @@ def reddiff(
         pull = lam * WEIGHTS[weight](ratio) * (mean - x0) / (1 if form == "sum" else mean.size)
         updates, memory = optimizer.update(jax.grad(misfit)(mean) + pull, state.optimizer)
         mean = mean + updates
-        return ReddiffState(mean, memory), StepInfo(prior.cost.plus(calls=3).times(1), norm(measurement.residual(mean)))
+        return ReddiffState(mean, memory), StepInfo(prior.cost.plus(calls=3), norm(measurement.residual(mean)))
 
     return Sampler(init, step, lambda key, state: state.mean)
 

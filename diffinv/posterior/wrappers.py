@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diffinv.checks import require_count
 from diffinv.describe import described
 from diffinv.linalg import norm
-from diffinv.loop import failed_step, total_cost
+from diffinv.loop import failed_step, tallied, total_cost
 from diffinv.measurement import Measurement
 from diffinv.prior import Prior
 from diffinv.samplers import heun, invert
@@ -68,7 +68,7 @@ def reguidance(
         refinement = refine(refine_key, measurement, latent)
         evaluations = (len(inversion) - 1) * (2 if integrator is heun else 1)
         info = ReguidanceInfo(proposal.x, latent, proposal.info, refinement.info, prior.cost.times(evaluations))
-        return Solution(refinement.x, info)
+        return Solution(refinement.x, tallied(info))
 
     return solver
 

@@ -108,7 +108,7 @@ def buggy_dps(prior, measurement, zeta=1.0, eta=0.6):
         noise = eta * jnp.sqrt((1 - abar_s) / (1 - abar) * (1 - abar / abar_s))
         mean = jnp.sqrt(abar) * ((1 - abar_s) * x + (1 - abar / abar_s) * x0) / (1 - abar)
         x_s = mean - zeta / size * gradient + noise * jax.random.normal(key, x.shape, x.dtype)
-        return x_s, di.StepInfo(di.Cost(1, 1, 2).times(1))
+        return x_s, di.StepInfo(di.Cost(1, 1, 2))
 
     return di.markov(prior, step)
 
