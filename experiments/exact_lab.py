@@ -31,7 +31,7 @@ from experiments.lab.bench import Bench
 from experiments.lab.judge import FLOOR
 from experiments.lab.problems import PROBLEMS, settings
 from experiments.lab.rows import Rows
-from experiments.methods.lab import METHODS
+from experiments.methods.lab import ROWS
 from experiments.report import ledger
 
 CONFIG = runtime.config_flag(
@@ -54,7 +54,7 @@ def main() -> int:
     config = CONFIG.value
     problems = chosen(config.problems, PROBLEMS)
     own = {which: settings(config, which) for which in problems}
-    methods = {which: chosen(each.methods, METHODS) for which, each in own.items()}
+    methods = {which: chosen(each.methods, ROWS) for which, each in own.items()}
     folder = runtime.writable(Path(OUT.value) / config.name)
     stamp = {name: config[name] for name in ("seed", "rows", "tuning_rows", "draws", "projections")}
     stamp |= {f"{k} of {which}": v for which, each in config.reduced.items() for k, v in each.items() if k in stamp}

@@ -32,7 +32,8 @@ from experiments import report
 from experiments.common import keeping, pictures, reading
 from experiments.methods import solvers
 from experiments.restore.bench import Bench, pixels
-from experiments.restore.fields import FIELDS, check, listed, load_prior, require_tasks
+from experiments.restore.fields import FIELDS, check, listed, load_prior
+from experiments.restore.operators import require_fit, shown
 
 flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(
@@ -46,7 +47,15 @@ FRESH = runtime.flag("fresh", False, schema.switch("restore everything again, wh
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 
 # Which a result depends on, beside the library.
-CODE = ("methods/solvers.py", "restore/bench.py", "common/pictures.py", "restore/fields.py")
+CODE = (
+    "methods/table.py",
+    "methods/grids.py",
+    "methods/solvers.py",
+    "restore/operators.py",
+    "restore/bench.py",
+    "restore/fields.py",
+    "common/pictures.py",
+)
 TITLE = "Restoration with a diffusion prior"
 NOTES = (
     "Feature distance: an unlearned distance of EfficientNet-Lite0 features, not LPIPS. Residual: |y - A x| of the "
@@ -87,7 +96,7 @@ def restore_all(config, prior: Prior, names: list[str], truth: np.ndarray, done:
                     "picture": names[i],
                     "task": task,
                     "truth": pixels(truth[i]),
-                    "measurement": pixels(solvers.shown(bench.measurements.y[i], prior.shape)),
+                    "measurement": pixels(shown(bench.measurements.y[i], prior.shape)),
                     "methods": {title: rows[place] for title, rows in results.items()},
                 }
                 done[task, names[i]] = keep(i, record)
@@ -99,7 +108,7 @@ def main() -> int:
     runtime.writable(OUT.value)
     prior, card = load_prior(config.prior)
     tasks, (height, width, _) = listed(config.task), prior.shape
-    require_tasks(config, tasks, prior.shape)
+    require_fit(config, tasks, prior.shape)
     count = config.pictures
     shots = pictures.own(IMAGES.value, prior.shape, count) if IMAGES.value else pictures.photographs(prior.shape, count)
     names = report.readable(shots.names)

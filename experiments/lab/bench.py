@@ -19,7 +19,7 @@ from experiments.lab.judge import FLOOR, floor, least, residuals, summary, take,
 from experiments.lab.problems import PROBLEMS, Problem
 from experiments.lab.rows import Rows, digest
 from experiments.methods import lab
-from experiments.methods.lab import METHODS, Method
+from experiments.methods.lab import ROWS, Row
 
 FORMAT = 3  # of what a row holds: rows of another one are run again
 
@@ -31,7 +31,7 @@ class Program:
     `text` is the program as it is handed to the compiler: whatever changes it changes the results.
     """
 
-    def __init__(self, method: Method, problem: Problem, config):
+    def __init__(self, method: Row, problem: Problem, config):
         self.problem, self.rows = problem, config.rows
         self.key = seed_key(config.seed)
 
@@ -67,7 +67,7 @@ class Program:
         return x.reshape(*x.shape[:2], -1), account
 
 
-def tuned(program: Program, method: Method, config) -> tuple[float, list[float]]:
+def tuned(program: Program, method: Row, config) -> tuple[float, list[float]]:
     """The value with the smallest sliced W1 on the tuning rows, and the W1 of all values, each tried on every row."""
     values, tries = np.asarray(method.values), config.tuning_rows
     value, row = np.tile(np.arange(len(values)), tries), np.repeat(np.arange(tries), len(values))
@@ -81,7 +81,7 @@ def tuned(program: Program, method: Method, config) -> tuple[float, list[float]]
 
 def row_of(name: str, program: Program, rows: np.ndarray, config) -> dict:
     """One line of the table."""
-    method, problem = METHODS[name], program.problem
+    method, problem = ROWS[name], program.problem
     compiling = program.compile()
     value, tuning = tuned(program, method, config)
     start = time.perf_counter()
@@ -117,7 +117,7 @@ class Bench:
 
     def line(self, name: str, run: bool = True, fresh: bool = False) -> tuple[dict | None, str]:
         """(the line of a method, a word on why it was run again): kept, or else made where `run`."""
-        method = METHODS[name]
+        method = ROWS[name]
         program = Program(method, self.problem, self.config)
         made_of = digest(self.made_of, program.text, method.knob, method.claim, method.values)
         found = None if fresh else self.kept.load(self.which, name, made_of)
@@ -140,6 +140,6 @@ class Bench:
 
     def others(self, names: list[str]) -> dict[str, dict]:
         """What is kept of methods that were not asked for, where it was made as it would be now."""
-        kept = [name for name in METHODS if name not in names and self.kept.known(self.which, name)]
+        kept = [name for name in ROWS if name not in names and self.kept.known(self.which, name)]
         found = {name: self.line(name, run=False)[0] for name in kept}
         return {name: line for name, line in found.items() if line}

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from diffinv import schema
 from experiments.lab.problems import PROBLEMS, settings
-from experiments.methods.lab import METHODS
+from experiments.methods.lab import ROWS
 
 LIMIT = 4 * 2**30  # bytes of one problem's samples
 FLOATS = {"gaussian8": 24, "mixture8": 24, "bipsda": 30, "levy": 1344, "field": 768}
@@ -20,7 +20,7 @@ def _names(known: Mapping[str, object], meaning: str) -> schema.Field:
 
 
 OWN: schema.Schema = {
-    "methods": _names(METHODS, "the rows of the table"),
+    "methods": _names(ROWS, "the rows of the table"),
     "rows": schema.whole("random problems that are reported", low=2, high=100_000),
     "tuning_rows": schema.whole("other problems, on which the hyperparameter is chosen", low=1, high=10_000),
     "draws": schema.whole("samples a problem and method, and exact ones", low=2, high=10_000_000),

@@ -17,6 +17,8 @@ from diffinv.metrics import features, image
 from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key
 from experiments.methods import solvers
+from experiments.methods.table import METHODS
+from experiments.restore.operators import OPERATORS
 
 
 def floor(key: Key, measurement: Measurement, draws: int = 64) -> Array:
@@ -69,7 +71,7 @@ class Bench:
         self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)
         self.key = seed_key(config.seed)
         self.tell: Callable[[str], None] = lambda text: None
-        operator = solvers.TASKS[task](config, jax.random.fold_in(self.key, 1), prior.shape)
+        operator = OPERATORS[task](config, jax.random.fold_in(self.key, 1), prior.shape)
         self.group = -(-min(config.group, len(truth)) // jax.device_count()) * jax.device_count()
         items = jnp.arange(len(truth))
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(items)
@@ -101,11 +103,11 @@ class Bench:
         return jax.device_put(jax.tree.map(lambda leaf: leaf[chosen], tree), self.split)
 
     def program(self, name: str, arguments: tuple) -> Timed:
-        """The compiled solver, which takes (key, prior, measurement, candidate); only ReGuidance reads the last."""
+        """The compiled solver, which takes (key, prior, measurement, candidate); only wrappers read the last."""
         if name not in self.compiled:
 
             def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None):
-                solution = solvers.SOLVERS[name](self.config, prior)(key, measurement, candidate)
+                solution = solvers.solver(name, self.config, prior)(key, measurement, candidate)
                 return solution.x, total_cost(solution.info), failed_step(solution.info)
 
             self.tell("compiling")
@@ -116,9 +118,9 @@ class Bench:
         return self.compiled[name]
 
     def run(self, name: str, group: int) -> Outcome:
-        """One solver on one group; ReGuidance starts at the base solver's own outcome and adds its cost."""
+        """One solver on one group; a wrapper starts at the base solver's own outcome and adds its cost."""
         if (name, group) not in self.outcomes:
-            base = self.run(self.config.base, group) if name == "reguidance" else None
+            base = self.run(self.config.base, group) if METHODS[name].wrap else None
             chosen = self.members(group)
             keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 3), i))(jnp.asarray(chosen))
             keys, measurements = jax.device_put(keys, self.split), self.place(self.measurements, chosen)

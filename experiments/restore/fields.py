@@ -1,26 +1,28 @@
-"""What `experiments.reconstruct` may be told: the fields of its configuration, and the priors and tasks that fit."""
+"""What `experiments.reconstruct` may be told: the fields of its configuration, and and the priors that fit."""
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from diffinv import process, schema, weights
 from diffinv.prior import Prior
 from experiments.methods import solvers
+from experiments.methods.table import METHODS
+from experiments.restore import operators
 
 FIELDS = {
     "name": schema.component("folder under --out; '' for the tasks and a digest of the settings", empty=True),
-    "task": schema.choices(list(solvers.TASKS), "what is undone"),
-    "solver": schema.choices(list(solvers.SOLVERS), "what restores"),
-    "base": schema.choice([name for name in solvers.SOLVERS if name != "reguidance"], "what reguidance starts from"),
+    "task": schema.choices(list(operators.OPERATORS), "what is undone"),
+    "solver": schema.choices(list(METHODS), "what restores"),
+    "base": schema.choice([name for name in METHODS if name not in solvers.wrappers()], "what reguidance starts from"),
     "prior": schema.path("of a checkpoint; '' for the embedded prior"),
     "sigma_y": schema.number("deviation of the measurement's noise", 0, 1000, unit="on the [-1, 1] scale"),
     "pictures": schema.whole("at most so many; 0 for all", 0),
     "group": schema.whole("pictures that are restored at once", 1, 65536),
     "seed": schema.whole("of masks, kernels, noise and solvers", 0),
     "optimisation": schema.whole("of XLA's code generator; 0 compiles twice as fast and runs at half the speed", 0, 3),
+    **operators.FIELDS,
     **solvers.FIELDS,
 }
 
@@ -36,7 +38,7 @@ def check(config: ConfigDict) -> None:
     used |= {config.base} if "reguidance" in used else set()
     if c.sigma_min >= c.sigma_max and "daps" in used:
         raise ValueError(f"config.daps.sigma_min is {c.sigma_min}; give a number below sigma_max, {c.sigma_max}")
-    dividing = sorted(name for name in used if solvers.SOLVERS[name].needs_noise)
+    dividing = sorted(name for name in used if METHODS[name].needs_noise)
     if "reguidance" in used and config.reguidance.convention == "likelihood":
         dividing.append('reguidance with convention "likelihood"')
     if np.square(np.float32(config.sigma_y)) == 0 and dividing:
@@ -57,14 +59,3 @@ def load_prior(path: str) -> tuple[Prior, dict]:
     if len(prior.shape) != 3 or prior.shape[2] not in (1, 3):
         raise ValueError(f"config.prior is {path!r} of shape {prior.shape}; give one of grey or RGB pictures")
     return prior, card
-
-
-def require_tasks(config, tasks: list[str], shape: tuple[int, ...]) -> None:
-    """Raises ValueError for a task that cannot be done on pictures of this shape."""
-    for task in tasks:
-        if solvers.TASKS[task].colour and shape[2] != 3:
-            raise ValueError(f"config.task is {task}, and the prior's pictures are grey; give a prior of RGB pictures")
-        try:
-            jax.eval_shape(lambda key, task=task: solvers.TASKS[task](config, key, shape), jax.random.key(0))
-        except ValueError as error:
-            raise ValueError(f"config.task is {task}, on pictures of {shape[0]} x {shape[1]}: {error}") from None

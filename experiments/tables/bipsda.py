@@ -70,7 +70,7 @@ class Absorbed(operators.Operator):
         return 2 * jnp.exp(-self.matrix @ (x + 10)) - 1
 
 
-class Task(NamedTuple):
+class Problem(NamedTuple):
     """One inverse problem: its matrix's law, operator, noise and the constants of both discrepancies."""
 
     matrix: Callable[[np.random.Generator], np.ndarray]
@@ -85,13 +85,13 @@ def _seen(rng: np.random.Generator) -> np.ndarray:
     return np.eye(10)[list(BIPSDA_SEEN)]
 
 
-TASKS = {
-    "inpainting high": Task(_seen, operators.dense, di.GaussianNoise(5.0), True, 4.9753, 6.3731),
-    "inpainting low": Task(_seen, operators.dense, di.GaussianNoise(0.1), True, 2.0774, 4.7307),
-    "phase retrieval": Task(
+PROBLEMS = {
+    "inpainting high": Problem(_seen, operators.dense, di.GaussianNoise(5.0), True, 4.9753, 6.3731),
+    "inpainting low": Problem(_seen, operators.dense, di.GaussianNoise(0.1), True, 2.0774, 4.7307),
+    "phase retrieval": Problem(
         lambda rng: rng.standard_normal((5, 10)), Squares, di.GaussianNoise(25.0), False, 12.6182, 16.9327
     ),
-    "x-ray": Task(
+    "x-ray": Problem(
         lambda rng: rng.uniform(0.01, 0.05, (15, 10)), Absorbed, di.PoissonNoise(PHOTONS), False, 4.3266, 4.3931
     ),
 }
@@ -119,7 +119,7 @@ ROWS = {
     "MCGDiff": Row(lambda prior, m, v, tau: posterior.mcgdiff(prior, m, 32, eta=v), (0.85, 1.0), True, VP()),
 }
 OPTIONS = {
-    "problems": Option(list(TASKS), None, named(TASKS, "inverse problems")),
+    "problems": Option(list(PROBLEMS), None, named(PROBLEMS, "inverse problems")),
     "methods": Option(list(ROWS), ["DPS", "DDRM"], named(ROWS)),
     "trials": Option(10, 2, counted("that are reported", 10_000)),
     "samples": Option(1000, 100, counted("of each method and of the posterior", 10_000)),
@@ -189,7 +189,7 @@ class Trial(NamedTuple):
     size: float
 
 
-def trial(rng: np.random.Generator, law: Law, task: Task, options: SimpleNamespace) -> Trial:
+def trial(rng: np.random.Generator, law: Law, task: Problem, options: SimpleNamespace) -> Trial:
     """One measurement of a draw from the prior, with its reference."""
     A, count = task.matrix(rng), options.samples
     operator, truth = task.operator(jnp.asarray(A)), law.sample(rng, 1)[0]
@@ -222,7 +222,7 @@ def program(row: Row, law: Law, options: SimpleNamespace) -> Callable:
     return jax.jit(run)
 
 
-def scores(task: Task, x: np.ndarray, each: Trial) -> tuple[float, float]:
+def scores(task: Problem, x: np.ndarray, each: Trial) -> tuple[float, float]:
     """(MMD, CMD) of the samples within +-100, as they keep them; NaN where fewer than half are."""
     kept = x[(np.abs(x) < 100).all(1)]
     if len(kept) < len(x) / 2:
@@ -230,7 +230,7 @@ def scores(task: Task, x: np.ndarray, each: Trial) -> tuple[float, float]:
     return mmd(kept, each.exact, task.width), cmd(kept, each.exact, task.scale)
 
 
-def errors(name: str, task: Task, law: Law, trials: list[Trial], options: SimpleNamespace) -> tuple:
+def errors(name: str, task: Problem, law: Law, trials: list[Trial], options: SimpleNamespace) -> tuple:
     """(the value chosen on the first trial, (MMD, CMD) on each of the others)."""
     row = ROWS[name]
     run = program(row, law, options)
@@ -247,11 +247,11 @@ def errors(name: str, task: Task, law: Law, trials: list[Trial], options: Simple
 def main(options: SimpleNamespace) -> published.Table:
     jax.config.update("jax_enable_x64", True)
     names = published.rows("methods", options.methods, list(ROWS))
-    problems = published.rows("problems", options.problems, list(TASKS))
+    problems = published.rows("problems", options.problems, list(PROBLEMS))
     lines, notes, results = [("problem", "method", "chosen", "MMD", "CMD", "published")], [], []
     with tqdm(total=len(problems) * len(names), unit="row") as bar:
         for which in problems:
-            task, rng = TASKS[which], np.random.default_rng([0, list(TASKS).index(which)])
+            task, rng = PROBLEMS[which], np.random.default_rng([0, list(PROBLEMS).index(which)])
             law = bipsda_law(rng)
             trials = [trial(rng, law, task, options) for _ in range(options.trials + 1)]
             floor = zip(*(scores(task, each.other, each) for each in trials[1:]), strict=True)

@@ -30,25 +30,25 @@ import diffinv as di
 from diffinv import operators, posterior, process, schema
 from diffinv.denoisers.exact import GaussianDenoiser
 from diffinv.operators import spectra
-from experiments.methods.lab import Method
+from experiments.methods.lab import Row
 from experiments.tables import published, tuned
 from experiments.tables.published import Option, counted, named, numbers
 
 ROWS = {
-    "DPS": Method(lambda p, m, v: posterior.dps(p, m, v), "zeta", (0.03, 0.1, 0.3, 1.0), "biased"),
-    "DPS likelihood": Method(
+    "DPS": Row(lambda p, m, v: posterior.dps(p, m, v), "zeta", (0.03, 0.1, 0.3, 1.0), "biased"),
+    "DPS likelihood": Row(
         lambda p, m, v: posterior.dps(p, m, v, "likelihood"), "zeta", (0.001, 0.003, 0.01, 0.03), "biased"
     ),
-    "LGD": Method(lambda p, m, v: posterior.lgd(p, m, v), "scale", (0.05, 0.17, 0.52, 1.7), "biased"),
-    "DiffPIR": Method(
+    "LGD": Row(lambda p, m, v: posterior.lgd(p, m, v), "scale", (0.05, 0.17, 0.52, 1.7), "biased"),
+    "DiffPIR": Row(
         lambda p, m, v: posterior.diffpir(p, m, v, 0.5, "gradient"), "lam", (0.1, 1.0, 10.0, 100.0), "biased"
     ),
-    "RED-diff": Method(lambda p, m, v: posterior.reddiff(p, m, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased"),
-    "DAPS": Method(lambda p, m, v: posterior.daps(p, m, 5, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
-    "PnP-DM": Method(
+    "RED-diff": Row(lambda p, m, v: posterior.reddiff(p, m, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased"),
+    "DAPS": Row(lambda p, m, v: posterior.daps(p, m, 5, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
+    "PnP-DM": Row(
         lambda p, m, v: posterior.pnpdm(p, m, 20, "langevin", 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20
     ),
-    "SITCOM": Method(lambda p, m, v: posterior.sitcom(p, m, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
+    "SITCOM": Row(lambda p, m, v: posterior.sitcom(p, m, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
 }
 OPTIONS = {
     "side": Option(32, 16, schema.whole("of the field: 128 there", 4, 256, "pixels")),

@@ -138,7 +138,7 @@ def table(options: SimpleNamespace, receivers: int, bar: tqdm) -> tuple[list[tup
     ]
     results = []
     for name in options.methods:
-        method = lab.METHODS[ROWS[name]]
+        method = lab.ROWS[ROWS[name]]
         score = lambda x, i: -psnr(x, truth[i])
         value, samples = tuned.outcome(method, prior, operator, sigma, jnp.asarray(y), held, score, bar)
         results.append([psnr(x, truth[held + i]) for i, x in enumerate(samples)])
@@ -151,7 +151,7 @@ def main(options: SimpleNamespace) -> published.Table:
     jax.config.update("jax_enable_x64", True)
     options.methods, count = published.rows("methods", options.methods, list(ROWS)), options.held + options.seeds
     blocks, results = [], []
-    calls = [tuned.calls(lab.METHODS[ROWS[name]], count, options.held) for name in options.methods]
+    calls = [tuned.calls(lab.ROWS[ROWS[name]], count, options.held) for name in options.methods]
     with tqdm(total=len(options.receivers) * sum(calls), unit="batch") as bar:
         for receivers in options.receivers:
             lines, found = table(options, int(receivers), bar)

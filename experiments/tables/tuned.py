@@ -16,7 +16,7 @@ from diffinv.operators.base import Operator
 from diffinv.typing import Array, Key
 from experiments.lab.judge import least
 from experiments.methods import lab
-from experiments.methods.lab import Method
+from experiments.methods.lab import Row
 
 
 class Outcome(NamedTuple):
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(
-    method: Method,
+    method: Row,
     prior: di.Prior,
     operator: Operator,
     sigma: float,
@@ -63,6 +63,6 @@ def outcome(
     return Outcome(float(value), found[: len(picks)])
 
 
-def calls(method: Method, count: int, held: int) -> int:
+def calls(method: Row, count: int, held: int) -> int:
     """How often `outcome` runs its program."""
     return held + -(-(count - held) // len(method.values))

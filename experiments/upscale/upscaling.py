@@ -180,7 +180,7 @@ class Solver:
 
         def restore(prior: Prior, key: Any, low: Any, *candidate: Any) -> Any:
             measurement = Measurement(operators.bicubic(prior.shape, scale), low, GaussianNoise(jnp.float32(sigma_y)))
-            solution = solvers.SOLVERS[name](config, prior)(key, measurement, *candidate)
+            solution = solvers.solver(name, config, prior)(key, measurement, *candidate)
             return jnp.where(failed_step(solution.info) < 0, solution.x, jnp.nan)  # else the state it was frozen at
 
         self.restore = Groups(restore, prior, group)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.methods import solvers
+from experiments.methods.table import METHODS
 
 ROOT = Path(__file__).parents[2]
 MASKS = ["box_inpainting", "random_inpainting", "freeform_inpainting", "colourisation"]
@@ -25,7 +25,7 @@ ENLARGEMENTS = ["super_resolution", "bicubic"]
 SAMPLES = (0.4, 1.6)  # a sample of the posterior leaves about the noise
 FITTED = (0.0, 0.3)  # what was seen is put back, noise included
 CLOSE = (0.05, 1.3)  # descends on the residual alone in places, so that it fits part of the noise
-BAND = {name: SAMPLES for name in solvers.SOLVERS}
+BAND = {name: SAMPLES for name in METHODS}
 BAND |= dict.fromkeys(["ddnm", "mcg", "repaint"], FITTED)
 BAND |= dict.fromkeys(["dps", "lgd", "daps", "pgdm", "reddiff", "dcdp", "diffpir", "mcgdiff"], CLOSE)
 BAND |= {"pnpdm": (1.0, 7.0)}  # its chain ends at a coupling of 0.3, six times this noise
@@ -62,7 +62,7 @@ def faults(row):
 
 def check(task):
     """Every solver on one task: finite, unfrozen, and its residual within its band."""
-    found = rows(task, ",".join(solvers.SOLVERS), "8")
-    assert len(found) == len(solvers.SOLVERS)
+    found = rows(task, ",".join(METHODS), "8")
+    assert len(found) == len(METHODS)
     wrong = [f"{task}, {solver}: {fault}" for (solver, _), row in found.items() for fault in faults(row)]
     assert not wrong, "\n".join(wrong)

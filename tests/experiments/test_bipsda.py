@@ -49,7 +49,7 @@ def test_metropolis_keeps_the_posterior_and_the_density_is_the_laws():
 
 
 def test_photons_are_counted_on_the_scale_of_the_noise():
-    task, rng = bipsda.TASKS["x-ray"], np.random.default_rng(2)
+    task, rng = bipsda.PROBLEMS["x-ray"], np.random.default_rng(2)
     options = published.values(bipsda.OPTIONS, True)
     each = bipsda.trial(rng, problems.bipsda_law(rng), task, options)
     counts = bipsda.PHOTONS * (each.measurement.y + 1) / 2

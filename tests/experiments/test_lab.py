@@ -131,13 +131,13 @@ def test_a_problem_may_have_numbers_and_methods_of_its_own():
     config = get_config()
     plain, field = (lab_problems.settings(config, which) for which in ("gaussian8", "field"))
     assert plain.draws == 256 and not plain.methods
-    assert field.draws == 64 and set(field.methods.split(",")) < set(lab.METHODS)
+    assert field.draws == 64 and set(field.methods.split(",")) < set(lab.ROWS)
     config.methods = "DPS"
     assert lab_problems.settings(config, "field").methods == "DPS" and set(config.reduced) < set(lab_problems.PROBLEMS)
 
 
 def samples(problem, name, value):
-    solver = lab.solver(lab.METHODS[name], problem.prior, value)
+    solver = lab.solver(lab.ROWS[name], problem.prior, value)
     draw = lambda key, m: jax.vmap(lambda k: solver(k, m).x)(jax.random.split(key, DRAWS))
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), ROWS), problem.measurements))
 
@@ -164,10 +164,10 @@ def test_a_sample_that_diverged_gives_no_number(problems, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", lab.METHODS)
+@pytest.mark.parametrize("name", lab.ROWS)
 def test_every_method_builds_and_tells_its_cost(problems, name):
     """One sample of each, two steps long."""
-    method = lab.METHODS[name]._replace(steps=2)
+    method = lab.ROWS[name]._replace(steps=2)
     problem = problems["gaussian8"]
     measurement = jax.tree.map(lambda leaf: leaf[0], problem.measurements)
     value = jnp.asarray(method.values[len(method.values) // 2])

@@ -13,7 +13,7 @@ from experiments.lab import bench as lab_bench
 from experiments.lab import judge, problems
 from experiments.lab import rows as lab_rows
 from experiments.methods import lab
-from experiments.methods.lab import Method
+from experiments.methods.lab import Row
 
 VALUES = (0.3, 3.0, 0.1, 0.0, 0.5, 2.0, 0.9, 0.05)
 
@@ -35,7 +35,7 @@ def test_every_value_is_tried_on_every_tuning_row(best):
         return np.stack([exact[r] + away[VALUES.index(v)] for r, v in zip(rows, values)]), None
 
     program = type("Program", (), {"__call__": staticmethod(program), "problem": SimpleNamespace(exact=exact)})()
-    value, errors = lab_bench.tuned(program, Method(None, "", VALUES, ""), settings(tuning_rows=3))
+    value, errors = lab_bench.tuned(program, Row(None, "", VALUES, ""), settings(tuning_rows=3))
     assert value == VALUES[best] and np.isfinite(errors).all() and np.argmin(errors) == best
     assert sorted(tried) == sorted((r, v) for r in range(3) for v in VALUES)
 
@@ -61,7 +61,7 @@ def problem():
 
 def test_any_number_of_rows_runs_through_a_program_of_a_few(problem):
     """The same samples whatever the program's own number of rows: 9 rows by 4 and by 9."""
-    method = Method(plain, "eta", VALUES, "biased", 2)
+    method = Row(plain, "eta", VALUES, "biased", 2)
     rows, values = np.arange(9) % 6, np.linspace(0, 1, 9)
     found = []
     for count in (4, 9):
@@ -76,9 +76,9 @@ def test_any_number_of_rows_runs_through_a_program_of_a_few(problem):
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Two methods, whose runs are counted in the place of sampling."""
-    methods = {name: Method(plain, "eta", VALUES, "biased", 2) for name in ("one", "two")}
+    methods = {name: Row(plain, "eta", VALUES, "biased", 2) for name in ("one", "two")}
     for module in (lab_bench, lab):
-        monkeypatch.setattr(module, "METHODS", methods)
+        monkeypatch.setattr(module, "ROWS", methods)
     runs = []
 
     def row_of(name, program, rows, config):
@@ -97,7 +97,7 @@ def test_a_row_is_kept_by_its_settings_and_its_code(bench):
     other, word = bench.make(draws=5).line("one")
     assert other != first and "one was run again" in word
     assert bench.make().line("one") == (first, "")
-    bench.methods["one"] = Method(lambda prior, m, v: samplers.ddim(prior, 0.5 * v), "eta", VALUES, "biased", 2)
+    bench.methods["one"] = Row(lambda prior, m, v: samplers.ddim(prior, 0.5 * v), "eta", VALUES, "biased", 2)
     changed, word = bench.make().line("one")
     assert changed["made"] == 3 and "its code" in word
     bench.methods["one"] = bench.methods["two"]
@@ -131,7 +131,7 @@ def test_a_digest_tells_values_types_and_shapes_apart():
 @pytest.mark.slow
 def test_pigdm_is_tuned_to_the_same_weight_with_few_rows_as_with_many():
     """Its likelihood's own weight wins, and is the fifth of eight values: few rows may not hide it."""
-    method, config = lab.METHODS["PiGDM likelihood"], get_config()
+    method, config = lab.ROWS["PiGDM likelihood"], get_config()
     problem = problems.gaussian8(np.random.default_rng([0, 0]), 27, 64, process.VP())
     for rows in (20, 24):
         own = settings(**{name: config[name] for name in ("tuning_rows", "projections")}, rows=rows, draws=64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cells import BLURS, ENLARGEMENTS, MASKS, check, rows
 
-from experiments.methods import solvers
+from experiments.restore.operators import OPERATORS
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ def test_every_solver_restores_every_task(task):
 
 
 def test_no_task_is_left_out():
-    assert sorted(MASKS + BLURS + ENLARGEMENTS) == sorted(solvers.TASKS)
+    assert sorted(MASKS + BLURS + ENLARGEMENTS) == sorted(OPERATORS)
 
 
 def test_groupings_restore_the_same_pictures():

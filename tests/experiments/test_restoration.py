@@ -12,8 +12,10 @@ import diffinv as di
 from configs import reconstruct
 from diffinv import operators, schema
 from diffinv.weights.convert import schedule
-from experiments.methods import solvers
+from experiments.methods import grids, solvers
+from experiments.methods.table import METHODS
 from experiments.restore import fields
+from experiments.restore.operators import OPERATORS, require_fit
 
 
 def configuration(mode="", **changes):
@@ -131,33 +133,33 @@ def test_checking_takes_no_time():
 )
 def test_tasks_that_do_not_fit_the_prior(task, changes, words):
     with pytest.raises(ValueError) as error:
-        fields.require_tasks(configuration(**changes), ["freeform_inpainting", task], (32, 32, 3))
+        require_fit(configuration(**changes), ["freeform_inpainting", task], (32, 32, 3))
     assert str(error.value).startswith(f"config.task is {task}, on pictures of 32 x 32: ") and words in str(error.value)
 
 
 def test_every_task_fits_the_shipped_prior_and_grey_refuses_colour():
-    fields.require_tasks(configuration(), list(solvers.TASKS), (32, 32, 3))
-    grey = [name for name, task in solvers.TASKS.items() if not task.colour]
-    fields.require_tasks(configuration(), grey, (32, 64, 1))
+    require_fit(configuration(), list(OPERATORS), (32, 32, 3))
+    grey = [name for name, each in OPERATORS.items() if not each.colour]
+    require_fit(configuration(), grey, (32, 64, 1))
     with pytest.raises(ValueError, match="colourisation, and the prior's pictures are grey"):
-        fields.require_tasks(configuration(), ["colourisation"], (32, 32, 1))
+        require_fit(configuration(), ["colourisation"], (32, 32, 1))
 
 
 def test_every_solver_has_a_label_of_its_own():
     config = configuration()
-    labels = [solvers.label(name, config) for name in solvers.SOLVERS]
+    labels = [solvers.label(name, config) for name in METHODS]
     assert len(set(labels)) == len(labels) and "ReGuidance(DAPS)" in labels
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in solvers.SOLVERS if name != "reguidance"])
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].wrap])
 def test_the_registry_knows_which_solvers_divide_by_the_noise(name):
     """Built with a noise that is known to be 0, those refuse it themselves; the others do not."""
     prior = di.gaussian(di.process.VP(), jnp.zeros((4, 4, 3)), jnp.eye(48))
     measurement = di.measure(jax.random.key(0), operators.average_pool(prior.shape, 2), jnp.zeros((4, 4, 3)), 0.0)
-    solver = solvers.SOLVERS[name](configuration("smoke"), prior)
+    solver = solvers.solver(name, configuration("smoke"), prior)
     trace = lambda: jax.eval_shape(lambda key: solver(key, measurement), jax.random.key(0))
-    if solvers.SOLVERS[name].needs_noise:
+    if METHODS[name].needs_noise:
         with pytest.raises(ValueError, match="sigma_y is 0"):
             trace()
     else:
@@ -170,30 +172,32 @@ def test_the_registry_knows_which_solvers_divide_by_the_noise(name):
 def test_grids_by_noise_level_are_mapped_by_the_priors_own_process(process):
     """The levels that DAPS and PnP-DM ask for are those at which the prior is asked; in float32, as the command."""
     with jax.enable_x64(False):
-        prior = di.gaussian(process, jnp.zeros((4, 4, 3)), jnp.eye(48))
         config, ratio = configuration("smoke"), lambda t: float(process.sigma(t) / process.alpha(t))
-        found = [ratio(t) for t in solvers._cooling(5, config, prior)[:-1]]
+        found = [ratio(t) for t in grids.cooling(process, 5, config)[:-1]]
         assert found == pytest.approx([10 * 0.9**k for k in range(5)], rel=1e-2)
-        annealed = solvers.annealing(config, prior)
+        annealed = grids.annealing(process, 5, config)
         assert ratio(annealed[3]) == pytest.approx(float(100 * di.times.karras(5, 0.02, 100.0)[3]), rel=1e-2)
 
 
 def test_diffpirs_levels_are_its_codes():
     """There `floor(sqrt(linspace(0, 1000^2, n)))` counts down from 1000, and the last is index 0, one thousandth."""
-    times = np.asarray(solvers._quadratic(100, None, None))
+    times = np.asarray(grids.quadratic(None, 100, None))
     counted = np.floor(np.sqrt(np.linspace(0, 1000**2, 100)))
     theirs = np.append((1000 - counted)[:-1], 1) / 1000
     np.testing.assert_allclose(times[:-1], theirs, atol=1e-3)
     assert times[0] == 1 and times[-1] == 0 and times[-2] == pytest.approx(1e-3)
     for steps in (2, 5, 100_000):
-        found = np.asarray(solvers._quadratic(steps, None, None), np.float32)
+        found = np.asarray(grids.quadratic(None, steps, None), np.float32)
         assert len(found) == steps + 1 and (np.diff(found) < 0).all()
 
 
-def test_tds_takes_its_spread_from_the_configuration(monkeypatch):
+def test_a_method_is_given_what_its_own_section_says(monkeypatch):
+    """And runs for the paper's number of steps, or for `config.steps`."""
     asked = []
-    monkeypatch.setattr(solvers.posterior, "tds", lambda prior, m, **options: asked.append(options))
+    monkeypatch.setitem(METHODS, "tds", METHODS["tds"]._replace(build=lambda prior, m, **given: asked.append(given)))
     monkeypatch.setattr(solvers, "guard", lambda sampler: sampler)
     monkeypatch.setattr(solvers, "as_solver", lambda method, grid: (method(None), len(grid) - 1))
-    config = configuration(tds__spread=30.0, steps=7)
-    assert solvers.SOLVERS["tds"](config, None) == (None, 7) and asked == [{"spread": 30.0}]
+    prior = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2))
+    assert solvers.solver("tds", configuration(tds__spread=30.0, steps=7), prior) == (None, 7)
+    assert solvers.solver("tds", configuration(), prior) == (None, 100)
+    assert asked == [{"spread": 30.0}, {"spread": 1.0}]

@@ -18,10 +18,11 @@ from PIL import Image
 from training_command import FLAGS
 
 import diffinv as di
-from diffinv import data, gaussian_field, operators, process, times
+from diffinv import data, gaussian_field, operators, process
 from diffinv.consistency import ctmsr
 from diffinv.nn import srnet
 from experiments.common import photos, runtime
+from experiments.methods.table import METHODS, Method
 from experiments.report.page import link
 from experiments.upscale import baselines, upscaling
 from experiments.upscale import page as super_resolve_page
@@ -166,12 +167,12 @@ def test_a_tile_that_a_solver_gave_up_is_no_result(monkeypatch):
         lambda key, x, t, s: (jnp.where(t < 0.9, jnp.nan, x), di.StepInfo(di.Cost())),
         lambda key, x: x,
     )
-    entry = lambda config, prior: di.as_solver(lambda m: di.guard(frozen), times.grid(4))
+    entry = Method("frozen", lambda prior, m: frozen, 4)
     spectrum = 1 + process.dct_frequencies(16, 16)
     monkeypatch.setattr(
         upscaling, "load_prior", lambda _: gaussian_field(process.VP(), jnp.zeros((16, 16, 3)), spectrum)
     )
-    monkeypatch.setitem(upscaling.solvers.SOLVERS, "dps", entry)
+    monkeypatch.setitem(METHODS, "dps", entry)
     with jax.enable_x64(False), pytest.raises(upscaling.Diverged, match="a solver diverged"):
         upscaling.Solver("dps", "", 4, 4)(0, np.zeros((4, 4, 3), np.float32))
 

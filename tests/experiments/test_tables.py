@@ -315,7 +315,7 @@ def test_the_mode_of_a_linear_measurement_is_the_posteriors_mean():
 
 def test_the_value_that_is_reported_was_chosen_on_others():
     """Noise scaled by the knob: the score likes 1.0 on the two held fields, whatever the third would say."""
-    method = tuned.Method(lambda prior, m, v: di.samplers.ddim(prior, v), "eta", (0.0, 0.5, 1.0), "biased", 2)
+    method = tuned.Row(lambda prior, m, v: di.samplers.ddim(prior, v), "eta", (0.0, 0.5, 1.0), "biased", 2)
     prior = di.gaussian(process.VP(), jnp.zeros(2), jnp.eye(2))
     seen, wanted = [], iter([3.0, 2.0, 1.0, 3.0, float("nan"), 0.5])
     score = lambda x, i: seen.append(i) or next(wanted)
@@ -328,7 +328,7 @@ def test_the_value_that_is_reported_was_chosen_on_others():
 
 def test_a_sample_that_diverged_is_not_finite():
     """The guard freezes it at a finite state; the table must not take that for a result."""
-    method = tuned.Method(lambda prior, m, v: di.posterior.dps(prior, m, v, "square"), "zeta", (0.0, 1e200), "", 8)
+    method = tuned.Row(lambda prior, m, v: di.posterior.dps(prior, m, v, "square"), "zeta", (0.0, 1e200), "", 8)
     prior = di.gaussian(process.VP(), jnp.zeros(2), jnp.eye(2))
     bar, measured = type("Bar", (), {"update": lambda self: None})(), []
     score = lambda x, i: measured.append(x) or float(np.sum(x))

@@ -229,10 +229,10 @@ def test_the_digest_of_pictures_is_of_all_of_them():
     assert provenance.digest(same) != provenance.digest(pictures(count=5))
 
 
-TASKS = [("prior32_cond", {}), ("ict32", {"method": "meanflow"}), ("blurring32", {}), ("ctmsr_x4", {})]
+TRAINED = [("prior32_cond", {}), ("ict32", {"method": "meanflow"}), ("blurring32", {}), ("ctmsr_x4", {})]
 
 
-@pytest.mark.parametrize("name, changes", TASKS, ids=[name for name, _ in TASKS])
+@pytest.mark.parametrize("name, changes", TRAINED, ids=[name for name, _ in TRAINED])
 def test_every_task_writes_a_card_that_describes_its_weights(name, changes):
     """Also of classes whose names are no text of one line."""
     config = configured(name, **changes)
