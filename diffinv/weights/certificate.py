@@ -25,10 +25,15 @@ def probe(shape: tuple[int, ...]) -> Array:
 
 
 def probe_shape(card: dict[str, Any]) -> tuple[int, ...]:
-    """The picture that leaves two pixels at the coarsest level, or the native size where that is smaller. Original."""
-    net, (*size, channels) = architecture(card), card["shape"]
+    """The shape of a probe for the card's network, of a prior or of an upscaler's result; (H, W, C).
+
+    Its sides leave two pixels at the network's coarsest level, or are the native ones where these are smaller.
+    Raises ValueError for an architecture that is not in the table of `cards`.
+    """
+    net = architecture(card)
     side = 2 * cards.side_multiple(net)
-    return (min(side, size[0]), min(side, size[1]), channels)
+    height, width, channels = card.get("shape", (side, side, net.out_channels))
+    return (min(side, height), min(side, width), channels)
 
 
 def references(prior: prior.Prior, shape: tuple[int, ...]) -> Array:

@@ -8,11 +8,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import consistency, prior
-from diffinv import process as processes
+from diffinv import consistency
 from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
 from diffinv.denoisers.rescheduled import Rescheduled
+from diffinv.prior import PARAMETRISATIONS, NetworkDenoiser, Prior
+from diffinv.process import Process
 from diffinv.typing import Array
 from diffinv.weights import cards
 from diffinv.weights.store import read_card, require_kind, restore, widened
@@ -26,68 +27,82 @@ def architecture(card: dict[str, Any]) -> Any:
     return cards.build_network(card["architecture"], "card.architecture")
 
 
-def _given(denoiser: Any, card: dict[str, Any]) -> Any:
-    """The denoiser under the card's conditions: whole numbers, such as labels, as int32, others as float32."""
-    told = {name: np.asarray(value) for name, value in card.get("given", {}).items()}
-    kinds = {name: jnp.int32 if np.issubdtype(value.dtype, np.integer) else jnp.float32 for name, value in told.items()}
-    return denoiser.given(**{name: jnp.asarray(value, kinds[name]) for name, value in told.items()})
-
-
 def build(
     params: Any,
     card: dict[str, Any],
-    process: processes.Process | None = None,
+    process: Process | None = None,
     apply: Callable[..., Array] | None = None,
     **changes: Any,
-) -> prior.Prior:
+) -> Prior:
     """The prior of parameters and their card; arguments as in `load_prior`.
 
-    A network that was trained on noise levels, "edm", serves any process by itself; the others keep their own, and
-    are asked there (`denoisers.Rescheduled`). The card's `given`, such as a label, is passed on. A "spectral"
-    network makes a prior over codes of `scalespace.cosines`, under its own process alone.
+    `BUILDERS` says what each parametrisation becomes: a network that was trained on noise levels, "edm", serves any
+    process by itself; the others keep their own, and are asked there (`denoisers.Rescheduled`); a "spectral" network
+    makes a prior over codes of `scalespace.cosines`, under its own process alone. The card's `given`, such as a label,
+    is passed on.
 
-    Original. Raises ValueError for a card that is not sound, see `cards`, and for an upscaler's.
+    Raises ValueError for a card that is not sound, see `cards`, and for an upscaler's.
     """
     cards.require_card(card, "the card", apply is None)
     require_kind(card, "the card", "prior")
     if apply is not None and changes:
         raise ValueError(f"{sorted(changes)} are fields of our networks, and apply is your own; leave them out")
     apply = architecture(card).clone(**changes).apply if apply is None else apply
-    trained = cards.build_process(card["process"])
-    if card["parametrisation"]["parametrisation"] == "spectral":
-        return _spectral(widened(params), card, apply, trained, process)
-    preconditioned = card["parametrisation"]["parametrisation"] == "edm"
-    two_times = card.get("consistency", {}).get("second_time", False)
-    denoiser: Any = prior.NetworkDenoiser(
-        widened(params),
-        process if process is not None and preconditioned else trained,
-        consistency.second_channel(apply) if two_times else apply,
-        **_parametrisation(card),
-    )
-    denoiser = _given(consistency.FlowMap(denoiser) if two_times else denoiser, card)
-    forward = process or trained
-    if process is not None and not preconditioned:
-        denoiser = Rescheduled(denoiser, process)
-    return prior.Prior(forward, denoiser, tuple(card["shape"]))
+    builder = BUILDERS[card["parametrisation"]["parametrisation"]]
+    return builder(widened(params), card, apply, cards.build_process(card["process"]), process).given(**_given(card))
 
 
-def _parametrisation(card: dict[str, Any]) -> dict[str, Any]:
-    fields = card["parametrisation"]
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+def _given(card: dict[str, Any]) -> dict[str, Array]:
+    """The card's conditions: whole numbers, such as labels, as int32, others as float32."""
+    told = {name: np.asarray(value) for name, value in card.get("given", {}).items()}
+    kind = lambda value: jnp.int32 if np.issubdtype(value.dtype, np.integer) else jnp.float32
+    return {name: jnp.asarray(value, kind(value)) for name, value in told.items()}
+
+
+def _network(params: Any, card: dict[str, Any], apply: Callable[..., Array], process: Process) -> Any:
+    """The network as a denoiser under `process`; one with a second time as a flow map."""
+    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in card["parametrisation"].items()}
+    if card.get("consistency", {}).get("second_time", False):
+        return consistency.FlowMap(NetworkDenoiser(params, process, consistency.second_channel(apply), **fields))
+    return NetworkDenoiser(params, process, apply, **fields)
+
+
+def _of_any_process(
+    params: Any, card: dict[str, Any], apply: Callable[..., Array], trained: Process, process: Process | None
+) -> Prior:
+    process = trained if process is None else process
+    return Prior(process, _network(params, card, apply, process), tuple(card["shape"]))
+
+
+def _of_its_own_process(
+    params: Any, card: dict[str, Any], apply: Callable[..., Array], trained: Process, process: Process | None
+) -> Prior:
+    denoiser = _network(params, card, apply, trained)
+    if process is None:
+        return Prior(trained, denoiser, tuple(card["shape"]))
+    return Prior(process, Rescheduled(denoiser, process), tuple(card["shape"]))
 
 
 def _spectral(
-    params: Any, card: dict[str, Any], apply: Any, trained: processes.Process, process: processes.Process | None
-) -> prior.Prior:
+    params: Any, card: dict[str, Any], apply: Callable[..., Array], trained: Process, process: Process | None
+) -> Prior:
     if process is not None:
         names = type(process).__name__, type(trained).__name__
         raise ValueError("process is {}, but the network serves {} alone; leave the argument out".format(*names))
-    return spectral.spectral_prior(_given(spectral.denoiser(params, trained, apply), card))
+    return spectral.spectral_prior(spectral.denoiser(params, trained, apply))
+
+
+BUILDERS: dict[str, Callable[..., Prior]] = {
+    **dict.fromkeys(PARAMETRISATIONS, _of_its_own_process),
+    "edm": _of_any_process,
+    "spectral": _spectral,
+}
+"""By parametrisation: `(params, card, apply, trained, process) -> Prior`; `process` is None for the trained one."""
 
 
 def load_prior(
-    path: str, process: processes.Process | None = None, apply: Callable[..., Array] | None = None, **changes: Any
-) -> prior.Prior:
+    path: str, process: Process | None = None, apply: Callable[..., Array] | None = None, **changes: Any
+) -> Prior:
     """The prior of a checkpoint, rebuilt from its card: `architecture`, `parametrisation`, `process`, `shape`.
 
     Original. Raises as `restore` does, and ValueError for the checkpoint of an upscaler.
