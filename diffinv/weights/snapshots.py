@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffinv.describe import described
+
 STATE, ABOUT = "state", "about"
 PARTIAL = "orbax-checkpoint-tmp"
 
@@ -116,6 +118,7 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, di
     raise ValueError(f"checkpoint {where} is of another network or optimizer: {misfit}; use another --workdir")
 
 
+@described
 class Latest(NamedTuple):
     """What `latest` gives: the state, what was saved about it, and the newer checkpoints that are damaged, with why."""
 

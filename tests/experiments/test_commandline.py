@@ -160,7 +160,7 @@ def test_a_folder_that_takes_no_files_is_noticed_before_the_work(tmp_path):
 LONG = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with "&", tests too
-from experiments import runtime
+from experiments.common import runtime
 import jax, jax.numpy as jnp
 def main():
     runtime.Preemption() if {watched} else None

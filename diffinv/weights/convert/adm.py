@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffinv.describe import described
 from diffinv.weights import cards
 from diffinv.weights.convert import placing
 from diffinv.weights.convert import schedule as schedules
 from diffinv.weights.convert.placing import Imported, State
 
 
+@described
 class Preset(NamedTuple):
     """A published network. `visible`: what its shapes show; the rest is what they hide."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from diffinv import limits
+from diffinv.describe import described
 from diffinv.nn import leaves
 from diffinv.weights.convert import safetensors, torchfile
 
@@ -21,6 +22,7 @@ State = dict[str, np.ndarray]
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
 
 
+@described
 class Imported(NamedTuple):
     """Parameters of a Linen module and the model card that rebuilds the prior, without digests."""
 
