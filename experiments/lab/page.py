@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.lab.judge import FLOOR
-from experiments.report.page import STYLE
+from experiments.report.shell import paragraphs, shell
 
 COLUMNS = {
     "w1": "sliced W1", "max_w2": "max-sliced W2", "mean": "mean error", "covariance": "covariance error",
@@ -157,17 +157,9 @@ def pareto(lines: Mapping[str, Any]) -> str:
 def page(results: Mapping[str, Any], about: Mapping[str, str], command: str) -> str:
     """The whole page; it asks for nothing from outside."""
     settings = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
-    parts = [
-        "<h1>The exact lab</h1>",
-        f"<pre>{html.escape(command)}</pre>",
-        f'<p class="soft">{html.escape(settings)}</p>',
-    ]
-    parts += [f"<p>{html.escape(note)}</p>" for note in NOTES]
-    parts.append("".join(f'<span class="dot" style="background:{c}"></span>{n} &nbsp; ' for n, c in CLAIMS.items()))
+    blocks = paragraphs(NOTES)
+    blocks.append("".join(f'<span class="dot" style="background:{c}"></span>{n} &nbsp; ' for n, c in CLAIMS.items()))
     for which, doc in about.items():
         lines = results["problems"][which]
-        parts += [f"<h2>{html.escape(which)} <small>{html.escape(doc)}</small></h2>", pareto(lines), table(lines)]
-    head = (
-        f'<meta charset="utf-8"><link rel="icon" href="data:,"><title>The exact lab</title><style>{STYLE}{MORE}</style>'
-    )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+        blocks += [f"<h2>{html.escape(which)} <small>{html.escape(doc)}</small></h2>", pareto(lines), table(lines)]
+    return shell("The exact lab", command, blocks, settings, MORE)

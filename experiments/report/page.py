@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from diffinv.display import enlargement
 from experiments.report.ledger import images, png
+from experiments.report.shell import paragraphs, shell
 from experiments.report.tables import (
     FAILURES,
     Record,
@@ -27,45 +28,6 @@ from experiments.report.tables import (
     text,
 )
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1d22; --soft: #666b76; --line: #dfe2e8; --paper: #fff; --panel: #f5f6f8;
-  --best: #e4f2e7; --best-ink: #12602b; --flag: #fdeaea; --flag-ink: #a01c1c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e9ee; --soft: #9aa1ae; --line: #333842; --paper: #14161a;
-  --panel: #1d2026;
-  --best: #16331f; --best-ink: #8fdca5;
-  --flag: #3d1a1b; --flag-ink: #ffb0ac; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 2rem 4rem; max-width: 110rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 .75rem; font-size: 1.7rem; line-height: 1.2; letter-spacing: -.01em; }
-h2 { margin: 2.5rem 0 .75rem; padding-bottom: .35rem; border-bottom: 1px solid var(--line); font-size: 1.15rem; }
-h2 small, .soft { color: var(--soft); font-weight: 400; font-size: .85rem; }
-p { max-width: 60rem; margin: .4rem 0; }
-pre { margin: 0 0 .5rem; padding: .6rem .8rem; border: 1px solid var(--line); border-radius: 6px;
-  background: var(--panel); font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
-details { margin: .5rem 0; } summary { cursor: pointer; color: var(--soft); font-size: .85rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.means th, .means td { padding: .35rem .9rem; border-bottom: 1px solid var(--line); text-align: left;
-  white-space: nowrap; }
-.means thead th { color: var(--soft); font-size: .82rem; font-weight: 600; }
-.means .n { text-align: right; }
-.means tr.new > * { border-top: 2px solid var(--line); }
-.best { color: var(--best-ink); font-weight: 650; } td.best { background: var(--best); }
-td.flagged { background: var(--flag); color: var(--flag-ink); font-weight: 650; }
-.pictures > tbody > tr > * { padding: 0 1.1rem 1.5rem 0; vertical-align: top; text-align: left; }
-.pictures th { min-width: 6rem; max-width: 10rem; font-weight: 600; overflow-wrap: anywhere; }
-figure { margin: 0; width: min-content; }
-figcaption { margin-bottom: .3rem; font-weight: 600; font-size: .85rem; white-space: nowrap; }
-img { display: block; border-radius: 3px; image-rendering: pixelated; outline: 1px solid var(--line); }
-dl { display: grid; grid-template-columns: auto auto; gap: 0 .5rem; margin: .45rem 0 0; font-size: .78rem;
-  line-height: 1.55; font-variant-numeric: tabular-nums; white-space: nowrap; }
-dt { color: var(--soft); } dd { margin: 0; text-align: right; }
-.flag { margin: .45rem 0 0; padding: .2rem .45rem; border-radius: 4px; background: var(--flag); color: var(--flag-ink);
-  font-size: .78rem; font-weight: 600; }
-@media print { body { max-width: none; padding: 0; } tr { break-inside: avoid; } }
-"""
 LABELS = {
     "psnr": "PSNR / dB",
     "ssim": "SSIM",
@@ -179,18 +141,10 @@ def page(
     tasks = list(dict.fromkeys(record["task"] for record in records))
     about = " · ".join(f"{name} {version}" for name, version in (versions or {}).items())
     settings = html.escape(json.dumps(config, indent=1, ensure_ascii=False)) if config else ""
-    parts = [
-        _tag("h1", html.escape(title)),
-        _tag("pre", html.escape(command)) if command else "",
-        _tag("p", html.escape(about), class_="soft"),
+    blocks = [
         _tag("details", _tag("summary", "configuration") + _tag("pre", settings)) if settings else "",
-        *(_tag("p", html.escape(note)) for note in notes),
+        *paragraphs(notes),
         _tag("h2", "Means <small>the best of each column and task is marked</small>") + _means(means) if means else "",
         *(_task(task, [record for record in records if record["task"] == task]) for task in tasks),
     ]
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    )
-    body = "\n".join(filter(None, parts))
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    return shell(title, command, blocks, about)

@@ -13,7 +13,7 @@ import numpy as np
 from diffinv.data import reader
 from diffinv.scalespace import Property, PropertyReport
 from experiments.report import ledger
-from experiments.report.page import STYLE
+from experiments.report.shell import paragraphs, shell
 
 COLOURS = ("#1f6fb4", "#d1495b", "#2e933c", "#8a5cc2", "#c77d0a", "#5b6770")
 MORE = """
@@ -133,14 +133,7 @@ def page(
 ) -> str:
     """The whole page from its sections, each a heading and blocks of HTML."""
     about = " · ".join(f"{name} {version}" for name, version in versions.items())
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<pre>{html.escape(command)}</pre>",
-        f'<p class="soft">{html.escape(about)}</p>',
-    ]
-    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
-    for heading, blocks in sections:
-        parts += [f"<h2>{html.escape(heading)}</h2>", *blocks]
-    head = f'<meta charset="utf-8"><link rel="icon" href="data:,"><title>{html.escape(title)}</title>'
-    head += f"<style>{STYLE}{MORE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    blocks = paragraphs(notes)
+    for heading, inside in sections:
+        blocks += [f"<h2>{html.escape(heading)}</h2>", *inside]
+    return shell(title, command, blocks, about, MORE)

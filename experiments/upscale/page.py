@@ -15,7 +15,8 @@ from diffinv import operators
 from diffinv.data import to_pixels, to_unit
 from experiments.common.photos import Photo, eight
 from experiments.report import ledger
-from experiments.report.page import STYLE, link, shown
+from experiments.report.page import link, shown
+from experiments.report.shell import paragraphs, shell
 
 MORE = "\nsection img { max-width: 100%; image-rendering: auto; }"
 SHOWN, GAP, HEAD = 384, 8, 22  # pixels: longest side of a middle, between them, and above them
@@ -77,14 +78,10 @@ def _section(folder: Path, entry: Entry) -> str:
 
 def write(folder: Path, command: str, entries: list[Entry], failed: list[str]) -> Path:
     """`folder`/index.html."""
-    style = f"<style>{STYLE}{MORE}</style>"
-    head = f'<meta charset="utf-8"><link rel="icon" href="data:,"><title>Enlarged pictures</title>{style}'
-    body = [
-        "<h1>Enlarged pictures</h1>",
-        f"<pre>{html.escape(command)}</pre>",
-        "<p>The middle of each picture: its pixels, bicubic interpolation (MATLAB's), and the result.</p>",
+    blocks = [
+        *paragraphs(["The middle of each picture: its pixels, bicubic interpolation (MATLAB's), and the result."]),
         *(_section(folder, entry) for entry in entries),
         *(f'<p class="flag">failed: {html.escape(text)}</p>' for text in failed),
     ]
-    page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{chr(10).join(body)}\n</body></html>\n'
+    page = shell("Enlarged pictures", command, blocks, style=MORE)
     return ledger.put(folder / "index.html", page.encode("utf-8", "replace"))
