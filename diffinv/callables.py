@@ -39,7 +39,7 @@ def by_value(call: Any) -> Any:
     """`call` as a callable that compares by value: a bound method by its function and object, a partial function by its
     function and arguments. Any other callable, and what holds something that cannot be hashed, stays as it is.
 
-    Original. A method of a Flax Linen module thus equals the same method of an equal module.
+    A method of a Flax Linen module thus equals the same method of an equal module.
     """
     if isinstance(call, MethodType):
         found = Bound(call.__func__, (call.__self__,))

@@ -133,7 +133,7 @@ class Moved(Noise):
 def pull_back(chart: Chart, measurement: Measurement) -> Measurement:
     """The measurement as seen from the chart's codes; a linear decode's constant moves into `y`.
 
-    With it moves the law of the noise, unless that is Gaussian and the same everywhere. Original.
+    With it moves the law of the noise, unless that is Gaussian and the same everywhere.
     """
     if not (chart.linear and isinstance(measurement.operator, LinearOperator)):
         return replace(measurement, operator=Decoded(measurement.operator, chart))

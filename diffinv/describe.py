@@ -40,7 +40,7 @@ class Described:
 
 
 def described(cls: type[T]) -> type[T]:
-    """The same for a named tuple, which takes no base class: a decorator. Original."""
+    """The same for a named tuple, which takes no base class: a decorator."""
     cls.__repr__ = describe  # type: ignore[method-assign, assignment]
     return cls
 
@@ -48,7 +48,7 @@ def described(cls: type[T]) -> type[T]:
 def describe(thing: Any) -> str:
     """`Name(field=summary, ...)` of a dataclass or a named tuple: one line where it fits, else a field a line.
 
-    Fields that have their default are left out. At most 10 lines of 88 characters, whatever `thing` holds. Original.
+    Fields that have their default are left out. At most 10 lines of 88 characters, whatever `thing` holds.
     """
     name, parts = type(thing).__name__, [f"{field}={brief(value)}" for field, value in _fields(thing)]
     line = f"{name}({', '.join(parts)})"
@@ -59,7 +59,7 @@ def describe(thing: Any) -> str:
 
 
 def brief(value: Any, depth: int = 2) -> str:
-    """At most 72 characters on any value; what it holds is named to `depth` where there is room. Original."""
+    """At most 72 characters on any value; what it holds is named to `depth` where there is room."""
     for deep in range(depth, -1, -1):
         text = _text(value, deep)
         if len(text) <= WIDTH - 16:

@@ -18,7 +18,7 @@ INK, RED = (20, 20, 24), (220, 30, 30)
 
 
 def enlargement(sides: Sequence[int], target: int) -> int:
-    """The whole factor that brings the longest side nearest to `target` pixels, at least 1. Original."""
+    """The whole factor that brings the longest side nearest to `target` pixels, at least 1."""
     return max(1, round(target / max(sides)))
 
 
@@ -27,7 +27,7 @@ def pixels(a: Any) -> np.ndarray | None:
 
     Grey (H, W) or (H, W, 1), colour (H, W, 3) and with an opacity that is left out (H, W, 4), in [-1, 1]; complex, also
     as two channels, by its magnitude over the largest; other reals from their least to their largest. What is not
-    finite is red. Original.
+    finite is red.
     """
     a = np.asarray(a)
     if a.ndim == 3 and a.shape[-1] == 2:
@@ -95,7 +95,7 @@ def _words(x: Any, truth: Any, residual: Any) -> str:
 def show(solution: Solution | Array, measurement: Measurement | None = None, truth: Array | None = None) -> Any:
     """A Pillow image: a row an example, with the truth, the measurement and the solution side by side, and captions.
 
-    Original. A notebook shows it; `.save("x.png")` keeps it. Measurements that are no pictures are drawn as curves.
+    A notebook shows it; `.save("x.png")` keeps it. Measurements that are no pictures are drawn as curves.
 
     Args:
       solution: a `Solution` or a sample; of one example, or of several along a first axis.

@@ -10,14 +10,14 @@ import numpy as np
 
 
 def require_rates(**rates: Any) -> None:
-    """ValueError where a rate of noise, a Python float, is negative or NaN. Original."""
+    """ValueError where a rate of noise, a Python float, is negative or NaN."""
     if any(isinstance(rate, float) and not rate >= 0 for rate in rates.values()):
         given = ", ".join(f"{name} {rate}" for name, rate in rates.items())
         raise ValueError(f"rates are {given}; the signal-to-noise ratio must fall: give rates of at least 0")
 
 
 def require_table(table: Any) -> None:
-    """ValueError where a known table of `log alpha`, (K + 1,), does not start at 0, the data, or rises. Original."""
+    """ValueError where a known table of `log alpha`, (K + 1,), does not start at 0, the data, or rises."""
     if isinstance(table, jax.core.Tracer) or not isinstance(table, jax.Array | np.ndarray) or not table.ndim:
         return
     known = np.asarray(table, np.float64)
@@ -30,7 +30,7 @@ def require_table(table: Any) -> None:
 
 
 def require_noisy_end(process: Any) -> None:
-    """ValueError where `alpha > sigma / 5` at time 1 of a known process: noise alone is no start there. Original."""
+    """ValueError where `alpha > sigma / 5` at time 1 of a known process: noise alone is no start there."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(process)):
         return
     with jax.ensure_compile_time_eval():
@@ -41,7 +41,7 @@ def require_noisy_end(process: Any) -> None:
 
 
 def require_same(process: Any, denoise: Any) -> None:
-    """ValueError where a denoiser's own process is of another kind, or has other Python floats. Original."""
+    """ValueError where a denoiser's own process is of another kind, or has other Python floats."""
     own = getattr(denoise, "process", None)
     if not (hasattr(own, "log_alpha") and hasattr(process, "log_alpha")):
         return

@@ -47,12 +47,12 @@ mlir.register_lowering(_row_major, _lowered, platform="cpu")
 
 
 def row_major(x: Array) -> Array:
-    """`x`, on a CPU laid out row by row in memory; linear, differentiable, any shape. Original."""
+    """`x`, on a CPU laid out row by row in memory; linear, differentiable, any shape."""
     return _row_major.bind(x)
 
 
 def at_least_single(x: Array) -> Array:
-    """Half precision as single, in which transforms and complex numbers begin; anything else as it is. Original."""
+    """Half precision as single, in which transforms and complex numbers begin; anything else as it is."""
     return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
 
 

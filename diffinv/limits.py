@@ -26,7 +26,7 @@ class TooLarge(ValueError):
 
 
 def size(count: float) -> str:
-    """Bytes as people say them: "3.8 GB". Original."""
+    """Bytes as people say them: "3.8 GB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
@@ -35,10 +35,7 @@ def size(count: float) -> str:
 
 
 def require_file(path: str | os.PathLike[str]) -> int:
-    """The size in bytes of a regular file. Raises FileNotFoundError, and ValueError for a pipe, a device, a folder.
-
-    Original.
-    """
+    """The size in bytes of a regular file. Raises FileNotFoundError, and ValueError for a pipe, a device, a folder."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
@@ -47,13 +44,13 @@ def require_file(path: str | os.PathLike[str]) -> int:
 
 
 def allowance(path: str | os.PathLike[str], limit: int | None = None) -> int:
-    """The bytes of memory that a file may claim: `limit`, or 256 MiB and 8 times its own size. Original."""
+    """The bytes of memory that a file may claim: `limit`, or 256 MiB and 8 times its own size."""
     own = require_file(path)
     return FREE + RATIO * own if limit is None else int(limit)
 
 
 def require_size(declared: int, limit: int, what: str) -> None:
-    """TooLarge where `what` declares more than `limit` bytes. Original."""
+    """TooLarge where `what` declares more than `limit` bytes."""
     if declared > limit:
         raise TooLarge(
             f"{what} declares {size(declared)}, and the limit is {limit} bytes; where you trust it, raise the limit"
@@ -61,7 +58,7 @@ def require_size(declared: int, limit: int, what: str) -> None:
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
-    """A regular file's content; ValueError where it is larger than `limit` bytes. Original."""
+    """A regular file's content; ValueError where it is larger than `limit` bytes."""
     own = require_file(path)
     if limit is not None:
         require_size(own, limit, str(path))
@@ -78,10 +75,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_object(path: str | os.PathLike[str], limit: int = TEXT) -> dict[str, Any]:
-    """A JSON object in UTF-8. Raises ValueError, with the path, for anything else, and for more than `limit` bytes.
-
-    Original.
-    """
+    """A JSON object in UTF-8. Raises ValueError, with the path, for anything else, and for more than `limit` bytes."""
     content = read_bytes(path, limit)
     try:
         found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
@@ -97,10 +91,7 @@ def read_object(path: str | os.PathLike[str], limit: int = TEXT) -> dict[str, An
 
 
 def require_archive(archive: zipfile.ZipFile, limit: int, path: Any) -> None:
-    """ValueError where the members of a zip file declare more than `limit` bytes together, or another compression.
-
-    Original.
-    """
+    """ValueError where the members of a zip file declare more than `limit` bytes together, or another compression."""
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{path} holds {info.filename!r}, which is neither stored nor deflated; save it again")
@@ -110,7 +101,7 @@ def require_archive(archive: zipfile.ZipFile, limit: int, path: Any) -> None:
 def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype that a `.npy` stream declares, which is then at its data.
 
-    Original. Raises ValueError for another format, and for objects and records.
+    Raises ValueError for another format, and for objects and records.
     """
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -132,7 +123,7 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 def array(path: str | os.PathLike[str], limit: int | None = None) -> np.ndarray:
     """The array of a `.npy` file, no larger than the file.
 
-    Original. Raises ValueError where its header declares more than the file holds or `limit` allows.
+    Raises ValueError where its header declares more than the file holds or `limit` allows.
     """
     most = allowance(path, limit)
     with open(path, "rb") as file:
@@ -161,7 +152,7 @@ def _members(archive: zipfile.ZipFile, path: Any) -> Iterator[tuple[str, np.ndar
 def arrays(path: str | os.PathLike[str], limit: int | None = None) -> dict[str, np.ndarray]:
     """All arrays of a `.npz` file.
 
-    Original. Raises ValueError where they declare more than `limit` bytes together, or where one is not what its header
+    Raises ValueError where they declare more than `limit` bytes together, or where one is not what its header
     says; zipfile's and zlib's errors where the file is damaged.
     """
     most = allowance(path, limit)

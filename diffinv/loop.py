@@ -44,7 +44,7 @@ def sample(key: Key, sampler: Sampler, times: Array, x: Array | None = None) -> 
 
 
 def tallied(info: Info) -> Info:
-    """The info with the counts of every `Cost`, which may be Python ints, as int32 arrays. Original."""
+    """The info with the counts of every `Cost`, which may be Python ints, as int32 arrays."""
 
     def arrays(node: Any) -> Any:
         return Cost(*(jnp.asarray(count, jnp.int32) for count in node)) if isinstance(node, Cost) else node
@@ -98,7 +98,7 @@ class Recorded(NamedTuple):
 
 
 def record(sampler: Sampler) -> Sampler:
-    """Adds the state after every step to the info: memory grows with the number of steps. Original."""
+    """Adds the state after every step to the info: memory grows with the number of steps."""
 
     def step(key: Key, state: State, t: Time, s: Time) -> tuple[State, Recorded]:
         state, info = sampler.step(key, state, t, s)
@@ -108,7 +108,7 @@ def record(sampler: Sampler) -> Sampler:
 
 
 def remat(sampler: Sampler) -> Sampler:
-    """Forgets each step's intermediates, so that a gradient through the whole scan recomputes them. Original."""
+    """Forgets each step's intermediates, so that a gradient through the whole scan recomputes them."""
     return sampler._replace(step=jax.checkpoint(sampler.step))
 
 
@@ -116,7 +116,7 @@ def sweep(build: Callable[..., Solver], **values: Array) -> Solver:
     """Every combination of numeric hyperparameters in one compiled program: `sweep(build, zeta=zetas, eta=etas)`.
 
     The solution's leaves get one leading axis for each name, in the order given: (zetas, etas, ...). All points share
-    the key and the measurement, so that they differ by the hyperparameter alone. Original.
+    the key and the measurement, so that they differ by the hyperparameter alone.
 
     Args:
       build: `(**hyperparameters) -> Solver`, as `lambda zeta: as_solver(lambda m: dps(prior, m, zeta), times)`.
@@ -154,7 +154,7 @@ def _finite(tree: Any) -> Array:
 
 
 def guard(sampler: Sampler) -> Sampler:
-    """Freezes a sample at its last finite state: later steps leave it, and `info.alive` tells from where. Original.
+    """Freezes a sample at its last finite state: later steps leave it, and `info.alive` tells from where.
 
     A state with a number beyond 1e18, whose square overflows in float32, counts as not finite. What grows less is seen
     by its residual: `posterior.account` flags a sample that fits the measurement 100 times worse than 0 does.
@@ -182,7 +182,7 @@ def _nodes(info: Any, kind: type) -> list[Any]:
 
 
 def total_cost(info: Any) -> Cost:
-    """All `Cost`s of a finished solution's info, added up over steps, stages and draws. Original."""
+    """All `Cost`s of a finished solution's info, added up over steps, stages and draws."""
     costs = _nodes(info, Cost)
 
     def total(parts: Iterable[Array | int]) -> Array:
@@ -192,7 +192,7 @@ def total_cost(info: Any) -> Cost:
 
 
 def failed_step(info: Any) -> Array:
-    """The first step at which a guarded solver was frozen, counted within its stage; -1 where none was. Original."""
+    """The first step at which a guarded solver was frozen, counted within its stage; -1 where none was."""
     steps = [first_bad_step(node.alive) for node in _health(info)]
     worst = jnp.array(-1)
     for step in reversed(steps):

@@ -121,7 +121,7 @@ def measure(
 ) -> Measurement:
     """Measures one sample: Gaussian noise of `sigma` unless another law is given, kept in the operator's range.
 
-    Noise outside the range (on masked pixels, say) would only spoil every residual's floor. Original.
+    Noise outside the range (on masked pixels, say) would only spoil every residual's floor.
 
     Raises:
       ValueError: where `x` has not the operator's shape, is no real floating-point array or not finite, or the noise's

@@ -70,7 +70,7 @@ def number(
     below: float | None = None,
     unit: str = "",
 ) -> Field:
-    """A finite number in an interval, closed at `low` and `high`, open at `above` and `below`. Original."""
+    """A finite number in an interval, closed at `low` and `high`, open at `above` and `below`."""
     inside, words = _range(low, high, above, below)
 
     def accepts(value: Any) -> bool:
@@ -80,7 +80,7 @@ def number(
 
 
 def whole(meaning: str = "", low: int | None = None, high: int | None = None, unit: str = "") -> Field:
-    """A whole number from `low` to `high`. Original."""
+    """A whole number from `low` to `high`."""
     inside, words = _range(low, high, None, None)
 
     def accepts(value: Any) -> bool:
@@ -90,12 +90,12 @@ def whole(meaning: str = "", low: int | None = None, high: int | None = None, un
 
 
 def switch(meaning: str = "") -> Field:
-    """True or False. Original."""
+    """True or False."""
     return Field(lambda value: isinstance(value, bool), "True or False", meaning, kind=bool)
 
 
 def text(meaning: str = "", most: int = 4096) -> Field:
-    """A text of at most `most` characters, without control characters. Original."""
+    """A text of at most `most` characters, without control characters."""
     fits = lambda value: isinstance(value, str) and len(value) <= most and (value.isprintable() or not value)
     return Field(fits, f"a text in one line of at most {most} characters", meaning)
 
@@ -111,7 +111,7 @@ def _no_letter(letter: str) -> bool:
 
 
 def path(meaning: str = "") -> Field:
-    """A file, a folder or a pattern, with any letters that a name may have but control characters. Original."""
+    """A file, a folder or a pattern, with any letters that a name may have but control characters."""
     return Field(_is_path, "a path in one line of at most 4096 characters", meaning)
 
 
@@ -121,13 +121,13 @@ def _is_component(value: Any, most: int) -> bool:
 
 
 def component(meaning: str = "", most: int = 120, empty: bool = False) -> Field:
-    """The name of one file or folder: no separators, not `.` or `..`; `empty` allows "". Original."""
+    """The name of one file or folder: no separators, not `.` or `..`; `empty` allows ""."""
     fits = lambda value: _is_component(value, most) and (empty or value != "")
     return Field(fits, f"a name without a path, of at most {most} bytes", meaning)
 
 
 def choice(known: Sequence[Any], meaning: str = "") -> Field:
-    """One of the known values. Original."""
+    """One of the known values."""
     names = tuple(map(str, known))
     accepts = lambda value: any(type(value) is type(k) and value == k for k in known)
     wanted = f"one of {', '.join(name or repr(name) for name in names)}"
@@ -135,7 +135,7 @@ def choice(known: Sequence[Any], meaning: str = "") -> Field:
 
 
 def choices(known: Sequence[str], meaning: str = "") -> Field:
-    """One or several of the known names, with commas between them, none of them twice. Original."""
+    """One or several of the known names, with commas between them, none of them twice."""
 
     def accepts(value: Any) -> bool:
         found = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
@@ -145,7 +145,7 @@ def choices(known: Sequence[str], meaning: str = "") -> Field:
 
 
 def several(field: Field, least: int = 0, most: int | None = None) -> Field:
-    """A list or tuple of such values, from `least` to `most` of them. Original."""
+    """A list or tuple of such values, from `least` to `most` of them."""
     top = math.inf if most is None else most
 
     def accepts(value: Any) -> bool:
@@ -156,7 +156,7 @@ def several(field: Field, least: int = 0, most: int | None = None) -> Field:
 
 
 def either(*fields: Field, meaning: str = "") -> Field:
-    """A value that one of the fields accepts. Original."""
+    """A value that one of the fields accepts."""
     wanted = ", or ".join(field.wanted for field in fields)
     unit = next((field.unit for field in fields if field.unit), "")
     accepts = lambda value: any(field.accepts(value) for field in fields)
@@ -166,7 +166,7 @@ def either(*fields: Field, meaning: str = "") -> Field:
 
 
 def exactly(value: Any, words: str = "") -> Field:
-    """This one value, as `either(exactly(0, "0 for the paper's"), ...)`. Original."""
+    """This one value, as `either(exactly(0, "0 for the paper's"), ...)`."""
     same = lambda given: type(given) is type(value) and given == value
     return Field(same, words or f"{value!r}", kind=type(value))
 
@@ -174,7 +174,7 @@ def exactly(value: Any, words: str = "") -> Field:
 def parsed(field: Field, written: str) -> Any:
     """A text of the command line as the field's kind; the text itself where it is none, for `refusal` to name.
 
-    Original. A list has commas between its members; "" is the empty list.
+    A list has commas between its members; "" is the empty list.
     """
     if field.listed:
         return [parsed(replace(field, listed=False), part.strip()) for part in written.split(",") if written.strip()]
@@ -186,18 +186,18 @@ def parsed(field: Field, written: str) -> Any:
 
 
 def refusal(field: Field, value: Any, name: str) -> str:
-    """The line that refuses a value, "" for one that is accepted. Original."""
+    """The line that refuses a value, "" for one that is accepted."""
     return "" if field.accepts(value) else f"{name} is {shown(value)}; {_hint(field, value)}give {field.wanted}"
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value in a refusal: cut where it is long. Original."""
+    """A value in a refusal: cut where it is long."""
     written = repr(value)
     return written if len(written) <= most else f"{written[:most]}..."
 
 
 def nearest(name: Any, known: Sequence[str]) -> str:
-    """'did you mean X? known are ...', for the end of a refusal. Original."""
+    """'did you mean X? known are ...', for the end of a refusal."""
     near = get_close_matches(str(name), known, 1)
     return (f"did you mean {near[0]!r}? " if near else "") + f"known are {', '.join(known)}"
 
@@ -213,7 +213,7 @@ def _hint(field: Field, value: Any) -> str:
 def refusals(schema: Schema, values: Any, name: str, partial: bool = False) -> Iterator[str]:
     """One line for each value that its field does not accept, and for each unknown or (unless `partial`) missing one.
 
-    Original. Args: `values`: a mapping; `name`: what it is called, as "config".
+    Args: `values`: a mapping; `name`: what it is called, as "config".
     """
     if not isinstance(values, Mapping):
         yield f"{name} is {shown(values)}; give a section with {', '.join(schema)}"
@@ -232,13 +232,13 @@ def refusals(schema: Schema, values: Any, name: str, partial: bool = False) -> I
 
 
 def require(schema: Schema, values: Any, name: str = "config", partial: bool = False) -> None:
-    """ValueError with the first refusal, where there is one; see `refusals`. Original."""
+    """ValueError with the first refusal, where there is one; see `refusals`."""
     for line in refusals(schema, values, name, partial):
         raise ValueError(line)
 
 
 def flat_fields(schema: Schema, name: str = "config") -> Iterator[tuple[str, Field]]:
-    """Every field with its full name, in order, sections flattened. Original."""
+    """Every field with its full name, in order, sections flattened."""
     for key, field in schema.items():
         if isinstance(field, Field):
             yield f"{name}.{key}", field
@@ -253,7 +253,7 @@ def _at(values: Any, path: str) -> Any:
 
 
 def explain(schema: Schema, values: Mapping[str, Any], name: str = "config") -> str:
-    """The lines of `--help`: name and default, what may be given with its unit, what it means. Original."""
+    """The lines of `--help`: name and default, what may be given with its unit, what it means."""
     lines = []
     for path, field in flat_fields(schema, name):
         unit = f" ({field.unit})" if field.unit else ""
@@ -262,7 +262,7 @@ def explain(schema: Schema, values: Mapping[str, Any], name: str = "config") -> 
 
 
 def markdown(schema: Schema, values: Mapping[str, Any], name: str = "config") -> str:
-    """The same as a table for the documentation. Original."""
+    """The same as a table for the documentation."""
     lines = ["| field | default | give | meaning |", "|---|---|---|---|"]
     for path, field in flat_fields(schema, name):
         unit = f" ({field.unit})" if field.unit else ""

@@ -16,7 +16,7 @@ WIDEST = 64  # bits that JAX's own seeding reads
 def whole_seed(seed: int) -> int:
     """`seed` as a Python integer of at most 64 bits: itself below 2**64, and its 64-bit BLAKE2b digest above.
 
-    Original. Raises ValueError for a negative number, TypeError for what is not a whole number.
+    Raises ValueError for a negative number, TypeError for what is not a whole number.
     """
     try:
         number = operator.index(seed)
@@ -34,7 +34,7 @@ def seed_key(seed: int) -> Key:
     """The typed key of `seed`, a whole number of any size: `jax.random.key(seed)` as JAX gives it with 64-bit integers.
 
     `jax.random.key` alone reads the low 32 bits unless 64-bit integers are switched on, so that 2**32 would be seed 0.
-    Original. Static: a Python or NumPy integer, never a traced one. Raises as `whole_seed`.
+    Static: a Python or NumPy integer, never a traced one. Raises as `whole_seed`.
     """
     number = whole_seed(seed)
     if number < 2**32:

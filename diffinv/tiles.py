@@ -20,7 +20,7 @@ def starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
     """Where the tiles of one axis begin, `min(i (size - overlap), length - size)`; everything static, in pixels.
 
     Multiplying all three by a scale multiplies the starts, so that tiles of two resolutions belong together.
-    Source: original. Raises ValueError where the tiles do not advance, or where a tile is longer than the axis.
+    Raises ValueError where the tiles do not advance, or where a tile is longer than the axis.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"overlap is {overlap} and size {size}; give 0 <= overlap < size")
@@ -37,7 +37,7 @@ def blend_weights(length: int, size: int, overlap: int, margin: int = 0) -> np.n
     `r(d) = sin^2(pi/2 u)`, `u = (d - margin) / (overlap - 2 margin)` clipped to [0, 1]: what lies within `margin` of an
     inner border, where a network sees beyond its tile, has no say. The picture's own border is no inner border.
 
-    Source: original. Raises ValueError where `2 margin` is not below the overlap.
+    Raises ValueError where `2 margin` is not below the overlap.
     """
     first = np.asarray(starts(length, size, overlap))
     if margin < 0 or (overlap or margin) and 2 * margin >= overlap:
@@ -62,7 +62,7 @@ def _corners(shape: tuple[int, ...], tile: tuple[int, ...], overlap: int) -> tup
 def cut(x: Array, size: int, overlap: int) -> Array:
     """The tiles (N, h, w, C) of `x`, row by row; h and w are `size`, or the picture's side where that is shorter.
 
-    Source: original. `size` and `overlap` are static, in pixels; errors as of `starts`.
+    `size` and `overlap` are static, in pixels; errors as of `starts`.
     """
     shape = (*(min(size, side) for side in x.shape[:2]), x.shape[2])
     tops, lefts = _corners(x.shape, shape, overlap)
@@ -72,7 +72,7 @@ def cut(x: Array, size: int, overlap: int) -> Array:
 def join(tiles: Array, shape: tuple[int, ...], overlap: int, margin: int = 0) -> Array:
     """The picture of `shape` (H, W, C) whose tiles are `tiles` (N, h, w, C), blended; `join(cut(x)) = x`.
 
-    Source: original. All but the tiles is static. Raises ValueError where their number does not fit the shape.
+    All but the tiles is static. Raises ValueError where their number does not fit the shape.
     """
     h, w = tiles.shape[1:3]
     tops, lefts = _corners(shape, (h, w), overlap)

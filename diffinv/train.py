@@ -77,7 +77,7 @@ class Trainer(NamedTuple):
 
 
 def half_life(examples: float, batch: int) -> float:
-    """The rate per step, `2^(-batch / examples)`, of an average that forgets half in so many examples. Original."""
+    """The rate per step, `2^(-batch / examples)`, of an average that forgets half in so many examples."""
     if examples <= 0:
         raise ValueError(f"examples is {examples}; a half-life must be positive (for no average use ema=0)")
     return 0.5 ** (batch / examples)
@@ -136,7 +136,7 @@ def trainer(
 
         ema <- ema + (1 - r) (params - ema),   r = min(rate, (1 + n) / (10 + n)),   n = step - skipped.
 
-    Original. Shard the batch along `data` and replicate the state, or shard it (`sharding.fsdp`); the mean in the loss
+    Shard the batch along `data` and replicate the state, or shard it (`sharding.fsdp`); the mean in the loss
     makes the all-reduce.
 
     Args:
@@ -256,7 +256,7 @@ def denoising_loss(
 def noise_levels_loss(model: Model, process: Process, levels: Array, sigma_data: float = 0.5) -> Loss:
     r"""`(key, params, batch) -> (levels,)`: `denoising_loss` at each noise level, for held-out data.
 
-    Original. The same key gives the same noise, so checkpoints compare with little variance. `levels`: `sigma/alpha`.
+    The same key gives the same noise, so checkpoints compare with little variance. `levels`: `sigma/alpha`.
     """
 
     def one(key: Key, params: Any, example: Any) -> Array:

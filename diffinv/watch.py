@@ -26,7 +26,7 @@ _place: ContextVar[tuple[Array, int] | None] = ContextVar("place", default=None)
 
 @contextlib.contextmanager
 def walking(step: Array, total: int) -> Iterator[None]:
-    """Inside, while a step is traced, `progress` knows that it is number `step`, from 1, of `total`. Original."""
+    """Inside, while a step is traced, `progress` knows that it is number `step`, from 1, of `total`."""
     token = _place.set((step, total))
     try:
         yield
@@ -114,7 +114,7 @@ def progress(sampler: Sampler, show: Callable[[int, int], None] | None = None, e
 
     Under `vmap` one call stands for all examples, and on several devices for all of them: the bar counts steps, not
     pictures. A call takes about 0.2 ms of a CPU. Ctrl-C stops the scan at the next call, see `interruptible`; of
-    several devices the first, which calls: the others finish unheard. Outside `sample` nothing is shown. Original.
+    several devices the first, which calls: the others finish unheard. Outside `sample` nothing is shown.
 
     Args:
       sampler: wrapped last, around `guard` and `record`.
@@ -158,7 +158,7 @@ def interruptible() -> Iterator[None]:
         with di.interruptible():
             solution = jax.block_until_ready(reconstruct(key, prior, measurement))
 
-    Wait inside, by `jax.block_until_ready`. Without `progress` only that wait ends; the devices go on. Original.
+    Wait inside, by `jax.block_until_ready`. Without `progress` only that wait ends; the devices go on.
     """
     _listen()
     _heard()

@@ -34,12 +34,12 @@ def angle(process: Process, t: Time, sigma_data: float) -> Array:
 
 
 def level(process: Process, t: Time) -> Array:
-    """`l = sigma / (alpha + sigma)`, rectified flow's time in [0, 1]. Original."""
+    """`l = sigma / (alpha + sigma)`, rectified flow's time in [0, 1]."""
     return process.sigma(t) / (process.alpha(t) + process.sigma(t))
 
 
 def at_level(process: Process, where: Array) -> Array:
-    """The process's time at rectified flow's time `where`. Original."""
+    """The process's time at rectified flow's time `where`."""
     return times.from_sigma(process, where / (1 - where))
 
 

@@ -32,7 +32,7 @@ Kernel = Callable[[Array, Array, Array], Array]
 def second_channel(apply: Callable[..., Array]) -> Callable[..., Array]:
     """`(params, x, condition, second=c) -> apply(params, [x, c], condition)`: the second time as one more channel.
 
-    Original. It suits every network; initialise it with one channel more than the picture's, (H, W, C + 1).
+    It suits every network; initialise it with one channel more than the picture's, (H, W, C + 1).
     """
     return by_value(partial(_with_plane, apply))
 

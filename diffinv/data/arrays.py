@@ -47,7 +47,7 @@ class Found(NamedTuple):
 def ranged(values: np.ndarray, levels: Levels = None, known: Range | None = None) -> Found:
     """What black and white are in values (..., H, W, C); `known` where the file says so, `levels` where the user does.
 
-    Original. uint8 counts from 0 to 255, bool is black or white, uint16 counts to 65535, other whole numbers to 255;
+    uint8 counts from 0 to 255, bool is black or white, uint16 counts to 65535, other whole numbers to 255;
     floats are in [0, 1], [-1, 1] or [0, 255], by what they reach. Raises `Refused` for numbers that say neither.
     """
     if values.dtype.kind not in "buif" or not values.size:
@@ -100,7 +100,7 @@ def _guessed(low: float, high: float, kind: str) -> Range:
 def scaled(values: np.ndarray, found: Range) -> np.ndarray:
     """Values as uint8 where they are whole numbers from 0 to 255 or bool, else as float32, black 0 and white 1.
 
-    Original. A fourth channel of whole numbers is alpha, whose white is the type's largest value.
+    A fourth channel of whole numbers is alpha, whose white is the type's largest value.
     """
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
@@ -116,7 +116,7 @@ def scaled(values: np.ndarray, found: Range) -> np.ndarray:
 def one(values: np.ndarray) -> np.ndarray:
     """One picture as (H, W, C): grey (H, W) gains an axis, channels that come first are brought last.
 
-    Original. Raises `Refused` for other shapes.
+    Raises `Refused` for other shapes.
     """
     shape = values.shape
     values = values[0] if values.ndim == 4 and shape[0] == 1 else values
@@ -129,10 +129,7 @@ def one(values: np.ndarray) -> np.ndarray:
 
 
 def many(values: np.ndarray) -> np.ndarray:
-    """Pictures as (N, H, W, C), from that, from (N, H, W) or from (N, C, H, W). Raises `Refused` for other shapes.
-
-    Original.
-    """
+    """Pictures as (N, H, W, C), from that, from (N, H, W) or from (N, C, H, W). Raises `Refused` for other shapes."""
     shape = values.shape
     if values.ndim == 3 and shape[-1] in (1, 3, 4):
         raise Refused(f"has shape {shape}; give (pictures, height, width, channels), also where there is one picture")
@@ -161,7 +158,7 @@ def _alpha(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def labels(values: np.ndarray, count: int) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Labels as int64 (count,), and the names where they are words.
 
-    Original. Accepts whole numbers from 0 on of any type, words, (N, 1), and one-hot rows; raises `Refused` for others.
+    Accepts whole numbers from 0 on of any type, words, (N, 1), and one-hot rows; raises `Refused` for others.
     """
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.shape[:1] != (count,) or values.ndim > 2:
@@ -187,31 +184,31 @@ def _one_hot(rows: np.ndarray) -> np.ndarray:
 
 
 def regular(path: str) -> str:
-    """The path of a regular file. Raises `Refused` for anything else: a folder, a FIFO, a device. Original."""
+    """The path of a regular file. Raises `Refused` for anything else: a folder, a FIFO, a device."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise Refused("is a folder, a FIFO or a device; give a regular file")
     return path
 
 
 def reason(error: OSError) -> str:
-    """What an error says, without the path that the system's own repeat. Original."""
+    """What an error says, without the path that the system's own repeat."""
     return error.strerror or str(error)
 
 
 def npy(path: str, limit: int) -> np.ndarray:
-    """The array of a `.npy` file. Raises `Refused` where it is damaged or takes more than `limit` bytes. Original."""
+    """The array of a `.npy` file. Raises `Refused` where it is damaged or takes more than `limit` bytes."""
     with _whole(), open(regular(path), "rb") as file:
         return _array(file, limit, os.fstat(file.fileno()).st_size)
 
 
 def members(path: str) -> set[str]:
-    """The names of a `.npz`'s arrays. Raises `Refused` where it is no such file. Original."""
+    """The names of a `.npz`'s arrays. Raises `Refused` where it is no such file."""
     with _whole(f"{path}: "), zipfile.ZipFile(regular(path)) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def npz(path: str, names: list[str], limit: int) -> dict[str, np.ndarray]:
-    """Those of the arrays `names` that a `.npz` holds, `limit` bytes at most together. Raises `Refused`. Original."""
+    """Those of the arrays `names` that a `.npz` holds, `limit` bytes at most together. Raises `Refused`."""
     with _whole(f"{path}: "):
         archive = zipfile.ZipFile(regular(path))
     found: dict[str, np.ndarray] = {}
@@ -250,7 +247,7 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def bounded(need: int, limit: int) -> None:
-    """Raises `Refused` where an array needs more than `limit` bytes. Original."""
+    """Raises `Refused` where an array needs more than `limit` bytes."""
     if need > limit:
         raise Refused(f"takes {need} bytes, more than the limit of {limit}; split it, or raise the limit (--max_bytes)")
 
@@ -271,7 +268,7 @@ def _whole(where: str = "") -> Iterator[None]:
 def idx(path: str, limit: int) -> np.ndarray:
     """One IDX file of bytes (LeCun's MNIST format): magic 0x0000 08 ndim, big-endian sizes, data; gzipped or not.
 
-    Original. Raises `Refused` where it is damaged or takes more than `limit` bytes, of which no more is inflated.
+    Raises `Refused` where it is damaged or takes more than `limit` bytes, of which no more is inflated.
     """
     opened = gzip.open if path.endswith(".gz") else open
     with _whole(f"{path}: "), opened(regular(path), "rb") as file:

@@ -161,7 +161,7 @@ def _times(file: str) -> tuple[int, ...]:
 def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Reading = PLAIN, watch: Watch = iter) -> str:
     """Brings a catalogue to one size and stores it as a TFDS data set under `folder`; returns its directory.
 
-    Original. Done once: a second call with the same files returns at once, and a run that was cut off leaves nothing
+    Done once: a second call with the same files returns at once, and a run that was cut off leaves nothing
     behind that is taken for a whole set (TFDS renames at the end). Images that are corrupt, too large or not plain are
     left out and named in the set's metadata. Every 16th picture (the second first) is for validation where the source
     has no split of its own.
@@ -231,8 +231,6 @@ def source(
 ) -> Source:
     """Examples of a path (prepared on first use, see `prepare`) or of a public TFDS set, at `size` and `channels`.
 
-    Original.
-
     Args:
       name: a folder, glob, `.npz`, one of `files.BUNDLED`, or a public TFDS name ("cifar10", "imagenet_resized/64x64").
       split: "train" or "validation".
@@ -263,7 +261,7 @@ def _tfds_name(name: str) -> bool:
 
 
 def afford(count: int, size: int, channels: int) -> None:
-    """Raises ValueError where so many decoded pictures take more than 16 GiB, before they do. Original."""
+    """Raises ValueError where so many decoded pictures take more than 16 GiB, before they do."""
     if (need := count * size * size * channels) > RESIDENT:
         what = f"{count} decoded pictures of {size} x {size} x {channels} take {need} bytes"
         raise ValueError(f"{what}, more than {RESIDENT}; read them from disk (config.resident=False), or give fewer")
@@ -272,7 +270,7 @@ def afford(count: int, size: int, channels: int) -> None:
 def resident(source: Source, chunk: int = 1024) -> Source:
     """The same source, decoded into memory: for sets that fit, so that no step waits for a decoder.
 
-    Original. Raises ValueError where it takes more than 16 GiB.
+    Raises ValueError where it takes more than 16 GiB.
     """
     afford(len(source), source.size, source.channels)
     starts = range(0, len(source), chunk)

@@ -16,7 +16,7 @@ SPLITS = ("train", "validation")
 def corners(length: int, size: int, stride: int) -> np.ndarray:
     """Where the patches of one axis begin, int64: `0, stride, 2 stride, ...` and the last place, flush with the end.
 
-    Original. `length` of the axis, at least `size`, all in pixels; neighbours at the end may overlap more.
+    `length` of the axis, at least `size`, all in pixels; neighbours at the end may overlap more.
     """
     last = length - size
     return np.append(np.arange(0, last, stride), last)
@@ -25,7 +25,7 @@ def corners(length: int, size: int, stride: int) -> np.ndarray:
 def cut_patches(pixels: np.ndarray, size: int, stride: int) -> np.ndarray:
     """All patches (n, size, size, C) of one picture (H, W, C), row by row; it is covered where `stride <= size`.
 
-    Original. A side under `size` is first extended at its end by reflection about the border pixel (as CTMSR's loader
+    A side under `size` is first extended at its end by reflection about the border pixel (as CTMSR's loader
     does), again and again where the side is very short.
     """
     missing = [max(size - side, 0) for side in pixels.shape[:2]]
@@ -49,7 +49,7 @@ def patches(
 ) -> Source:
     """A source of all patches of the pictures of a path, decoded, in memory: N patches take `N size^2 channels` bytes.
 
-    Original. The held-out split is by whole pictures, so that no patch for validation overlaps one for training: as the
+    The held-out split is by whole pictures, so that no patch for validation overlaps one for training: as the
     source says, else every 16th picture, the second first. A patch has its picture's label.
 
     Args:

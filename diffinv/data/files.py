@@ -42,7 +42,7 @@ class Images(NamedTuple):
 def picture(source: bytes | str | np.ndarray | Picture, reading: Reading = PLAIN) -> Picture:
     """A record's picture: a file's bytes, its path, uint8 pixels (H, W) or (H, W, C), or one that was read already.
 
-    Original. Raises OSError where it is corrupt, too large, or not plain in what its numbers mean.
+    Raises OSError where it is corrupt, too large, or not plain in what its numbers mean.
     """
     if isinstance(source, Picture):
         return source
@@ -58,7 +58,7 @@ def decode(
 ) -> np.ndarray:
     """One image (see `picture`) as uint8 (H, W, channels), laid on white, at `size` (see `fitting.fit`).
 
-    Original. Raises OSError where it is corrupt, too large, not plain, or almost black in more than 8 bits.
+    Raises OSError where it is corrupt, too large, not plain, or almost black in more than 8 bits.
     """
     found = fitting.plain(picture(source, reading))
     return fitting.eight(fitting.fit(fitting.opaque(found, channels), size))
@@ -118,14 +118,14 @@ BUNDLED = {"digits": _digits, "photographs": _photographs, "gradients": _gradien
 
 
 def is_bundled(path: str) -> bool:
-    """Whether a path is the name of a set that a package carries, and of nothing that lies here. Original."""
+    """Whether a path is the name of a set that a package carries, and of nothing that lies here."""
     return path in BUNDLED and not os.path.lexists(path)
 
 
 def catalogue(path: str, reading: Reading = PLAIN) -> Catalogue:
     """The records of a folder, a file, a glob, a `.npz`, a folder of IDX files, or of one of `BUNDLED`.
 
-    Original. A path that exists is taken literally, also where it has brackets. Raises FileNotFoundError where nothing
+    A path that exists is taken literally, also where it has brackets. Raises FileNotFoundError where nothing
     is there, ValueError for a `.npz` or IDX file that is damaged, too large, or of another form.
     """
     if is_bundled(path):
@@ -175,7 +175,7 @@ def read(
 ) -> Images:
     """All images of a catalogue in memory.
 
-    Original. Images that are corrupt, too large or not plain are skipped and named in `Images.skipped`.
+    Images that are corrupt, too large or not plain are skipped and named in `Images.skipped`.
 
     Args:
       path: as for `catalogue`; a folder is searched with its subfolders, in sorted order.

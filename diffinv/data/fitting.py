@@ -14,7 +14,7 @@ LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's
 
 
 def plain(picture: Picture) -> Picture:
-    """The picture. Raises `Refused` where it would be almost black, which is hardly meant. Original."""
+    """The picture. Raises `Refused` where it would be almost black, which is hardly meant."""
     if picture.dim:
         raise Refused(picture.dim)
     return picture
@@ -23,7 +23,7 @@ def plain(picture: Picture) -> Picture:
 def opaque(picture: Picture, channels: int = 3, ground: int = 1) -> np.ndarray:
     """Laid on white where it is transparent, with 1 channel (grey) or 3 (RGB): (H, W, channels), uint8 or float32.
 
-    Original. In 8 bits the mean of colour and white is rounded to the nearest; `ground` 0 is black instead, for masks.
+    In 8 bits the mean of colour and white is rounded to the nearest; `ground` 0 is black instead, for masks.
     """
     values = picture.values
     if picture.alpha is not None and picture.deep:
@@ -43,7 +43,7 @@ def opaque(picture: Picture, channels: int = 3, ground: int = 1) -> np.ndarray:
 def fit(pixels: np.ndarray, size: Size = None) -> np.ndarray:
     """Pixels (H, W, C), uint8 or float32, cropped in the middle to the proportions of `size` and brought to it.
 
-    Original. Shrinks with the exact area mean (`Resampling.BOX`), enlarges with bicubic interpolation; `size` is a side
+    Shrinks with the exact area mean (`Resampling.BOX`), enlarges with bicubic interpolation; `size` is a side
     in pixels, (height, width), or None, which keeps the picture as it is.
     """
     if size is None:
@@ -66,12 +66,12 @@ def fit(pixels: np.ndarray, size: Size = None) -> np.ndarray:
 
 
 def eight(pixels: np.ndarray) -> np.ndarray:
-    """uint8, or float32 in [0, 1], as uint8 in [0, 255], rounded. Original."""
+    """uint8, or float32 in [0, 1], as uint8 in [0, 255], rounded."""
     return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels.astype(np.float64)).astype(np.uint8)
 
 
 def unit(pixels: np.ndarray) -> np.ndarray:
-    """uint8, or float32 in [0, 1], as float32 in [-1, 1], not rounded. Original."""
+    """uint8, or float32 in [0, 1], as float32 in [-1, 1], not rounded."""
     return to_unit(pixels) if pixels.dtype == np.uint8 else 2 * pixels - 1
 
 

@@ -10,17 +10,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 
 
 def matches(pattern: str) -> list[str]:
-    """The path itself where it exists, brackets and all; else what it matches as a glob (`**` too), sorted.
-
-    Original.
-    """
+    """The path itself where it exists, brackets and all; else what it matches as a glob (`**` too), sorted."""
     return [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
 
 
 def pictures(path: str, nested: bool = True) -> list[str]:
     """The picture files of a folder (and of those below it, where `nested`), of a glob, or the one file, sorted.
 
-    Original. A file that links reach by several ways is listed once, by its own path where that is among them. A glob
+    A file that links reach by several ways is listed once, by its own path where that is among them. A glob
     gives files with the endings `SUFFIXES`, or with its own; a file that is named itself is taken whatever its ending.
     """
     if os.path.isdir(path):
@@ -66,7 +63,7 @@ def _once(files: list[str]) -> list[str]:
 
 
 def printable_name(path: str) -> str:
-    """A name that can be printed and stored as UTF-8: what is neither is written as `\\xNN`. Original."""
+    """A name that can be printed and stored as UTF-8: what is neither is written as `\\xNN`."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
@@ -74,7 +71,7 @@ def printable_name(path: str) -> str:
 def stems(paths: list[str], most: int = 120) -> list[str]:
     """File names without extension, fit for new files: of at most `most` bytes, numbered where two are equal.
 
-    Original. What cannot be printed becomes "_"; a stem that is cut keeps its first and its last letters.
+    What cannot be printed becomes "_"; a stem that is cut keeps its first and its last letters.
     """
     found: dict[str, None] = {}
     for path in paths:

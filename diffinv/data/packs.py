@@ -50,10 +50,7 @@ class Part(NamedTuple):
 
 
 def numbered(parts: list[Part]) -> Catalogue:
-    """The pictures of arrays, named by their place; classes are the words, or the numbers up to the largest.
-
-    Original.
-    """
+    """The pictures of arrays, named by their place; classes are the words, or the numbers up to the largest."""
     labels = [part.labels for part in parts if part.labels is not None]
     count = 1 + max((int(each.max(initial=0)) for each in labels), default=0)
     words = next((part.words for part in parts if part.words), None)
@@ -70,7 +67,7 @@ def numbered(parts: list[Part]) -> Catalogue:
 def archive(path: str, reading: Reading) -> Catalogue:
     """A `.npz`: a pack of JPEG or PNG files, `images` with or without `labels`, or `train_images` and the like.
 
-    Original. Raises `Refused` where it is damaged, too large, of another form, or where its numbers are not plain.
+    Raises `Refused` where it is damaged, too large, of another form, or where its numbers are not plain.
     """
     names = arrays.members(path)
     if "payload" in names:
@@ -215,7 +212,7 @@ def _pngs(path: str, reading: Reading) -> Catalogue:
 
 
 def idx_files(folder: str) -> list[tuple[int, str, str]]:
-    """MNIST and Fashion-MNIST as they are published: (split, images, labels) of IDX files, gzipped or not. Original."""
+    """MNIST and Fashion-MNIST as they are published: (split, images, labels) of IDX files, gzipped or not."""
     inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     named = lambda stem: next((os.path.join(folder, name) for name in inside if name.startswith(stem)), None)
     pairs = [(named(f"{stem}-images-idx3-ubyte"), named(f"{stem}-labels-idx1-ubyte")) for stem in ("train", "t10k")]
@@ -223,7 +220,7 @@ def idx_files(folder: str) -> list[tuple[int, str, str]]:
 
 
 def idx_folder(found: list[tuple[int, str, str]], reading: Reading) -> Catalogue:
-    """The catalogue of `idx_files`. Raises `Refused` where one is damaged or too large. Original."""
+    """The catalogue of `idx_files`. Raises `Refused` where one is damaged or too large."""
     parts = []
     for split, pictures, words in found:
         images = arrays.idx(pictures, reading.bytes)

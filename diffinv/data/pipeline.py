@@ -23,8 +23,6 @@ def _grain() -> Any:
 def augment(key: Key, image: Array, flip: bool = True, shift: int = 0, turn: bool = False) -> Array:
     """One picture (H, W, C), changed at random; runs on the device, inside the training step.
 
-    Original.
-
     Args:
       flip: mirror left to right with probability 1/2.
       shift: move by up to so many pixels either way along both axes, by reflection at the border.
@@ -62,7 +60,7 @@ class _Batches:
 def order(count: int, seed: int = 0) -> Any:
     """Indices of `count` examples, epoch after epoch, each a new permutation: a lazy, endless sequence of ints.
 
-    Original. A function of its arguments, so that the ids of any batch can be told afterwards.
+    A function of its arguments, so that the ids of any batch can be told afterwards.
     """
     return _grain().MapDataset.range(count).seed(seed).shuffle().repeat()
 
@@ -72,7 +70,7 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """An endless iterator over this host's part of shuffled batches, read ahead by threads.
 
-    Original. `get_state()` and `set_state()` of the iterator continue it exactly (the state is JSON); the global batch
+    `get_state()` and `set_state()` of the iterator continue it exactly (the state is JSON); the global batch
     k is the same for any number of hosts and threads.
 
     Args:

@@ -100,7 +100,7 @@ def pillow() -> Any:
 def read_picture(source: bytes | str, reading: Reading = PLAIN) -> Picture:
     """A file's bytes, or a path, of anything that Pillow reads, or of a `.npy` array, by the rules of docs/pictures.md.
 
-    Original. Raises OSError, in one line, where the file is damaged, declares more than the limits, or leaves open what
+    Raises OSError, in one line, where the file is damaged, declares more than the limits, or leaves open what
     its numbers mean.
     """
     if isinstance(source, str) and arrays.regular(source).lower().endswith(".npy"):
@@ -119,7 +119,7 @@ def read_picture(source: bytes | str, reading: Reading = PLAIN) -> Picture:
 
 
 def as_picture(values: np.ndarray, found: arrays.Found) -> Picture:
-    """An array (h, w, 1, 3 or 4) as a picture, under the range that was found for its file. Original."""
+    """An array (h, w, 1, 3 or 4) as a picture, under the range that was found for its file."""
     scaled = arrays.scaled(values, found.range)
     alpha = scaled[..., 3] if scaled.shape[-1] == 4 else None
     return Picture(scaled[..., :3], alpha, None, (found.note,) if found.note else (), found.dim)

@@ -80,7 +80,7 @@ def _shot(centred: Array, image: Array, grey: Array | bool) -> Array:
 def poisson(centred: Array, level: Array, mean: Array) -> Array:
     """Poisson counts, int32, of the means `mean[level]`: the quantiles of the uniform `(centred + 1) / 2`.
 
-    Original. `mean` is (n,), at most 256 each. The quantile of the normal law, corrected for the skewness, is off by
+    `mean` is (n,), at most 256 each. The quantile of the normal law, corrected for the skewness, is off by
     less than 8 (where the mean is next to 0); about it, the table of the cumulative distribution is searched.
     """
     count = jnp.arange(COUNTS).astype(mean.dtype)[None, :]

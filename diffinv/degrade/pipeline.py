@@ -22,7 +22,7 @@ from diffinv.typing import Array, Key
 
 
 def quantise(image: Array) -> Array:
-    """Clipped to [-1, 1] and rounded to the 256 levels of 8 bits, of any shape; its gradient is 0. Original."""
+    """Clipped to [-1, 1] and rounded to the 256 levels of 8 bits, of any shape; its gradient is 0."""
     return jnp.round(127.5 * (jnp.clip(image, -1.0, 1.0) + 1)) / 127.5 - 1
 
 

@@ -60,7 +60,7 @@ class GaussianDenoiser(Described):
 def gaussian(process: Process, mean: Array, covariance: Array) -> Prior:
     """The exact prior `N(mean, covariance)`; `covariance` is (n, n) over the flattened sample, n = mean.size.
 
-    Original. Raises ValueError where the sizes do not fit, and for a process that is not isotropic.
+    Raises ValueError where the sizes do not fit, and for a process that is not isotropic.
     """
     require_isotropic(process, "gaussian", "gaussian_field")
     if covariance.shape != (mean.size, mean.size):
@@ -72,7 +72,7 @@ def gaussian(process: Process, mean: Array, covariance: Array) -> Prior:
 def gaussian_field(process: Process, mean: Array, spectrum: Array) -> Prior:
     """The exact prior of a stationary Gaussian field: covariance diagonal in the DCT, `spectrum` (H, W, 1 or C).
 
-    Original. `mean` is (H, W, C); the spectrum's unit is the data's squared.
+    `mean` is (H, W, C); the spectrum's unit is the data's squared.
     """
     return Prior(process, GaussianDenoiser(process, mean, spectrum, spectral=True), mean.shape)
 
@@ -140,7 +140,7 @@ class MixtureDenoiser(Described):
 def mixture(process: Process, means: Array, weights: Array, variances: Array) -> Prior:
     """The exact prior of an isotropic Gaussian mixture: `means` (K, *shape), `weights` and `variances` (K,).
 
-    Original. Weights are normalised. Raises ValueError where the counts differ.
+    Weights are normalised. Raises ValueError where the counts differ.
     """
     if not len(means) == len(weights) == len(variances):
         raise ValueError(f"{len(means)} means, {len(weights)} weights and {len(variances)} variances: give K of each")
@@ -209,7 +209,7 @@ class FullMixtureDenoiser(Described):
 def gaussian_mixture(process: Process, means: Array, weights: Array, covariances: Array) -> Prior:
     """The exact prior of a Gaussian mixture: `means` (K, *shape), `weights` (K,), `covariances` (K, n, n).
 
-    Original. Weights are normalised. Raises ValueError where counts or sizes differ, or a process is not isotropic.
+    Weights are normalised. Raises ValueError where counts or sizes differ, or a process is not isotropic.
     """
     require_isotropic(process, "gaussian_mixture", "mixture")
     size = means[0].size

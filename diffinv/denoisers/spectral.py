@@ -55,7 +55,7 @@ def _pictures(z: Array) -> Array:
 def cosines(shape: tuple[int, ...]) -> Chart:
     """Orthonormal cosine coefficients of (H, W, C) along all three axes; of RGB: grey, red - blue, green - magenta.
 
-    A process that is diagonal in `charts.dct` is so here; of one channel they are the same. Original.
+    A process that is diagonal in `charts.dct` is so here; of one channel they are the same.
     """
     return Chart(_cosines, _pictures, tuple(shape), True)
 
@@ -63,7 +63,7 @@ def cosines(shape: tuple[int, ...]) -> Chart:
 def field(process: Process, pictures: Array) -> GaussianDenoiser:
     """The Gaussian field in `cosines` with the means and variances of `pictures` (N, H, W, C) in [-1, 1].
 
-    Variances are at least that of rounding to 8 bits. Original.
+    Variances are at least that of rounding to 8 bits.
     """
     codes = jax.vmap(_cosines)(pictures)
     return GaussianDenoiser(process, jnp.mean(codes, 0), jnp.maximum(jnp.var(codes, 0), GREY_STEP))
@@ -102,16 +102,13 @@ class SpectralDenoiser(Described):
 
 def denoiser(variables: Any, process: Process, apply: Callable[..., Array]) -> SpectralDenoiser:
     """From a network's variables with its field beside them, `variables["field"] = {"mean", "variance"}`, as training
-    keeps them; the field is a constant to the gradient. Original."""
+    keeps them; the field is a constant to the gradient."""
     law = GaussianDenoiser(process, **jax.tree.map(jax.lax.stop_gradient, variables["field"]))
     return SpectralDenoiser({name: value for name, value in variables.items() if name != "field"}, law, apply)
 
 
 def spectral_prior(denoiser: SpectralDenoiser) -> Prior:
-    """The prior of a spectral denoiser over codes of `cosines`; samplers start from its field, blurred and noised.
-
-    Original.
-    """
+    """The prior of a spectral denoiser over codes of `cosines`; samplers start from its field, blurred and noised."""
     return Prior(denoiser.law.process, denoiser, denoiser.law.mean.shape, denoiser.law)
 
 
@@ -134,7 +131,7 @@ WEIGHTINGS = {"posterior": _posterior_weight, "noise": _noise_weight, "step": _s
 def spectral_error(
     key: Key, denoise: SpectralDenoiser, image: Array, t: Time, weighting: str = "posterior", step: float = 0.01
 ) -> Array:
-    """The weighted error of one picture (H, W, C) at one time, of which `spectral_loss` is the mean. Original."""
+    """The weighted error of one picture (H, W, C) at one time, of which `spectral_loss` is the mean."""
     require_choice("weighting", weighting, WEIGHTINGS)
     z0 = _cosines(image)
     z = denoise.law.process.perturb(z0, t).sample(key)

@@ -43,7 +43,7 @@ class Activations(NamedTuple):
 class Depthwise(nn.Module):
     """`y[i, j, c] = b_c + sum_{p, q} k[p, q, c] x[s i + p, s j + q, c]`, SAME padding; attributes static.
 
-    A sum of shifted products: XLA's grouped convolution takes 4 to 20 times as long on a CPU. Original.
+    A sum of shifted products: XLA's grouped convolution takes 4 to 20 times as long on a CPU.
     """
 
     kernel: int

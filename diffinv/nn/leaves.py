@@ -219,6 +219,6 @@ COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
 def leaves(net: Any, channels: int) -> dict[str, Shape]:
     """`{"params/a/b/kernel": shape}` of one of our networks for pictures of `channels` channels; all static.
 
-    An upscaler's low-resolution input has as many channels. Original. Raises KeyError for another module.
+    An upscaler's low-resolution input has as many channels. Raises KeyError for another module.
     """
     return {f"params/{name}": shape for name, shape in COUNTED[type(net)](net, channels)}

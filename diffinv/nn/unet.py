@@ -242,7 +242,7 @@ def adm_ffhq256(**changes: Any) -> UNet:
 
 
 def small32(**changes: Any) -> UNet:
-    """The embedded 32x32 prior: two-pixel patches, for EDM's condition `log(r) / 4`. Original."""
+    """The embedded 32x32 prior: two-pixel patches, for EDM's condition `log(r) / 4`."""
     config = {"channels": 64, "multipliers": (1, 1.5, 2), "blocks": 1, "attention": (2, 4), "patch": 2}
     return UNet(**{**config, "head_channels": 32, "time_scale": 40.0, "resample_blocks": False, **changes})
 

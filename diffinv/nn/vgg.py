@@ -48,7 +48,7 @@ class VGG(nn.Module):
 def from_torch(state: Mapping[str, Any], stages: tuple[tuple[int, ...], ...] = STAGES) -> dict[str, Any]:
     """The variables `{"params": ...}` from torchvision's names, `features.0.weight`; `classifier.*` is ignored.
 
-    Original. Raises ValueError for a missing name or another shape, so that no other network is read silently.
+    Raises ValueError for a missing name or another shape, so that no other network is read silently.
     """
     params, place, before = {}, 0, 3
     for index, width in enumerate(width for stage in stages for width in stage):

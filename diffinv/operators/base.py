@@ -173,7 +173,7 @@ class Dense(ClosedForm):
 
 
 def dense(matrix: Array, shape: tuple[int, ...] | None = None) -> Dense:
-    """The operator of a real or complex `matrix` (m, n) on samples of `shape` (static; default (n,)). Original.
+    """The operator of a real or complex `matrix` (m, n) on samples of `shape` (static; default (n,)).
 
     A matrix of NumPy, JAX or lists, or a sparse one of SciPy, which becomes full: its decomposition is stored, which
     gives all methods what they need, DDRM too. Large sparse matrices are `sparse`'s.

@@ -30,12 +30,12 @@ from diffinv.typing import Array, Key
 
 
 def fft2c(z: Array) -> Array:
-    """Centred orthonormal Fourier transform over the last two axes, complex picture to k-space. Original."""
+    """Centred orthonormal Fourier transform over the last two axes, complex picture to k-space."""
     return jnp.fft.fftshift(fft2(jnp.fft.ifftshift(z, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
 
 
 def ifft2c(k: Array) -> Array:
-    """The inverse, and Hermitian adjoint, of `fft2c`. Original."""
+    """The inverse, and Hermitian adjoint, of `fft2c`."""
     return jnp.fft.fftshift(ifft2(jnp.fft.ifftshift(k, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
 
 

@@ -56,7 +56,7 @@ class Chain(Operator):
 
 
 def compose(outer: Operator, inner: Operator) -> Composed | Chain:
-    """`outer(inner(x))`; `Composed`, with an adjoint, where both are linear. Original.
+    """`outer(inner(x))`; `Composed`, with an adjoint, where both are linear.
 
     Raises ValueError where `inner` does not give what `outer` takes: another shape, or complex numbers where a linear
     `outer` would lose their imaginary part, on the way there or back.
@@ -137,7 +137,7 @@ class ScaledLinear(LinearOperator):
 
 
 def scale(operator: Operator, gain: Array | float) -> ScaledLinear | Scaled:
-    """`gain A(x)` with a scalar gain, dimensionless: 1 / sigma whitens a measurement before it is stacked. Original.
+    """`gain A(x)` with a scalar gain, dimensionless: 1 / sigma whitens a measurement before it is stacked.
 
     Raises ValueError where the gain is not a real scalar, or a concrete one is 0.
     """
@@ -200,7 +200,7 @@ class StackedLinear(_Stack, LinearOperator):
 
 
 def stack(*operators: Operator) -> StackedLinear | Stacked:
-    """Several measurements of one picture as one, a real vector (m,). Original.
+    """Several measurements of one picture as one, a real vector (m,).
 
     One noise level serves all parts: `scale` each by the inverse of its own. Raises ValueError where there is no
     operator, or their inputs differ.
@@ -258,7 +258,7 @@ class LinearFunction(LinearOperator):
 
 
 def function(call: Callable[..., Array], shape: tuple[int, ...], *parameters: Any) -> Function:
-    """Any differentiable `call(x, *parameters)` on samples of `shape` as an operator. Original.
+    """Any differentiable `call(x, *parameters)` on samples of `shape` as an operator.
 
     Parameters are pytrees of arrays, and can be vmapped; what `call` closes over is compiled in. `call` (static) must
     keep the precision of `x`; one function object is one compilation: define it once.
@@ -275,7 +275,7 @@ def linear(
     *parameters: Any,
     adjoint: Callable[..., Array] | None = None,
 ) -> LinearFunction | Sparse | Dense:
-    """A linear `call(x, *parameters)` on real samples of `shape` as an operator, `check`ed with `key`. Original.
+    """A linear `call(x, *parameters)` on real samples of `shape` as an operator, `check`ed with `key`.
 
     Args:
       key: comes first, as everywhere: of the check's random probes.
@@ -304,7 +304,7 @@ def linear(
 
 
 def scico(key: Key, operator: Any) -> LinearFunction:
-    """A `scico.linop.LinearOperator` as ours; a complex picture becomes one with a last axis of 2. Original.
+    """A `scico.linop.LinearOperator` as ours; a complex picture becomes one with a last axis of 2.
 
     `operator` is static; its `adj` is the adjoint. It works in its own precision, in which it is checked, and its
     results are cast to ours. Raises ValueError where it takes or gives a block array, or fails `check`.
@@ -328,7 +328,7 @@ def scico(key: Key, operator: Any) -> LinearFunction:
 
 
 def check(operator: LinearOperator, key: Key, tolerance: float | None = None) -> None:
-    """Refuses an operator that is not linear, or whose adjoint is not its adjoint. Original.
+    """Refuses an operator that is not linear, or whose adjoint is not its adjoint.
 
     On random probes of the default precision: `|A(x + 2 z) - A x - 2 A z| <= tolerance |A x|` and
     `|Re <A x, y> - <x, A^H y>| <= tolerance |A x| |y|`. The tolerance, relative, is the square root of the rounding
@@ -354,7 +354,7 @@ def check(operator: LinearOperator, key: Key, tolerance: float | None = None) ->
 
 
 def output(operator: Operator, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-    """Shape and type of one measurement, for a sample in `dtype`; nothing is computed. Original."""
+    """Shape and type of one measurement, for a sample in `dtype`; nothing is computed."""
     require_operator(operator)
     return jax.eval_shape(operator, jax.ShapeDtypeStruct(tuple(operator.shape), dtype))
 

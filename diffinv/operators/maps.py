@@ -25,7 +25,7 @@ def applied(call: Map, adjoint: Map, x: Array, *parameters: Any) -> Array:
     """`call(x, *parameters)`, linear in x, whose derivative by x uses `adjoint(y, *parameters)`.
 
     `adjoint` is real, of x's shape, under `Re <A x, y> = <x, A^H y>`. Derivatives by the parameters, which are pytrees,
-    are those of the callables' own code. Original.
+    are those of the callables' own code.
     """
     leaves, structure = jax.tree.flatten(parameters)
 

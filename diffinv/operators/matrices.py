@@ -54,7 +54,7 @@ class Sparse(LinearOperator):
 def sparse(matrix: Any, shape: tuple[int, ...] | None = None) -> Sparse:
     """The operator of a SciPy sparse `matrix` (m, n), of any format, on samples of `shape` (static; default (n,)).
 
-    Original. It is copied to the device as entries and their places: 12 bytes an entry, a gather and a scatter an
+    It is copied to the device as entries and their places: 12 bytes an entry, a gather and a scatter an
     application. It has no `spectrum`: for DDRM give `dense(matrix, shape)` where it is small.
 
     Raises:

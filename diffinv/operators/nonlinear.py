@@ -114,7 +114,7 @@ class Affine(Operator):
 
 
 def low_light(shape: tuple[int, ...], exposure: Array | float) -> Affine:
-    """A short exposure: `(y + 1) / 2 = exposure (x + 1) / 2`, to be measured with `PoissonNoise`. Original.
+    """A short exposure: `(y + 1) / 2 = exposure (x + 1) / 2`, to be measured with `PoissonNoise`.
 
     With `PoissonNoise(peak)` a pixel of the value 1 gives `exposure peak` photons on average. `exposure`, a share in
     (0, 1], is dynamic. Raises ValueError where a concrete one is not.
@@ -125,7 +125,7 @@ def low_light(shape: tuple[int, ...], exposure: Array | float) -> Affine:
 
 
 def intensity(shape: tuple[int, ...], peak: Array | float = 1.0) -> Affine:
-    """`peak (x + 1) / 2`: [-1, 1] to non-negative intensities, in the units of `peak` (dynamic). Original.
+    """`peak (x + 1) / 2`: [-1, 1] to non-negative intensities, in the units of `peak` (dynamic).
 
     The first link of a `compose` for physics that needs light or density. Raises ValueError where a concrete peak is
     not positive.
@@ -163,7 +163,7 @@ def nonlinear_blur(
     Constants are kept; `c -> 0` is the linear blur `k * x`, `c -> inf` a dilation along the path. For a Gaussian `k` it
     solves the viscous Hamilton-Jacobi equation `u_s = u_xx / 2 + c |u_x|^2 / 2` (Cole-Hopf).
 
-    Original. It stands for the nonlinear deblurring of DPS and DAPS, whose blur is a trained network (bkse, Tran et al.
+    It stands for the nonlinear deblurring of DPS and DAPS, whose blur is a trained network (bkse, Tran et al.
     2021): another operator, so their tables do not apply. The kernel is a `motion_kernel` smoothed by a Gaussian, and
     is drawn once, here, where DPS draws a new one in every call. Light below `1e-6` of the picture's brightest is cut.
 

@@ -39,13 +39,13 @@ def nufft(z: Array, points: Array, width: int = 6) -> Array:
 
 
 def waves(size: tuple[int, ...], points: Array) -> tuple[Array, Array]:
-    """`exp(-2 pi i k (j - n//2) / n) / sqrt n` for both axes, (K, H) and (K, W): what `summed` takes. Original."""
+    """`exp(-2 pi i k (j - n//2) / n) / sqrt n` for both axes, (K, H) and (K, W): what `summed` takes."""
     rows, columns = (_waves(points[:, i], n) for i, n in enumerate(size))
     return rows, columns
 
 
 def summed(z: Array, rows: Array, columns: Array) -> Array:
-    """`sum_rc rows[k, r] columns[k, c] z[r, c]` of complex (..., H, W), (..., K). Original."""
+    """`sum_rc rows[k, r] columns[k, c] z[r, c]` of complex (..., H, W), (..., K)."""
     half = jnp.einsum("...rc,kc->...rk", z, columns.astype(z.dtype), precision="highest")
     return jnp.einsum("...rk,kr->...k", half, rows.astype(z.dtype), precision="highest")
 
@@ -149,7 +149,7 @@ def radial(spokes: int, samples: int, size: tuple[int, int]) -> Array:
 
 
 def spiral(samples: int, turns: float, size: tuple[int, int]) -> Array:
-    """Points (samples, 2) of an Archimedean spiral from the centre of k-space to its border. Original.
+    """Points (samples, 2) of an Archimedean spiral from the centre of k-space to its border.
 
     All static; `turns` dimensionless. Raises ValueError where a number is not positive.
     """

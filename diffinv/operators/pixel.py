@@ -52,7 +52,7 @@ class Identity(ClosedForm):
 
 
 def identity(shape: tuple[int, ...]) -> Identity:
-    """`y = x` for samples of `shape` (static). Original."""
+    """`y = x` for samples of `shape` (static)."""
     return Identity(sample_shape(shape))
 
 
@@ -84,7 +84,7 @@ class Mask(ClosedForm):
 
 
 def inpainting(shape: tuple[int, ...], mask: Array) -> Mask:
-    """Keeps the pixels where `mask`, (H, W, 1) or (H, W, C), bool or float, is 1. Original.
+    """Keeps the pixels where `mask`, (H, W, 1) or (H, W, C), bool or float, is 1.
 
     The shape comes first. Other floating-point values are gains. Raises ValueError where the mask does not fit the
     picture's `shape`, or has values that are not finite or bytes (0 and 255).
@@ -103,7 +103,7 @@ def _box(shape: tuple[int, ...], top: Array | int, left: Array | int, size: int)
 
 
 def box_inpainting(shape: tuple[int, ...], top: int, left: int, size: int) -> Mask:
-    """Hides the box of `size` x `size` pixels whose corner is (`top`, `left`). Original.
+    """Hides the box of `size` x `size` pixels whose corner is (`top`, `left`).
 
     All static, in pixels. Raises ValueError where the box leaves the picture.
     """

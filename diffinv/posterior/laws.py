@@ -77,7 +77,7 @@ def _row(law: Law) -> str:
 
 
 def page() -> str:
-    """The documentation's page as Markdown, a string. Original."""
+    """The documentation's page as Markdown, a string."""
     return f"""# Which solver honours which law of the noise
 
 This page is written from `diffinv.posterior.laws` and checked against what each method asks of the noise.

@@ -95,7 +95,7 @@ class Setting(NamedTuple):
 
 
 def check_snr(process: Process, times: Sequence[float] | np.ndarray) -> None:
-    """Raises ValueError with the time from which the SNR rises: no kernel of added noise does that. Original."""
+    """Raises ValueError with the time from which the SNR rises: no kernel of added noise does that."""
     levels = [np.asarray(process.log_snr(t), np.float64) for t in times]
     for s, t, before, after in zip(times, times[1:], levels, levels[1:]):
         rise = np.max(np.where(np.isfinite(after), after - before, 0.0))
@@ -134,7 +134,7 @@ def elements(key: Key, height: int, width: int) -> dict[str, list[np.ndarray]]:
 
 
 def pixel_matrix(chart: Chart, scale: Array) -> np.ndarray:
-    """The matrix `V diag(scale) V^T` on the pixels of one channel, (H W, H W). Original."""
+    """The matrix `V diag(scale) V^T` on the pixels of one channel, (H W, H W)."""
     height, width, channels = chart.shape
     unit = jnp.eye(height * width, dtype=jnp.result_type(scale)).reshape(-1, height, width, 1)
     act = jax.vmap(lambda x: chart.decode(scale * chart.encode(jnp.repeat(x, channels, 2)))[..., 0])

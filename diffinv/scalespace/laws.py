@@ -22,7 +22,7 @@ LOG_2PI_E = math.log(2 * math.pi) + 1
 
 
 def conditional_entropy(s: Array) -> Array:
-    """`h(z_t | z_0) = n/2 ln(2 pi e) + sum ln s`, nats. Original."""
+    """`h(z_t | z_0) = n/2 ln(2 pi e) + sum ln s`, nats."""
     return 0.5 * s.size * LOG_2PI_E + jnp.sum(jnp.log(s))
 
 
@@ -105,7 +105,7 @@ Law = Mixture | Normal
 
 
 def law(data: Array | Prior, chart: Chart) -> Law:
-    """The law of a finite data set (N, H, W, C) or of an exact prior, in the codes of an orthonormal chart. Original.
+    """The law of a finite data set (N, H, W, C) or of an exact prior, in the codes of an orthonormal chart.
 
     A prior's own process plays no part. Raises TypeError for a denoiser that is not exact.
     """

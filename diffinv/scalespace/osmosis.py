@@ -42,7 +42,7 @@ def _known(x: Array | float) -> bool:
 
 
 def positive(image: Array, name: str = "image") -> Array:
-    """`image` as it is, or ValueError with the offset that it needs; a traced one is not looked at. Original."""
+    """`image` as it is, or ValueError with the offset that it needs; a traced one is not looked at."""
     if image.ndim != 3:
         raise ValueError(f"{name} has shape {tuple(image.shape)}; give one image, (H, W, C)")
     if _known(image) and not (low := float(jnp.min(image))) > 0:
@@ -192,12 +192,12 @@ def implicit(rates: Rates, u: Array, tau: Array | float, tolerance: float = 1e-8
 
 
 def residual(rates: Rates, u_next: Array, u: Array, tau: Array | float) -> Array:
-    """`|u - (I - tau A) u_next| / |u|`: how well an implicit step was solved, dimensionless. Original."""
+    """`|u - (I - tau A) u_next| / |u|`: how well an implicit step was solved, dimensionless."""
     return linalg.norm(u - u_next + tau * rates(u_next)) / linalg.norm(u)
 
 
 def trajectory(rates: Rates, u: Array, taus: Array, **options: Any) -> Array:
-    """The images (n, H, W, C) after implicit steps of `taus` (n,); `options` as of `implicit`. Original."""
+    """The images (n, H, W, C) after implicit steps of `taus` (n,); `options` as of `implicit`."""
     u = _fitting(rates, u)
 
     def step(u: Array, tau: Array) -> tuple[Array, Array]:
@@ -268,7 +268,7 @@ class Level(NamedTuple):
 
 
 def hierarchy(rates: Rates, tau: Array | float) -> list[Level]:
-    """The solver's grids, from the pixels down to one block; their number is static. Original."""
+    """The solver's grids, from the pixels down to one block; their number is static."""
     scaled = replace(jax.tree.map(lambda rate: tau * rate, rates), weight=rates.weight)
     levels = []
     while max(scaled.weight.shape[:2]) > 1:

@@ -88,7 +88,7 @@ def matching(
 
 
 def trapezoid(levels: Array, errors: Array) -> Array:
-    """`1/2 int mmse d snr` over log-spaced increasing `levels`, and the part below the first at its value. Original."""
+    """`1/2 int mmse d snr` over log-spaced increasing `levels`, and the part below the first at its value."""
     inner = jnp.sum(0.5 * (levels[1:] * errors[1:] + levels[:-1] * errors[:-1]) * jnp.diff(jnp.log(levels)))
     return 0.5 * (levels[0] * errors[0] + inner)
 

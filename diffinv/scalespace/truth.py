@@ -51,7 +51,7 @@ REASONS: dict[str, str] = {
 
 
 def kind(process: Process) -> str:
-    """The column of the truth table, "" for a process without one. Original."""
+    """The column of the truth table, "" for a process without one."""
     if isinstance(process, (processes.VP, processes.DDPM, processes.Cosine)):
         return "VP"
     if isinstance(process, (processes.VE, processes.EDM)):
@@ -61,7 +61,7 @@ def kind(process: Process) -> str:
 
 
 def expected(process: Process, name: str) -> str:
-    """ "holds", "fails", or "" where the data decide or the table has no such column. Original."""
+    """ "holds", "fails", or "" where the data decide or the table has no such column."""
     column = kind(process)
     return TRUTH[name][CLASSES.index(column)] if column else ""
 

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4  # of the reference outputs, relative to their root mean square
 
 
 def probe(shape: tuple[int, ...]) -> Array:
-    """A fixed picture of unit variance, `sqrt(2) sin(0.9 n + 1e-3 n^2)` at the flat index n; float32. Original."""
+    """A fixed picture of unit variance, `sqrt(2) sin(0.9 n + 1e-3 n^2)` at the flat index n; float32."""
     n = np.arange(np.prod(shape), dtype=np.float64)
     return jnp.asarray(np.sqrt(2) * np.sin(0.9 * n + 1e-3 * n**2), jnp.float32).reshape(shape)
 
@@ -38,7 +38,7 @@ def probe_shape(card: dict[str, Any]) -> tuple[int, ...]:
 
 def references(prior: prior.Prior, shape: tuple[int, ...]) -> Array:
     """What a prior makes of `probe(shape)` at the ratios `LEVELS`: mean, root mean square and eight values of x0 (and
-    of the learned variance's share), shape (levels, 10). The static `shape` must suit the network. Original.
+    of the learned variance's share), shape (levels, 10). The static `shape` must suit the network.
     """
 
     def at(ratio: Array) -> Array:
@@ -55,7 +55,7 @@ def references(prior: prior.Prior, shape: tuple[int, ...]) -> Array:
 def certified(values: ArrayLike, shape: tuple[int, ...]) -> dict[str, Any]:
     """The card's `certificate`: `references` as they are today.
 
-    Original. Raises ValueError where a value is not finite.
+    Raises ValueError where a value is not finite.
     """
     values = np.asarray(values, np.float64)
     if not np.isfinite(values).all():
@@ -68,7 +68,7 @@ def certified(values: ArrayLike, shape: tuple[int, ...]) -> dict[str, Any]:
 def verify(card: dict[str, Any], values: Array) -> float:
     """The largest relative deviation of `values` from the card's certificate.
 
-    Original. Raises ValueError where there is no certificate, or where the deviation exceeds `TOLERANCE`, whatever the
+    Raises ValueError where there is no certificate, or where the deviation exceeds `TOLERANCE`, whatever the
     file says of it.
     """
     if "certificate" not in card:

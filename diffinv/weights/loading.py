@@ -105,7 +105,7 @@ def load_prior(
 ) -> Prior:
     """The prior of a checkpoint, rebuilt from its card: `architecture`, `parametrisation`, `process`, `shape`.
 
-    Original. Raises as `restore` does, and ValueError for the checkpoint of an upscaler.
+    Raises as `restore` does, and ValueError for the checkpoint of an upscaler.
 
     Args:
       path: as in `restore`.
@@ -122,7 +122,7 @@ def load_prior(
 def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
     """The upscaler of a checkpoint, rebuilt from its card: `architecture`, `parametrisation`, `scale`.
 
-    Original. `path` as in `restore`; `changes` as in `load_prior`. Raises ValueError for the checkpoint of a prior.
+    `path` as in `restore`; `changes` as in `load_prior`. Raises ValueError for the checkpoint of a prior.
     """
     params, card = restore(path)
     read_card(path, "upscaler")

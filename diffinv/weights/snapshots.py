@@ -26,7 +26,7 @@ def snapshots(
 ) -> ocp.CheckpointManager:
     """A manager of numbered checkpoints in `folder`; use as a context, which waits for the last one.
 
-    Original. A checkpoint appears under its number when it is whole; what a kill left half-written is cleared away.
+    A checkpoint appears under its number when it is whole; what a kill left half-written is cleared away.
 
     Args:
       keep: how many of the newest stay.
@@ -65,7 +65,7 @@ def _seal(about: dict[str, Any]) -> int:
 def save_snapshot(manager: ocp.CheckpointManager, step: int, state: Any, about: dict[str, Any]) -> bool:
     """Saves the state's arrays and `about` (JSON: metrics, the data iterator's state, seconds) as one unit.
 
-    Original. False where that step is there already. Checksums of both are kept beside them, because orbax reads a
+    False where that step is there already. Checksums of both are kept beside them, because orbax reads a
     damaged array without a word.
     """
     told = {"about": about, "sums": _sums(state)}
@@ -130,7 +130,7 @@ class Latest(NamedTuple):
 def latest(manager: ocp.CheckpointManager, like: Any) -> Latest | None:
     """The newest whole checkpoint, or None where there is none at all.
 
-    Original. `like`: a tree of `jax.ShapeDtypeStruct` with shardings, which say where each array goes; the checkpoint
+    `like`: a tree of `jax.ShapeDtypeStruct` with shardings, which say where each array goes; the checkpoint
     may be of another number of devices and hosts. Raises ValueError, about the newest, where none is whole and of this
     network and optimizer, with the parameter and both shapes.
     """
@@ -146,7 +146,7 @@ def latest(manager: ocp.CheckpointManager, like: Any) -> Latest | None:
 
 
 def set_aside(manager: ocp.CheckpointManager, step: int) -> str:
-    """Renames a damaged checkpoint, so that its step can be saved again; returns its new path. Original."""
+    """Renames a damaged checkpoint, so that its step can be saved again; returns its new path."""
     folder = str(manager.directory)
     moved = os.path.join(folder, f".damaged-{step}-{os.getpid()}")
     os.rename(os.path.join(folder, str(step)), moved)

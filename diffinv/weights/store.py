@@ -84,7 +84,7 @@ def _read(path: str) -> bytes:
 def save(path: str, params: Any, card: dict[str, Any]) -> dict[str, Any]:
     """Writes `path`.safetensors and `path`.json; returns the card with version, `sha256` and `parameters` filled in.
 
-    Original. `params`: nested dicts of arrays, or an `nnx.State`; `card`: JSON values, see `load_prior` for those that
+    `params`: nested dicts of arrays, or an `nnx.State`; `card`: JSON values, see `load_prior` for those that
     rebuild a prior. Raises ValueError, and writes nothing, where a weight is not a finite floating-point number or the
     card's name is not one of a file.
     """
@@ -133,7 +133,7 @@ def _told(beside: str) -> dict[str, Any]:
 
 
 def require_kind(card: dict[str, Any], beside: str, kind: str) -> None:
-    """ValueError where the card, of the file `beside`, is not of a `kind`: "prior" or "upscaler". Original."""
+    """ValueError where the card, of the file `beside`, is not of a `kind`: "prior" or "upscaler"."""
     found = "upscaler" if cards.is_upscaler(card) else "prior"
     if found != kind:
         other = "load_upscaler, or --model of experiments.super_resolve" if found == "upscaler" else "load_prior"
@@ -144,10 +144,7 @@ def require_kind(card: dict[str, Any], beside: str, kind: str) -> None:
 
 
 def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Adds `changes` to the card of `path`, and leaves its weights alone. Raises ValueError for what describes them.
-
-    Original.
-    """
+    """Adds `changes` to the card of `path`, and leaves its weights alone. Raises ValueError for what describes them."""
     card = read_card(path)
     fixed = {"version", "sha256", "parameters", "architecture", "parametrisation", "process", "shape"} & set(changes)
     if fixed:
@@ -160,7 +157,7 @@ def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
 def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(params, card)` of what `save` wrote; `path` with or without its suffix.
 
-    Original. Raises FileNotFoundError where a file is missing, ValueError where the card is not sound (see `cards`),
+    Raises FileNotFoundError where a file is missing, ValueError where the card is not sound (see `cards`),
     where the weights are not those of the card or of its network, or where one of them is no finite number.
     """
     weights, beside = _paths(path)
@@ -181,15 +178,12 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def widened(params: Any) -> Any:
-    """Weights that are stored in 16 bits as float32, in which they are computed and trained; others as they are.
-
-    Original.
-    """
+    """Weights that are stored in 16 bits as float32, in which they are computed and trained; others as they are."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32 if leaf.dtype.itemsize < 4 else leaf.dtype), params)
 
 
 def halved(params: Any) -> Any:
-    """Weights rounded to float16, for storage at half the size. Original.
+    """Weights rounded to float16, for storage at half the size.
 
     Raises ValueError where one is beyond float16's range, 65504.
     """
@@ -200,5 +194,5 @@ def halved(params: Any) -> Any:
 
 
 def embedded(name: str = "prior32") -> str:
-    """The path, without suffix, of a prior that ships inside the package: "prior32", 32 x 32 pictures. Original."""
+    """The path, without suffix, of a prior that ships inside the package: "prior32", 32 x 32 pictures."""
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "shipped", name)

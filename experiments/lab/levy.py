@@ -22,7 +22,7 @@ class LaplaceDenoiser:
         E[u | z] = z - p tanh(l / 2),   l = log Phi((z - p) / s) - log Phi(-(z + p) / s) - 2 z / scale
 
     where l is the log odds of `u > 0`: both halves are normal laws shifted by -+p and cut at 0, and the cut's own terms
-    cancel. For `alpha > 0` in float64: near the noisy end p is some thousand times the answer. Original.
+    cancel. For `alpha > 0` in float64: near the noisy end p is some thousand times the answer.
     """
 
     process: Process

@@ -27,7 +27,7 @@ __all__ = ["Report", "append", "failures", "load", "readable", "sound", "strip",
 
 
 def strip(folder: str | Path, record: Record) -> Path:
-    """One PNG of a picture: truth, measurement and every reconstruction side by side, labelled. Original."""
+    """One PNG of a picture: truth, measurement and every reconstruction side by side, labelled."""
     place = Path(folder) / "pictures" / ledger.slug(record["task"])
     return ledger.put(place / f"{ledger.slug(record['picture'])}.png", ledger.png(gallery.draw([record])))
 
@@ -36,7 +36,7 @@ def append(folder: str | Path, record: Record, title: str = "", command: str = "
     """Keeps one finished picture: its PNG files, its strip, and its numbers in `results.json`.
 
     It replaces one of its name and task. A run that is killed or finds the disk full loses none of those before.
-    Original.
+
     """
     ledger.append(folder, record, title, command, config)
     strip(folder, record)
@@ -62,8 +62,6 @@ def write(
     shown: int = 50,
 ) -> Report:
     r"""The whole report: pictures, `results.json`, `gallery.png`, `index.html`; each file whole or not at all.
-
-    Source: original.
 
     Args:
       folder: made where it is missing; what `append` kept there of other pictures is no longer listed.

@@ -50,7 +50,7 @@ def _layout(rows: Sequence[dict[str, Any]], records: Sequence[Record], columns: 
 
 
 def draw(records: Sequence[Record], note: str = "") -> Any:
-    """The gallery as a Pillow image. Original.
+    """The gallery as a Pillow image.
 
     Args:
       records: at least one; a method that one of them lacks leaves a gap.

@@ -25,7 +25,7 @@ PARTS = {"picture", "task", "truth", "measurement", "methods"}
 
 
 def put(path: Path, data: bytes | Iterable[bytes]) -> Path:
-    """Whole or not at all: a temporary file beside it, then a rename; `data` may come in parts. Original."""
+    """Whole or not at all: a temporary file beside it, then a rename; `data` may come in parts."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,14 +54,14 @@ def _picture(array: Any, name: str) -> Any:
 
 
 def png(image: Any) -> bytes:
-    """A Pillow image as a PNG file. Original."""
+    """A Pillow image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "png")
     return buffer.getvalue()
 
 
 def images(record: Record) -> dict[str, Any]:
-    """Column name to Pillow image: truth, measurement, then the methods. Original."""
+    """Column name to Pillow image: truth, measurement, then the methods."""
     missing = PARTS - set(record)
     if missing:
         raise ValueError(
@@ -78,7 +78,7 @@ def images(record: Record) -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """The name as a file name; with a digest where they differ, so that two names stay two. Original."""
+    """The name as a file name; with a digest where they differ, so that two names stay two."""
     slug = re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-")[:60]
     return (
         slug
@@ -88,7 +88,7 @@ def slug(name: str) -> str:
 
 
 def readable(names: Iterable[str]) -> list[str]:
-    """Names that can be printed, kept and told apart: what is no text becomes "?", and twins are numbered. Original."""
+    """Names that can be printed, kept and told apart: what is no text becomes "?", and twins are numbered."""
     found: list[str] = []
     for name in names:
         text = "".join(c if c.isprintable() else "?" for c in name) or "?"
@@ -98,7 +98,7 @@ def readable(names: Iterable[str]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """What strict JSON holds: arrays as numbers, numbers that are not finite as "nan", "inf", "-inf". Original."""
+    """What strict JSON holds: arrays as numbers, numbers that are not finite as "nan", "inf", "-inf"."""
     if isinstance(value, Mapping) or hasattr(value, "to_dict"):
         return {str(k): plain(v) for k, v in (value if isinstance(value, Mapping) else value.to_dict()).items()}
     if isinstance(value, (list, tuple)):
@@ -111,7 +111,7 @@ def plain(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that made the numbers, those installed. Original."""
+    """Of Python and of the libraries that made the numbers, those installed."""
     installed = {"python": platform.python_version()}
     for name in ("jax", "jaxlib", "flax", "numpy", "diffinv"):
         try:
@@ -129,7 +129,7 @@ def _paths(record: Record) -> dict[str, str]:
 
 
 def entry(record: Record) -> Record:
-    """A record as JSON holds it: its numbers, and relative paths for images. Original."""
+    """A record as JSON holds it: its numbers, and relative paths for images."""
     paths = _paths(record)
     methods = {name: {**case, "image": paths[name]} for name, case in record["methods"].items()}
     return plain({**record, "truth": paths["truth"], "measurement": paths["measurement"], "methods": methods})
@@ -148,13 +148,13 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 
 def rewrite(folder: Path, records: Iterable[Row], **head: Any) -> Path:
-    """Rewrites `results.json`, atomically. Original."""
+    """Rewrites `results.json`, atomically."""
     content = {**plain({**head, "versions": versions()}), "records": list(records)}
     return put(folder / "results.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def keep(folder: Path, records: Iterable[Record], **head: Any) -> None:
-    """Each record's PNG files, then at once its entry in `results.json`; replaces one of its name. Original."""
+    """Each record's PNG files, then at once its entry in `results.json`; replaces one of its name."""
     known = [r for r in _stored(folder)["records"] if isinstance(r, dict) and set(r) >= PARTS]
     stored = {(r["task"], r["picture"]): r for r in known}
     for record in records:
@@ -170,7 +170,7 @@ def keep(folder: Path, records: Iterable[Record], **head: Any) -> None:
 def append(folder: str | Path, record: Record, title: str = "", command: str = "", config: Any = None) -> None:
     """Keeps one finished picture: its PNG files, and its numbers in `results.json`; replaces one of its name and task.
 
-    A run that is killed or finds the disk full loses none of those before. Original.
+    A run that is killed or finds the disk full loses none of those before.
     """
     keep(Path(folder), [record], title=title, command=command, config=config)
 
@@ -199,7 +199,7 @@ def _whole(folder: Path, record: Any) -> Record:
 def load(folder: str | Path) -> list[Record]:
     """The records kept in a folder, images (H, W, C) and all: what is finished need not be done again.
 
-    Original. Raises ValueError, which names the file, where one is damaged; see `sound`.
+    Raises ValueError, which names the file, where one is damaged; see `sound`.
     """
     return [_whole(Path(folder), record) for record in _stored(Path(folder))["records"]]
 
@@ -207,7 +207,7 @@ def load(folder: str | Path) -> list[Record]:
 def sound(folder: str | Path) -> tuple[dict[str, Any], list[Record], list[str]]:
     """What of a folder can still be read: the head of `results.json`, whole records, and a line about each damage.
 
-    Original. A damaged `results.json` is moved aside, to `results.json.damaged`.
+    A damaged `results.json` is moved aside, to `results.json.damaged`.
     """
     folder, lines, records = Path(folder), [], []
     try:

@@ -41,13 +41,13 @@ LABELS = {
 def link(path: str | PurePath) -> str:
     """The address of a file beside the page, fit for an attribute: `./a%23b.png`, whatever its name looks like.
 
-    Original. The leading `./` keeps a name such as `javascript:x` a file's; bytes that are no UTF-8 stay what they are.
+    The leading `./` keeps a name such as `javascript:x` a file's; bytes that are no UTF-8 stay what they are.
     """
     return "./" + html.escape(quote(os.fsencode(PurePath(path).as_posix())))
 
 
 def shown(name: str | PurePath) -> str:
-    """A file's name, escaped, to be read; what is no text becomes "?". Original."""
+    """A file's name, escaped, to be read; what is no text becomes "?"."""
     return html.escape(str(name).encode("utf-8", "replace").decode())
 
 
@@ -134,7 +134,7 @@ def page(
     config: Any = None,
     versions: Row | None = None,
 ) -> str:
-    """The page as HTML. Every given text is escaped. Original.
+    """The page as HTML. Every given text is escaped.
 
     Args: as of `experiments.report.write`; config and versions as JSON holds them.
     """

@@ -48,7 +48,7 @@ def _event_writer(folder: str) -> Any:
 class Series:
     """`write(step, {...})` to `folder/metrics.jsonl` and to TensorBoard; `picture(step, name, pixels)` to a PNG too.
 
-    Original. Lines of steps after `step`, which a resumed run will write again, are removed at the start.
+    Lines of steps after `step`, which a resumed run will write again, are removed at the start.
 
     Attributes:
       tensorboard: whether its writer is installed.

@@ -47,12 +47,12 @@ dt { color: var(--soft); } dd { margin: 0; text-align: right; }
 
 
 def paragraphs(notes: Iterable[str]) -> list[str]:
-    """Each note as an escaped paragraph. Original."""
+    """Each note as an escaped paragraph."""
     return [f"<p>{html.escape(note)}</p>" for note in notes]
 
 
 def shell(title: str, command: str, blocks: Iterable[str], about: str = "", style: str = "") -> str:
-    """A whole page as HTML, which asks for nothing from outside. Original.
+    """A whole page as HTML, which asks for nothing from outside.
 
     Args:
       title: the heading and the name of the window; escaped here, as are `command` and `about`.

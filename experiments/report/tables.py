@@ -40,23 +40,23 @@ WIDEST = 5.0  # of a picture whose range is [-1, 1]; beyond it lies no restorati
 
 
 def column(name: str) -> Column:
-    """How the column of this name prints; one that is not in `COLUMNS` has four digits and no best. Original."""
+    """How the column of this name prints; one that is not in `COLUMNS` has four digits and no best."""
     return COLUMNS.get(name, Column(name.replace("_", " "), ".4g"))
 
 
 def number(value: Any) -> float | None:
-    """The value as a float, of a pair (mean, error) the mean; None for text. Original."""
+    """The value as a float, of a pair (mean, error) the mean; None for text."""
     value = value[0] if isinstance(value, (tuple, list)) else value
     return None if value is None or isinstance(value, (str, bool)) else float(value)
 
 
 def printable(value: Any) -> bool:
-    """Whether it fits a cell: text, a number or a pair, and not a trace or a table. Original."""
+    """Whether it fits a cell: text, a number or a pair, and not a trace or a table."""
     return np.ndim(value) == 0 and not isinstance(value, Mapping) or np.shape(value) == (2,)
 
 
 def text(name: str, value: Any) -> str:
-    """As printed: by the column's format, `mean ± error` of a pair, text as it is. Original."""
+    """As printed: by the column's format, `mean ± error` of a pair, text as it is."""
     if value is None or isinstance(value, (str, bool)):
         return "" if value is None else str(value)
     values = value if isinstance(value, (tuple, list)) else (value,)
@@ -67,7 +67,7 @@ def text(name: str, value: Any) -> str:
 def best(rows: Sequence[Row], name: str) -> set[int]:
     """The rows that print the best value among those of their task; none where all print the same.
 
-    Original. A row with a failure is none of them.
+    A row with a failure is none of them.
     """
     score = column(name).score or (lambda value: math.nan)
     winners = set()
@@ -83,18 +83,18 @@ def best(rows: Sequence[Row], name: str) -> set[int]:
 
 
 def grid(rows: Sequence[Row], columns: Sequence[str]) -> list[list[tuple[str, bool]]]:
-    """(text, is best) of every cell. Original."""
+    """(text, is best) of every cell."""
     winners = {name: best(rows, name) for name in columns}
     return [[(text(name, row.get(name)), i in winners[name]) for name in columns] for i, row in enumerate(rows)]
 
 
 def keys(rows: Sequence[Row]) -> list[str]:
-    """All keys in the order in which they first appear. Original."""
+    """All keys in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """A Markdown table that also reads well in a terminal; the best value of a column, per task, in `**`. Original.
+    """A Markdown table that also reads well in a terminal; the best value of a column, per task, in `**`.
 
     Args:
       rows: dictionaries of text, numbers or pairs (mean, error).
@@ -112,24 +112,24 @@ def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 
 
 def frozen(case: Row) -> bool:
-    """Whether a reconstruction stopped as not finite, or has a number that is none. Original."""
+    """Whether a reconstruction stopped as not finite, or has a number that is none."""
     numbers = [float(v) for v in case.values() if isinstance(v, (int, float))]
     return int(case.get("first_bad_step", -1)) >= 0 or any(map(math.isnan, numbers))
 
 
 def diverged(case: Row) -> bool:
-    """Whether a reconstruction is finite, and has left its range far behind: `largest`, its greatest |x|. Original."""
+    """Whether a reconstruction is finite, and has left its range far behind: `largest`, its greatest |x|."""
     return not frozen(case) and float(case.get("largest", 0)) > WIDEST
 
 
 def failures(records: Sequence[Record]) -> tuple[int, int]:
-    """How many reconstructions are frozen or diverged, and how many there are. Original."""
+    """How many reconstructions are frozen or diverged, and how many there are."""
     found = [frozen(case) or diverged(case) for record in records for case in record["methods"].values()]
     return sum(found), len(found)
 
 
 def cases(record: Record) -> list[dict[str, Any]]:
-    """One row a method: its numbers, `ratio` = residual / floor where there is noise, and how it failed. Original."""
+    """One row a method: its numbers, `ratio` = residual / floor where there is noise, and how it failed."""
     rows = []
     for method, case in record["methods"].items():
         numbers = {k: v for k, v in case.items() if k not in ("image", "first_bad_step")}
@@ -143,7 +143,7 @@ def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Rows of means, one per task and method, with the counts of pictures, of frozen and of diverged trajectories.
 
     Means are over the reconstructions that did not fail, NaN where all did; `averaged` says how many these are, where
-    any failed. `diverged` is there where any is. Original.
+    any failed. `diverged` is there where any is.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for record in records:
@@ -168,7 +168,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def complaint(case: Row) -> str:
-    """What a failed reconstruction is marked with; "" for a sound one. Original."""
+    """What a failed reconstruction is marked with; "" for a sound one."""
     step = int(case.get("first_bad_step", -1))
     if frozen(case):
         return f"frozen: not finite from step {step}" if step >= 0 else "not finite"

@@ -106,7 +106,7 @@ def guided(
     weights: dict | None = None,
     **options: Any,
 ) -> Prior:
-    """The prior whose denoiser is `rule`; `vjps` and `calls` are what an evaluation adds to its cost. Original."""
+    """The prior whose denoiser is `rule`; `vjps` and `calls` are what an evaluation adds to its cost."""
     static = tuple(sorted(options.items()))
     cost = prior.cost.plus(vjps, calls)
     return replace(prior, denoise=Guided(prior, measurement, weights or {}, rule, static, cost))

@@ -19,7 +19,7 @@ VERSION = 1
 
 
 def side_multiple(net: Any) -> int:
-    """What a picture's sides must be multiples of. Original."""
+    """What a picture's sides must be multiples of."""
     if isinstance(net, srnet.SRNet):
         return net.scale
     coarsest = 2 ** (fields.levels(net) - 1)
@@ -30,7 +30,7 @@ def side_multiple(net: Any) -> int:
 
 
 def is_upscaler(card: Mapping[str, Any]) -> bool:
-    """Whether the card is of an upscaler, and not of a prior. Original."""
+    """Whether the card is of an upscaler, and not of a prior."""
     return "scale" in card
 
 
@@ -150,7 +150,7 @@ def _consistency(card: Mapping[str, Any]) -> Iterator[str]:
 def card_refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
     """One line for each thing that is wrong with a card; the checks that need sound fields come after these.
 
-    Original. Args: `ours`: the network is one of `ARCHITECTURES`, which the card must describe.
+    Args: `ours`: the network is one of `ARCHITECTURES`, which the card must describe.
     """
     needed = ["parametrisation"] + ["shape", "process"] * (not is_upscaler(card)) + ["architecture"] * ours
     lines = list(_basics(card))
@@ -170,7 +170,7 @@ def card_refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
 
 
 def require_card(card: Mapping[str, Any], path: str, ours: bool = True) -> None:
-    """ValueError with the card's path and the first thing that is wrong with it. Original."""
+    """ValueError with the card's path and the first thing that is wrong with it."""
     try:
         fields.first(card_refusals(card, ours))
     except ValueError as error:
@@ -178,7 +178,7 @@ def require_card(card: Mapping[str, Any], path: str, ours: bool = True) -> None:
 
 
 def expected_shapes(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Flat names and shapes of the weights that a sound card describes. Original."""
+    """Flat names and shapes of the weights that a sound card describes."""
     net = build_network(card["architecture"])
     channels = card["shape"][2] if "shape" in card else net.out_channels
     if card["parametrisation"].get("parametrisation") == "spectral":
@@ -190,7 +190,7 @@ def expected_shapes(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def require_weights(card: Mapping[str, Any], flat: Mapping[str, Any], path: str) -> None:
     """ValueError where weights are missing, left over or of another shape than the card's network has; it says which.
 
-    Original. Args: `flat`: names to arrays.
+    Args: `flat`: names to arrays.
     """
     wanted = expected_shapes(card)
     for name in {**wanted, **flat}:
@@ -204,7 +204,7 @@ def require_weights(card: Mapping[str, Any], flat: Mapping[str, Any], path: str)
 
 
 def require_numbers(flat: Mapping[str, np.ndarray], path: str) -> None:
-    """ValueError for weights that are not floating-point, or not finite; it says which. Original."""
+    """ValueError for weights that are not floating-point, or not finite; it says which."""
     for name, leaf in flat.items():
         if leaf.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
             raise ValueError(f"{path}: weight {schema.shown(name)} is {leaf.dtype}; weights are floating-point numbers")

@@ -163,21 +163,21 @@ def _known(table: Mapping[str, Any], given: Any, where: str) -> Iterator[str]:
 
 
 def section_refusals(fields: Schema, given: Any, where: str, needed: str = "") -> Iterator[str]:
-    """What is wrong with a section, all of whose fields have defaults but `needed`. Original."""
+    """What is wrong with a section, all of whose fields have defaults but `needed`."""
     yield from schema.refusals(fields, given, where, partial=True)
     if needed and isinstance(given, Mapping) and needed not in given:
         yield f"{where}.{needed} is missing"
 
 
 def network_refusals(card: Mapping[str, Any], where: str = "card.architecture") -> Iterator[str]:
-    """What is wrong with `{"name": ..., fields}`. Original."""
+    """What is wrong with `{"name": ..., fields}`."""
     yield from (unknown := list(_known(NETWORKS, card, where)))
     if not unknown:
         yield from schema.refusals({"name": choice(tuple(NETWORKS)), **NETWORKS[card["name"]]}, card, where, True)
 
 
 def process_refusals(card: Mapping[str, Any], where: str = "card.process") -> Iterator[str]:
-    """What is wrong with `{"name": ..., fields}`. Original."""
+    """What is wrong with `{"name": ..., fields}`."""
     yield from (unknown := list(_known(PROCESSES, card, where)))
     if unknown:
         return
@@ -188,7 +188,7 @@ def process_refusals(card: Mapping[str, Any], where: str = "card.process") -> It
 
 
 def first(lines: Iterator[str]) -> None:
-    """ValueError with the first line, where there is one. Original."""
+    """ValueError with the first line, where there is one."""
     for line in lines:
         raise ValueError(line)
 
@@ -196,7 +196,7 @@ def first(lines: Iterator[str]) -> None:
 def build_process(card: Mapping[str, Any], where: str = "process") -> processes.Process:
     """The process that `{"name": ..., fields}` describes; `shape` where it acts on coefficients.
 
-    Original. Raises ValueError for a name that is not in `PROCESSES`, and for a field out of its range.
+    Raises ValueError for a name that is not in `PROCESSES`, and for a field out of its range.
     """
     first(process_refusals(card, where))
     fields = {name: value for name, value in card.items() if name != "name"}
@@ -206,7 +206,7 @@ def build_process(card: Mapping[str, Any], where: str = "process") -> processes.
 def build_network(card: Mapping[str, Any], where: str = "architecture") -> Any:
     """The Linen module that `{"name": ..., fields}` describes.
 
-    Original. Raises ValueError for a name that is not in `ARCHITECTURES`, a field out of its range, and for widths that
+    Raises ValueError for a name that is not in `ARCHITECTURES`, a field out of its range, and for widths that
     no norm or attention divides.
     """
     first(network_refusals(card, where))
@@ -223,7 +223,7 @@ def _dtype(name: str) -> Any:
 
 
 def levels(net: Any) -> int:
-    """How many sizes a network works at. Original."""
+    """How many sizes a network works at."""
     return len(net.multipliers) if hasattr(net, "multipliers") else 1
 
 

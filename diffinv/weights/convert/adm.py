@@ -73,7 +73,7 @@ def _outputs(state: State) -> list[set[str]]:
 def detect(state: State) -> dict[str, Any]:
     """The fields of `UNet` that a state dict's names and shapes show; `in_channels` too.
 
-    Original. Raises ValueError where it is no ADM U-Net.
+    Raises ValueError where it is no ADM U-Net.
     """
     outputs = _outputs(state)
     ups = [i for i, members in enumerate(outputs) if members & {"block", "conv"}]

@@ -134,7 +134,7 @@ def _stacked(state: State) -> State:
 
 
 def to_adm(state: State, config: dict[str, Any]) -> State:
-    """The tensors under ADM's names, cosines first. Original."""
+    """The tensors under ADM's names, cosines first."""
     state = _stacked(dict(_renamed(state, config.get("layers_per_block", 2))))
     name = "time_embed.0.weight"
     if name in state and not config.get("flip_sin_to_cos", True):
@@ -233,7 +233,7 @@ def read_folder(
 ) -> tuple[State, dict[str, Any], dict[str, Any]]:
     """`(state, config, scheduler)` of a downloaded folder; `schedule` where it has no scheduler_config.json.
 
-    Original. Raises FileNotFoundError, ValueError for what is missing or damaged.
+    Raises FileNotFoundError, ValueError for what is missing or damaged.
     """
     inner = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
     config = placing.read_json(inner / "config.json")

@@ -79,7 +79,7 @@ def _taps(state: State, residual: bool) -> tuple[int, ...]:
 
 
 def detect(state: State) -> dict[str, Any]:
-    """The fields of `SongUNet` that a state dict shows, all but the head count of 1. Original."""
+    """The fields of `SongUNet` that a state dict shows, all but the head count of 1."""
     sizes = _resolutions(state)
     need = lambda name, axes: placing.need(state, name, axes).shape
     channels = need(f"enc.{sizes[0]}x{sizes[0]}_conv.weight", 4)[0]
@@ -108,7 +108,7 @@ def song_name(path: tuple[str, ...]) -> str:
 
 
 def to_adm(state: State) -> State:
-    """A `DhariwalUNet`'s tensors under ADM's names; its upsampling block closes the level above. Original."""
+    """A `DhariwalUNet`'s tensors under ADM's names; its upsampling block closes the level above."""
     sizes = _resolutions(state)
     names = lambda side: {name.split(".")[1] for name in state if name.startswith(f"{side}.")}
     blocks = sum(name.startswith(f"{sizes[0]}x{sizes[0]}_block") for name in names("enc"))

@@ -33,7 +33,7 @@ class Imported(NamedTuple):
 def read_state(path: str | Path, weights: str | None = None, limit: int | None = None) -> tuple[State, str]:
     """`(state, which)`: a flat state dict and where it lay in the file, "" for the top.
 
-    Original. A torch file of several state dicts (of the model and of its moving average, say) needs `weights`, the
+    A torch file of several state dicts (of the model and of its moving average, say) needs `weights`, the
     name of one. Numpy's `.npz`, safetensors and torch's formats; nothing in the file is run. What `DataParallel` and
     `torch.compile` put before the names, "module." and "_orig_mod.", is taken off.
 
@@ -72,7 +72,7 @@ def _npz(path: Path, limit: int | None) -> State:
 def unwrapped(state: Mapping[str, np.ndarray], path: Any) -> State:
     """The state without "module." before its names and "_orig_mod." in them, as wrappers of torch leave them.
 
-    Original. Raises ValueError where two tensors then have one name.
+    Raises ValueError where two tensors then have one name.
     """
     bare = [re.sub(r"^(module\.)+", "", re.sub(r"(^|(?<=\.))_orig_mod\.", "", str(name))) for name in state]
     if twice := [name for name, count in Counter(bare).items() if count > 1]:
@@ -145,7 +145,7 @@ def shapes(net: Any, channels: int = 3) -> dict[tuple[str, ...], Any]:
 def fill(net: Any, state: State, rename: Callable[[tuple[str, ...]], str], channels: int = 3) -> Any:
     """The parameters of the Linen module `net`, each from the tensor that `rename` gives for its path.
 
-    Original. Raises ValueError for a tensor that is missing, left over, of another shape or not finite; it says which.
+    Raises ValueError for a tensor that is missing, left over, of another shape or not finite; it says which.
     """
     tree, rest = {}, dict(state)
     for path, leaf in shapes(net, channels).items():

@@ -19,7 +19,7 @@ def _digest(path: Path) -> str:
 
 
 def family(state: State) -> str:
-    """ "adm", "edm" or "diffusers", by the names. Raises ValueError where it is none of them. Original."""
+    """ "adm", "edm" or "diffusers", by the names. Raises ValueError where it is none of them."""
     marks = {"adm": "input_blocks.0.0.weight", "edm": "map_layer0.weight", "diffusers": "conv_in.weight"}
     for name, mark in marks.items():
         if mark in state or f"model.{mark}" in state:
@@ -39,8 +39,6 @@ def load_public(
     source: str | Path, chosen: str | None = None, ema: str | None = None, limit: int | None = None, **options: Any
 ) -> Imported:
     """A public checkpoint as parameters and card, whose `source` says file, sha256 and family.
-
-    Original.
 
     Args:
       source: a file (see `placing.read_state`) or the folder of a diffusers model.

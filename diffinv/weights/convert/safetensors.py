@@ -27,7 +27,7 @@ def _library() -> Any:
 
 
 def written(flat: Mapping[str, np.ndarray]) -> bytes:
-    """The file's content. Original."""
+    """The file's content."""
     return _library().numpy.save(dict(flat))
 
 
@@ -43,7 +43,7 @@ def _tensor(name: str, told: dict[str, Any], path: Any) -> np.ndarray:
 def from_bytes(content: bytes, path: Any) -> dict[str, np.ndarray]:
     """Flat names to read-only arrays; float8 as ml_dtypes have it.
 
-    Original. Raises ValueError, with `path`, for a broken file and for a type that numpy cannot hold, such as float4.
+    Raises ValueError, with `path`, for a broken file and for a type that numpy cannot hold, such as float4.
     """
     library, header = _library(), int.from_bytes(content[:8], "little")
     if header > HEADER:

@@ -46,7 +46,7 @@ def _tensor(key: int, shape: tuple[int, ...]) -> bytes:
 
 
 def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes `state` to `path`, as float32, through a temporary file. Source: original."""
+    """Writes `state` to `path`, as float32, through a temporary file."""
     entries = b"".join(_text(name) + _tensor(key, np.shape(value)) for key, (name, value) in enumerate(state.items()))
     temporary = f"{path}.{os.getpid()}.tmp"
     try:

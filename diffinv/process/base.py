@@ -1,0 +1,152 @@
+"""What every forward process is: `p(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)`, and the one reverse step."""
+
+from __future__ import annotations
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from diffinv.describe import Described
+from diffinv.typing import Array, Gaussian, Time
+
+DEAD = 1e-3
+"""A signal under this share of the noise counts as gone where something is divided by it."""
+
+
+def real_time(t: Time) -> Array:
+    """The time as a floating-point array, in its own precision."""
+    return jnp.asarray(t) * 1.0
+
+
+def _still(t: Time, s: Time, change: Array) -> Array:
+    """The change of a logarithm from `t` to `s`: 0 for a step that stands still, where it may be inf - inf."""
+    return jnp.where(jnp.asarray(t) == s, 0.0, change)
+
+
+@struct.dataclass
+class Process(Described, abc.ABC):
+    """A linear-Gaussian Markov process; times in [0, 1], `sigma(0) = 0` unless the docstring says otherwise."""
+
+    @abc.abstractmethod
+    def log_alpha(self, t: Time) -> Array:
+        """`log alpha_t`, dimensionless; `-inf` where the signal is gone."""
+
+    @abc.abstractmethod
+    def log_sigma(self, t: Time) -> Array:
+        """`log sigma_t`, in units of the data; `-inf` where there is no noise."""
+
+    def alpha(self, t: Time) -> Array:
+        """`alpha_t`, the share of the data that is left."""
+        return jnp.exp(self.log_alpha(t))
+
+    def sigma(self, t: Time) -> Array:
+        """`sigma_t`, the noise's standard deviation."""
+        return jnp.exp(self.log_sigma(t))
+
+    def log_snr(self, t: Time) -> Array:
+        """`log(alpha_t^2 / sigma_t^2)`; `+inf` at time 0."""
+        return 2 * (self.log_alpha(t) - self.log_sigma(t))
+
+    def scale(self, t: Time) -> Array:
+        """The normaliser `n_t` in whose chart `x / n` the ODE samplers step; `alpha_t` gives EDM's clock."""
+        return self.alpha(t)
+
+    def alive(self, t: Time) -> Array:
+        """`t`, or `0.999 t` where every alpha is lost beside sigma: a thousand roundings of it, at most a thousandth.
+
+        In bfloat16, which does not tell 0.999 from 1, one rounding below.
+
+        There (Flow, ResidualShift at t = 1) what is divided by alpha is 0/0, or rounding alone, and its limit is meant.
+        """
+        t = real_time(t)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        lost = min(1000 * float(jnp.finfo(alpha.dtype).eps), DEAD)
+        inward = 1 - max(DEAD, float(jnp.finfo(t.dtype).eps))
+        return jnp.where(jnp.any(alpha > lost * sigma), t, inward * t)
+
+    def perturb(self, x0: Array, t: Time) -> Gaussian:
+        """`p(x_t | x_0) = N(alpha_t x_0, sigma_t^2)`."""
+        return Gaussian(self.alpha(t) * x0, self.sigma(t))
+
+    def forward(self, x: Array, t: Time, s: Time) -> Gaussian:
+        """`p(x_s | x_t)`, `s > t`: mean `a x` and variance `sigma_s^2 - a^2 sigma_t^2`, for `a = alpha_s / alpha_t`."""
+        ratio = jnp.exp(_still(t, s, self.log_alpha(s) - self.log_alpha(t)))
+        return Gaussian(ratio * x, self.kernel_std(s, t))
+
+    def kernel_std(self, t: Time, s: Time) -> Array:
+        """`sigma_{t|s}`, the standard deviation of `p(x_t | x_s)` for `s < t`."""
+        return self.sigma(t) * jnp.sqrt(-jnp.expm1(self._drop(t, s)))
+
+    def _drop(self, t: Time, s: Time) -> Array:
+        """`log(snr_t / snr_s)`, at most 0; `sigma_{t|s}^2 / sigma_t^2 = 1 - exp` of it, finite where a ratio is 0/0."""
+        alpha_drop, sigma_drop = self.log_alpha(t) - self.log_alpha(s), self.log_sigma(t) - self.log_sigma(s)
+        return jnp.minimum(_still(t, s, 2 * (alpha_drop - sigma_drop)), 0.0)
+
+    def transition(self, x: Array, x0: Array, t: Time, s: Time, eta: Array | float = 1.0) -> Gaussian:
+        r"""The one reverse step, `q(x_s | x_t, x_0)`:
+
+            x_s = alpha_s x_0 + sqrt(sigma_s^2 - c^2)/sigma_t (x_t - alpha_t x_0) + c eps,
+            c = eta sigma_s sigma_{t|s} / sigma_t.
+
+        `eta = 1` is the exact ancestral posterior (Ho et al. 2020, eq. 6), `eta = 0` is DDIM, the first-order step of
+        the probability-flow ODE (Song et al. 2021, eq. 12); a constant sigma with `eta = 0` is Cold Diffusion's
+        Algorithm 2 (Bansal et al. 2022). Differs: stated per coordinate, so that blurring needs no second formula. A
+        step from t to t is the identity, also where sigma or alpha is 0.
+
+        Args:
+          x: the state at time `t > 0`; x0: the clean estimate, of the same shape.
+          t, s: from and to; `s < t` goes towards the data, `s > t` (inversion) needs `eta = 0`.
+          eta: dimensionless, in [0, 1].
+        """
+        drop = self._drop(t, s)
+        kept = (1 - eta**2) + eta**2 * jnp.exp(drop)  # 1 - (c / sigma_s)^2 without cancellation
+        keep = jnp.sqrt(kept) * jnp.exp(_still(t, s, self.log_sigma(s) - self.log_sigma(t)))
+        c = eta * jnp.sqrt(-jnp.expm1(drop)) * self.sigma(s)
+        mean = self.alpha(s) * x0 + keep * (x - self.alpha(t) * x0)
+        return Gaussian(jnp.where(jnp.asarray(s) == t, x, mean), c)
+
+    def noise(self, x: Array, x0: Array, t: Time) -> Array:
+        """`eps = (x_t - alpha_t x_0) / sigma_t`."""
+        return (x - self.alpha(t) * x0) / self.sigma(t)
+
+    def score(self, x: Array, x0: Array, t: Time) -> Array:
+        """`grad log p_t(x_t) = -(x_t - alpha_t x_0) / sigma_t^2` when `x_0 = E[x_0 | x_t]` (Tweedie)."""
+        return -self.noise(x, x0, t) / self.sigma(t)
+
+    def velocity(self, x: Array, x0: Array, t: Time) -> Array:
+        """`dx/dt` of the probability-flow ODE: `alpha'_t x_0 + sigma'_t eps`."""
+        alpha_rate, sigma_rate = self.rates(t)
+        return alpha_rate * x0 + sigma_rate * self.noise(x, x0, t)
+
+    def rates(self, t: Time) -> tuple[Array, Array]:
+        """`(alpha'_t, sigma'_t)`; `sigma'` is infinite at time 0 for VP, DDPM and VE."""
+        t = real_time(t)
+        one = jnp.ones_like(t)
+        return jax.jvp(self.alpha, (t,), (one,))[1], jax.jvp(self.sigma, (t,), (one,))[1]
+
+
+def require_isotropic(process: Process, name: str, instead: str) -> None:
+    """ValueError where the process has an alpha for every frequency; `name` is the caller, `instead` what would do."""
+    shape = jax.eval_shape(process.alpha, 0.5).shape
+    if shape:
+        kind = f"process {type(process).__name__} has an alpha of shape {shape}"
+        raise ValueError(f"{kind}; {name} needs an isotropic one: use {instead}")
+
+
+@struct.dataclass
+class Explicit(Process):
+    """A process given by `alpha` and `sigma` themselves, so that both and their rates are finite at either end."""
+
+    @abc.abstractmethod
+    def alpha(self, t: Time) -> Array: ...
+
+    @abc.abstractmethod
+    def sigma(self, t: Time) -> Array: ...
+
+    def log_alpha(self, t: Time) -> Array:
+        return jnp.log(self.alpha(t))
+
+    def log_sigma(self, t: Time) -> Array:
+        return jnp.log(self.sigma(t))
