@@ -4,6 +4,7 @@ Command:  python -m experiments.train --config=configs/prior32.py --config.data=
           add --export=DIR to write the EMA weights and their card from the latest checkpoint instead of training
 Data:     Tiny ImageNet (64x64) shrunk to 32 by area means; any folder, glob or .npz of images works.
           The card says which, as the data do; of your own, give --config.data_name and --config.data_licence
+Network:  config.architecture and its fields, config.net; of the other ones, `experiments/tasks/networks.py` has a list
 Hardware: one to two CPU cores (AVX-512), 50 to 110 images/s; the embedded weights: 4,000 steps of 64, 100 minutes
 Expected: mean held-out loss over the noise levels and the sample grid are in the card
 """
@@ -33,6 +34,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.label_dropout = 0.1
     config.flip, config.shift, config.turn = True, 0, False
 
+    config.architecture = "unet"
     config.net = ConfigDict(
         {"channels": 64, "multipliers": (1, 1.5, 2), "blocks": 1, "attention": (2, 4), "head_channels": 32}
         | {"patch": 2, "time_scale": 40.0, "resample_blocks": False, "dropout": 0.0, "remat": False, "dtype": "float32"}

@@ -16,8 +16,9 @@ import numpy as np
 import diffinv as di
 from diffinv import consistency, data, process, times
 from diffinv.linalg import norm
+from diffinv.schema import Schema, choice, number, several, whole
 from experiments.common import runtime
-from experiments.tasks.denoising import Denoising
+from experiments.tasks.denoising import MEAN, SPREAD, Denoising
 
 TWO_TIMES = ("ctm", "shortcut", "meanflow", "imm")
 HUBER = consistency.pseudo_huber()
@@ -31,6 +32,55 @@ LOSSES = {
     "shortcut": lambda task, **o: consistency.shortcut(*task.about, **o),
     "meanflow": lambda task, **o: consistency.meanflow(*task.about, **o),
     "imm": lambda task, **o: consistency.imm(*task.about, sigma_data=task.config.sigma_data, **o),
+}
+STEPS = 10**9
+OPTIONS: Schema = {
+    "ct": {},
+    "cd": {"n": whole("points", 2, 100_000)},
+    "ict": {
+        "s0": whole("first points", 1, 100_000),
+        "s1": whole("last points", 1, 1_000_000),
+        "log_sigma_mean": MEAN,
+        "log_sigma_std": SPREAD,
+    },
+    "ect": {
+        "every": whole("steps a stage", 1, STEPS),
+        "q": number("shrinks the gap from stage to stage", above=1, high=1e6),
+        "c": number("of the pseudo-Huber distance", low=0, high=1e3),
+        "k": number("of the mapping", low=0, high=1e3),
+        "b": number("of the mapping", low=0, high=1e3),
+    },
+    "scm": {
+        "log_sigma_mean": MEAN,
+        "log_sigma_std": SPREAD,
+        "warmup": whole("steps until the tangent counts in full", 1, STEPS),
+        "constant": number("of the tangent's normalisation", above=0, high=1e3),
+    },
+    "ctm": {"n": whole("points", 2, 100_000), "denoising": number("weight of the denoising loss", low=0, high=1e6)},
+    "shortcut": {
+        "sections": whole("smallest steps, a power of 2", 1, 2**20),
+        "bootstrap": number("share of the batch", low=0, high=1),
+        "clip": number("of the targets", above=0, high=1e6),
+    },
+    "meanflow": {
+        "mean": number("of the logit of time", -20, 20),
+        "std": number("of the logit of time", above=0, high=20),
+        "distinct": number("share of pairs of two times", low=0, high=1),
+        "power": number("of the adaptive weight", low=0, high=8),
+        "constant": number("of the adaptive weight", above=0, high=1e3),
+    },
+    "imm": {
+        "group": whole("pictures of a kernel", 1, 2**20),
+        "a": number("exponent of the weight", low=0, high=8),
+        "b": number("shift of the weight", -50, 50),
+        "halvings": whole("of the log-SNR's range", 1, 64),
+    },
+}
+FIELDS: Schema = {
+    "method": choice(tuple(LOSSES), "the loss"),
+    "middle": number("noise of the second step", above=0, high=1e4),
+    "consistency_levels": several(number("at which two near levels are compared", above=0, high=1e4), 1, 16),
+    "options": OPTIONS,
 }
 
 
@@ -50,6 +100,19 @@ class Consistency(Denoising):
     """A consistency model of pictures, with or without labels."""
 
     contextual = True
+
+    @staticmethod
+    def fields(config) -> Schema:
+        """Beside those of a denoising prior: the loss, and the settings of all losses."""
+        return {**Denoising.fields(config), **FIELDS}
+
+    @staticmethod
+    def check(config) -> None:
+        """Curricula grow."""
+        ict = config.options.ict
+        if ict.s0 > ict.s1:
+            raise ValueError(f"config.options.ict.s1 is {ict.s1}; give at least s0, which is {ict.s0}")
+        Denoising.check(config)
 
     def __init__(self, config, source: data.Source):
         super().__init__(config, source)

@@ -8,14 +8,17 @@ import numpy as np
 
 import diffinv as di
 from diffinv import data, process, samplers, times, train
-from diffinv.nn import unet
+from diffinv.schema import Schema, number
 from experiments.common import provenance, reading
+from experiments.tasks import networks
 
-
-def network(config) -> unet.UNet:
-    """The U-Net in `lax`'s own convolutions, whose weight gradient XLA wants in its own form."""
-    fields = {**config.net.to_dict(), "dtype": jnp.dtype(config.net.dtype), "plain_conv": True}
-    return unet.UNet(**fields, out_channels=config.channels, classes=config.classes + 1 if config.classes else None)
+SPREAD = number("spread of ln sigma", above=0, high=20)
+MEAN = number("mean of ln sigma", -20, 20)
+LEVELS: Schema = {
+    "sigma_data": number("deviation of the pictures", above=0, high=100, unit="on [-1, 1]"),
+    "log_sigma_mean": MEAN,
+    "log_sigma_std": SPREAD,
+}
 
 
 def augmented(config, key, batch):
@@ -34,6 +37,16 @@ class Denoising:
     contextual, refresh, rates = False, 0, []
 
     @staticmethod
+    def fields(config) -> Schema:
+        """How noise is spread, and the network."""
+        return {**LEVELS, **networks.fields(config)}
+
+    @staticmethod
+    def check(config) -> None:
+        """The network must fit the pictures."""
+        networks.require_fit(config)
+
+    @staticmethod
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
         """The pictures of one split; `folder` is where prepared data are kept, `watch` a bar for their preparation."""
         place = (split, folder, config.channels, config.download, reading.reading())
@@ -45,7 +58,9 @@ class Denoising:
         self.config, self.labels = config, list(source.classes)
         self.process, self.shape = process.EDM(), (config.size, config.size, config.channels)
         self.process_card = {"name": "EDM", "sigma_max": self.process.sigma_max}
-        self.net = network(config)
+        labels = {"classes": config.classes + 1} if config.classes else {}
+        self.architecture = networks.card(config, out_channels=config.channels, **labels)
+        self.net = networks.build(self.architecture)
         self.parametrisation = {"parametrisation": "edm", "sigma_data": config.sigma_data}
         spread = (config.log_sigma_mean, config.log_sigma_std, config.sigma_data)
         self.denoising_loss = train.denoising_loss(self.model, self.process, *spread)
@@ -84,17 +99,15 @@ class Denoising:
         """Labels, one row of the grid a class where there are classes."""
         return np.arange(count, dtype=np.int32) // self.config.sample_grid % max(self.config.classes, 1)
 
-    def sample(self, key, params, label):
+    def sample(self, key, params, prompt):
         grid, prior = times.karras(self.config.sample_steps), di.Prior(self.process, self.model(params), self.shape)
-        given = prior.given(label=label) if self.config.classes else prior
+        given = prior.given(label=prompt) if self.config.classes else prior
         return di.sample(key, samplers.heun(given), grid).x
 
     def card(self) -> dict:
         config = self.config
-        fields = {"name": "unet", **config.net.to_dict(), "out_channels": config.channels}
-        fields |= {"classes": config.classes + 1} if config.classes else {}
         card = {
-            "architecture": fields,
+            "architecture": self.architecture,
             "parametrisation": self.parametrisation,
             "process": self.process_card,
             "schedule": f"ln sigma ~ N({config.log_sigma_mean}, {config.log_sigma_std}^2), EDM weighting",

@@ -1,7 +1,7 @@
 """The jitted functions of one training configuration, and its export; `experiments.train` is the loop around them.
 
-What is trained is a *task*, `experiments/tasks`: a class that knows the network, the loss and the picture to show.
-Here is what all tasks share: optimizer, devices, compilation, evaluation over the held-out pictures, the model card.
+What is trained is a *task*, as `protocol.Task` has it: it knows the network, the loss and the picture to show. Here is
+what all tasks share: optimizer, devices, compilation, evaluation over the held-out pictures, the model card.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from importlib import import_module
 from typing import Any
 
 import jax
@@ -21,6 +20,8 @@ import diffinv as di
 from diffinv import data, schema, seed_key, sharding, train
 from diffinv.weights import cards
 from experiments.common import keeping, provenance, runtime
+from experiments.tasks import networks
+from experiments.tasks.table import task
 
 MOVABLE = {
     "name", "steps", "cooldown", "data", "data_name", "data_licence", "data_folder", "download", "resident", "threads",
@@ -28,18 +29,8 @@ MOVABLE = {
     "checkpoint_every", "permanent_every", "keep",
 }  # fmt: skip
 """Fields that a restart may change: what is trained stays the same."""
-TASKS = {
-    "denoising": "denoising.Denoising",
-    "spectral": "spectral.Spectral",
-    "consistency": "consistency.Consistency",
-    "super_resolution": "super_resolution.SuperResolution",
-}
-
-
-def task(config) -> type:
-    """The class of the task that the configuration names."""
-    module, name = TASKS[runtime.choose("config.task", config.task, list(TASKS))].split(".")
-    return getattr(import_module(f"experiments.tasks.{module}"), name)
+LATER = {"architecture": networks.DEFAULT}
+"""Fields that came later, with what runs had before: at these values a run is still that one."""
 
 
 def schedule(config) -> optax.Schedule:
@@ -74,15 +65,18 @@ def identity(config, source: data.Source) -> dict[str, Any]:
     """
     whole = json.loads(json.dumps(config.to_dict()))
     whole["start"] = di.weights.read_card(starting_point(config.start))["sha256"][:16] if config.start else ""
-    told = {f"config.{name}": value for name, value in keeping.flat(whole).items() if name not in MOVABLE}
+    telling = {name: value for name, value in keeping.flat(whole).items() if name not in MOVABLE}
+    told = {f"config.{name}": value for name, value in telling.items() if (name, value) not in LATER.items()}
     return {**told, "the pictures": provenance.digest(source)}
 
 
 def require_same(was: dict[str, Any], now: dict[str, Any], where: str) -> None:
     """ValueError where a checkpoint is of another run, with what has changed; an earlier version told nothing."""
-    changed = [name for name in {**now, **was} if was and was.get(name) != now.get(name)]
+    value = lambda told, name: told.get(name, LATER.get(name.removeprefix("config.")))
+    changed = [name for name in {**now, **was} if was and value(was, name) != value(now, name)]
     if changed:
-        phrases = [f"{name}: {schema.shown(was.get(name))} then, {schema.shown(now.get(name))} now" for name in changed]
+        shown = lambda told, name: schema.shown(value(told, name))
+        phrases = [f"{name}: {shown(was, name)} then, {shown(now, name)} now" for name in changed]
         more = f" and {len(phrases) - 4} more" if len(phrases) > 4 else ""
         raise ValueError(
             f"{where} was trained with something else ({'; '.join(phrases[:4])}{more}); give the same again, or "

@@ -5,26 +5,53 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 import diffinv as di
 from diffinv import data, samplers, scalespace, times, weights
 from diffinv.denoisers import spectral
+from diffinv.schema import Schema, choice, number, whole
 from experiments.common import runtime
 from experiments.tasks.denoising import Denoising
+from experiments.tasks.networks import ANY
 
-PROCESSES = ("Blurring", "HeatDissipation")
 SAMPLERS = ("ancestral", "renoise", "ddim")
+FIELDS: Schema = {
+    "weighting": choice(tuple(spectral.WEIGHTINGS), "of the loss"),
+    "sampler": choice(SAMPLERS, "of the picture of samples"),
+    "field_images": whole("pictures of which the Gaussian field is measured", 2, 10**7),
+}
+_width = lambda meaning: number(meaning, above=0, high=1e4, unit="pixels")
+BLURS: dict[str, Schema] = {
+    "Blurring": {"sigma_blur": _width("largest blur")},
+    "HeatDissipation": {"blur_max": _width("largest blur"), "delta": number("noise", above=0, high=10)},
+}
 
 
 class Spectral(Denoising):
     """A network beside a Gaussian field, in the cosines; its loss is the paper's or the posterior's."""
+
+    @staticmethod
+    def fields(config) -> Schema:
+        """Beside those of a denoising prior: the blur, and how its loss is weighed."""
+        process = config.get("process", {})
+        process = process if isinstance(process, ConfigDict) else {}
+        own = BLURS.get(process.get("name"), dict.fromkeys(process, ANY))
+        return {**Denoising.fields(config), **FIELDS, "process": {**own, "name": choice(tuple(BLURS), "the process")}}
+
+    @staticmethod
+    def check(config) -> None:
+        """Levels are times here."""
+        if max(config.eval_levels) > 1:
+            raise ValueError("config.eval_levels are times; give numbers up to 1")
+        Denoising.check(config)
 
     def __init__(self, config, source: data.Source):
         super().__init__(config, source)
         if config.optimizer == "adamw" and config.weight_decay:
             raise ValueError(f"config.weight_decay is {config.weight_decay}; give 0, or it shrinks the measured field")
         fields = {"shape": list(self.shape[:2]), **config.process.to_dict()}
-        name = runtime.choose("config.process.name", config.process.name, list(PROCESSES))
+        name = runtime.choose("config.process.name", config.process.name, list(BLURS))
         self.process_card = {**fields, "name": name}
         self.process = weights.cards.build_process(self.process_card)
         self.field = self._field(source)
@@ -62,9 +89,9 @@ class Spectral(Denoising):
         found = jax.lax.map(at, jnp.asarray(levels, jnp.float32))
         return {f"{t:g}": loss for t, loss in zip(levels, found, strict=True)}
 
-    def sample(self, key, params, label):
+    def sample(self, key, params, prompt):
         prior = scalespace.spectral_prior(self.model(params))
-        given = prior.given(label=label) if self.config.classes else prior
+        given = prior.given(label=prompt) if self.config.classes else prior
         grid = times.grid(self.config.sample_steps).astype(jnp.float32)
         return scalespace.cosines(self.shape).decode(di.sample(key, self.sampler(given), grid).x)
 

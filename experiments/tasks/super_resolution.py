@@ -6,13 +6,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import data, degrade, seed_key, weights
+from diffinv import data, degrade, seed_key
 from diffinv.consistency import ctmsr
 from diffinv.metrics import features, image, lpips
+from diffinv.schema import Schema, choice, number, path, whole
 from experiments.common import reading, runtime
-from experiments.tasks.denoising import augmented
+from experiments.tasks import networks
+from experiments.tasks.denoising import LEVELS, augmented
 
 METHODS = ("ctmsr", "dtm", "resshift")
+FIELDS: Schema = {
+    "method": choice(METHODS, "stage 1, stage 2, or several steps"),
+    "scale": whole("of the sides", 2, 16),
+    "stride": whole("from patch to patch, 0 for the size", 0, 4096, "pixels"),
+    "degradation": choice(("bicubic", "resshift"), "that makes the low resolution"),
+    "sigma_max": number("noise at time 1", above=0, high=100),
+    "cubic": number("of the upsampling", -1, 0),
+    "index": choice(("sample", "batch"), "an interval a picture, or one a batch"),
+    "anchor": number("share of targets that are the picture itself", low=0, high=1),
+    "first_intervals": whole("of the curriculum", 1, 10_000),
+    "last_intervals": whole("of the curriculum", 1, 10_000),
+    "curriculum_steps": whole("0 for all steps", 0, 10**9),
+    "charbonnier": number("of the Charbonnier distance", above=0, high=1),
+    "charbonnier_weight": number("of that distance of pixels", low=0, high=1e6),
+    "feature_weight": number("of the perceptual distance", low=0, high=1e6),
+    "feature_taps": whole("of the feature network", 1, 5),
+    "feature_size": whole("its input's side, 0 for the size", 0, 4096, "pixels"),
+    "perceptual": choice(("features", "lpips"), "the perceptual distance"),
+    "lpips_vgg": path("LPIPS's network, a file"),
+    "lpips_linear": path("LPIPS's weights, a file"),
+    "matching": choice(("l2", "perceptual"), "distance of the matched trajectories, of dtm"),
+    "matching_weight": number("of the matching", low=0, high=1e6),
+    "matching_weighting": choice(("improved", "simple"), "of its times"),
+    "matching_t_min": number("first time", low=0, high=1),
+    "matching_t_max": number("last time", low=0, high=1),
+    "refresh": whole("steps from one reference to the next", 0, 10**9),
+    "reference": choice(("start", "random"), "the reference before that"),
+}
 
 
 def perceptual(config):
@@ -26,6 +56,21 @@ def perceptual(config):
 
 class SuperResolution:
     """CTMSR's stage 1 ("ctmsr") and stage 2 ("dtm"), and the multi-step network ("resshift")."""
+
+    @staticmethod
+    def fields(config) -> Schema:
+        """The upscaler's own, its network, and fields that configurations share and this task does not read."""
+        unused = {name: field for name, field in LEVELS.items() if name in config}
+        return {**unused, **FIELDS, **networks.fields(config, enlarges=True)}
+
+    @staticmethod
+    def check(config) -> None:
+        """Times fall, and a perceptual distance has its files."""
+        low, high = config.matching_t_min, config.matching_t_max
+        if low >= high:
+            raise ValueError(f"config.matching_t_min is {low}; give less than matching_t_max, which is {high}")
+        if config.perceptual == "lpips" and not (config.lpips_vgg and config.lpips_linear):
+            raise ValueError("config.lpips_vgg and lpips_linear are wanted: files")
 
     @staticmethod
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
@@ -43,8 +88,8 @@ class SuperResolution:
         self.config, self.shape = config, (config.size, config.size, config.channels)
         self.rates: list = []
         self.contextual, self.refresh = self.method != "resshift", config.refresh if self.method == "dtm" else 0
-        self.architecture = {"name": config.architecture, **config.net.to_dict()}
-        self.net = weights.architecture({"architecture": {**self.architecture, "plain_conv": True}})
+        self.architecture = networks.card(config)
+        self.net = networks.build(self.architecture)
         self.parametrisation = {
             "scale": config.scale,
             "sigma_max": config.sigma_max,

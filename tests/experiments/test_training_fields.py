@@ -64,6 +64,13 @@ def test_every_shipped_configuration_is_accepted(name, mode):
 
 
 NAN = float("nan")
+SONG = {
+    "architecture": "song",
+    "net": {
+        "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "noise_channels": 2, "fourier": True,
+        "residual": True, "taps": (1.0, 3.0, 3.0, 1.0), "dropout": 0.1, "remat": False, "dtype": "float32",
+    },
+}  # fmt: skip
 WRONG = [
     ("prior32", {"net__channels": 0}, "config.net.channels is 0; give a whole number at least 2"),
     ("prior32", {"net__multipliers": ()}, "config.net.multipliers is (); give a list of 1 to 12"),
@@ -105,6 +112,13 @@ WRONG = [
     ("blurring32", {"weighting": "x"}, "config.weighting is 'x'"),
     ("ctmsr_x4", {"scale": 1}, "config.scale is 1"),
     ("ctmsr_x4", {"architecture": "unet"}, "give one of srnet, ctmsr"),
+    (
+        "prior32",
+        {"architecture": "srnet"},
+        "config.architecture is 'srnet'; did you mean 'unet'? give one of unet, song",
+    ),
+    ("prior32", {"architecture": "song"}, "config.net has no field 'head_channels'"),
+    ("prior32", {**SONG, "net__channels": 3}, "config.net.channels make"),
     ("ctmsr_x4", {"net__blocks": 0}, "config.net.blocks is 0"),
     ("ctmsr_x4", {"matching_t_min": 0.5}, "config.matching_t_min is 0.5; give less than"),
     ("ctmsr_x4", {"perceptual": "lpips"}, "config.lpips_vgg and lpips_linear are wanted"),
@@ -170,6 +184,23 @@ def test_a_run_is_the_same_but_for_what_may_be_moved():
         run.require_same(was, started, "here")
 
 
+def test_a_run_that_was_begun_before_networks_could_be_chosen_goes_on():
+    """Also by a configuration that has no such field; another network is another run, and said to be."""
+    now = run.identity(configured(), pictures())
+    assert "config.architecture" not in now
+    before = configured()
+    with before.unlocked():
+        del before.architecture
+    assert not list(schema.refusals(fields.fields(before), before.to_dict(), "config"))
+    fields.check(before)
+    assert run.identity(before, pictures()) == now
+    other = run.identity(configured(**SONG), pictures())
+    with pytest.raises(ValueError, match="config.architecture: 'unet' then, 'song' now"):
+        run.require_same(now, other, "here")
+    with pytest.raises(ValueError, match=r"\(config.architecture: 'song' then, 'unet' now\)"):
+        run.require_same({**now, "config.architecture": "song"}, now, "here")
+
+
 def test_an_export_over_another_model_is_refused(tmp_path):
     path = str(tmp_path / "prior")
     run.require_free(path, "me")
@@ -229,13 +260,22 @@ def test_the_digest_of_pictures_is_of_all_of_them():
     assert provenance.digest(same) != provenance.digest(pictures(count=5))
 
 
-TRAINED = [("prior32_cond", {}), ("ict32", {"method": "meanflow"}), ("blurring32", {}), ("ctmsr_x4", {})]
+TRAINED = [
+    ("prior32_cond", {}),
+    ("prior32_cond", SONG),
+    ("ict32", {"method": "meanflow"}),
+    ("ict32", {"method": "meanflow", **SONG}),
+    ("blurring32", {}),
+    ("blurring32", SONG),
+    ("ctmsr_x4", {}),
+]
 
 
-@pytest.mark.parametrize("name, changes", TRAINED, ids=[name for name, _ in TRAINED])
+@pytest.mark.parametrize("name, changes", TRAINED, ids=[f"{name} {' '.join(changes)}" for name, changes in TRAINED])
 def test_every_task_writes_a_card_that_describes_its_weights(name, changes):
     """Also of classes whose names are no text of one line."""
     config = configured(name, **changes)
+    fields.check(config)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (4, config.size, config.size, config.channels), np.uint8)
     labels = ("a\nb", "c") if config.classes else ("",)
