@@ -37,8 +37,8 @@ OURS = {
     "ddnm+": lambda prior, m: posterior.ddnm_plus(prior, m, 0.6),
     "pigdm": lambda prior, m: posterior.pgdm(prior, m, 1.0, 1.0),
     "mmps": lambda prior, m: samplers.ddim(posterior.mmps(prior, m), 1.0),
-    "daps": lambda prior, m: posterior.daps(prior, m, 5, chain="conjugate"),
-    "pnpdm": lambda prior, m: posterior.pnpdm(prior, m, 20, "conjugate"),
+    "daps": lambda prior, m: posterior.daps(prior, m, 5, posterior.chains.conjugate()),
+    "pnpdm": lambda prior, m: posterior.pnpdm(prior, m, 20),
     "tds 32": lambda prior, m: posterior.tds(prior, m, 32),
 }
 TUNED = {

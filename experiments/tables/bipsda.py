@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
+from diffinv.posterior import chains
 from diffinv.process import EDM, VP, Process
 from diffinv.typing import Array
 from experiments.lab.judge import least
@@ -109,10 +110,10 @@ class Row(NamedTuple):
 WIDE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 NEAR = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 ROWS = {
-    "DAPS": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, 100, v, tau), WIDE[:6]),
+    "DAPS": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chains.langevin(100, v), tau), WIDE[:6]),
     "DPS": Row(lambda prior, m, v, tau: posterior.dps(prior, m, v), WIDE),
     "DiffPIR": Row(lambda prior, m, v, tau: posterior.diffpir(prior, m, v, 1.0), (*WIDE[3:], 30.0, 100.0), True),
-    "DAPS exact": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chain="conjugate", spread=v), NEAR, True),
+    "DAPS exact": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chains.conjugate(), spread=v), NEAR, True),
     "TMPD": Row(lambda prior, m, v, tau: samplers.ddim(posterior.tmpd(prior, _assuming(m, v)), 1.0), NEAR, True),
     "DDRM": Row(lambda prior, m, v, tau: posterior.ddrm(prior, m, v), (0.2, 0.5, 0.7, 0.85, 0.95, 1.0), True),
     "TDS": Row(lambda prior, m, v, tau: posterior.tds(prior, m, 16, spread=v), (0.3, 1.0, 10.0, 100.0)),
