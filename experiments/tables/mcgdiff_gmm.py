@@ -30,6 +30,7 @@ import diffinv as di
 from diffinv import operators, posterior, samplers, times
 from diffinv.process import Process
 from diffinv.typing import Array, Key
+from experiments.common import tuning
 from experiments.tables import mixture18, published
 from experiments.tables.published import Option, Told, counted, named, numbers
 
@@ -144,8 +145,8 @@ def errors(options: SimpleNamespace, dim: int, dim_y: int, bar: tqdm) -> tuple[d
     for name in set(options.methods) & set(TUNED):
         held = [make(k, 1) for k in range(HELD)]
         runs = {value: partial(_valued, programs[name], value) for value in TUNED[name][1]}
-        score = lambda run, held=held: np.mean([judge(_drawn(run, k, p), p.right, k) for k, p in enumerate(held)])
-        value = min(runs, key=lambda value, runs=runs, score=score: np.nan_to_num(score(runs[value]), nan=np.inf))
+        error = lambda value, k, held=held, runs=runs: judge(_drawn(runs[value], k, held[k]), held[k].right, k)
+        value = tuning.swept(list(runs), error, HELD)
         chosen[name], programs[name] = f"{value:g}", runs[value]
     for seed in range(options.seeds):
         p = make(seed)
