@@ -18,7 +18,9 @@ class Bound:
     """`function(*before, ..., **named)`: equal to another where all three are equal.
 
     Attributes:
-      function: what is called. before: its first arguments; named: (name, value) pairs.
+      function: what is called.
+      before: its first arguments.
+      named: its arguments by name, as pairs (name, value).
     """
 
     function: Callable[..., Any]

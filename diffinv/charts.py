@@ -27,9 +27,13 @@ from diffinv.typing import Array, Key, Sampler, Solution, Solver, State, Time
 
 @described
 class Chart(NamedTuple):
-    """`encode` picture -> code and `decode` code -> picture, of one sample.
+    """Two maps between a picture and its code, of one sample.
 
-    `shape` is a code's, static. `linear` promises that `decode` is linear plus a constant (`decode(0)`).
+    Attributes:
+      encode: picture to code.
+      decode: code to picture.
+      shape: of a code; static.
+      linear: whether `decode` is linear plus the constant `decode(0)`, which the chart promises.
     """
 
     encode: Callable[[Array], Array]
@@ -80,7 +84,12 @@ def latent(encode: Callable[[Array], Array], decode: Callable[[Array], Array], s
 
 @struct.dataclass
 class Decoded(Operator):
-    """`A(decode(code))` for a decode that is not linear."""
+    """`A(decode(code))` for a decode that is not linear.
+
+    Attributes:
+      operator: `A`, on pictures.
+      chart: where the codes live; static.
+    """
 
     operator: Operator
     chart: Chart = struct.field(pytree_node=False)
@@ -98,7 +107,12 @@ class Decoded(Operator):
 
 @struct.dataclass
 class LinearDecoded(LinearOperator):
-    """`A(decode(code) - decode(0))` for a decode that is linear plus a constant."""
+    """`A(decode(code) - decode(0))` for a decode that is linear plus a constant.
+
+    Attributes:
+      operator: `A`, linear, on pictures.
+      chart: where the codes live; static.
+    """
 
     operator: LinearOperator
     chart: Chart = struct.field(pytree_node=False)
@@ -113,7 +127,12 @@ class LinearDecoded(LinearOperator):
 
 @struct.dataclass
 class Moved(Noise):
-    """The law of `y - origin` given `clean - origin`, where `law` is that of y given clean."""
+    """The law of `y - origin` given `clean - origin`.
+
+    Attributes:
+      law: of `y` given `clean`.
+      origin: what both are moved by, of the shape of `y`.
+    """
 
     law: Noise
     origin: Array

@@ -82,22 +82,21 @@ def markov(
     def start(key: Key, t: Time, x: Array | None) -> Array:
         return prior.start(key, t) if x is None else x
 
-    return Sampler(init or start, step if cost is None else _costed(step, cost), final or (lambda key, x: x))
-
-
-def _costed(step: Callable[[Key, Array, Time, Time], tuple[Array, Any]], cost: Cost) -> Callable[..., Any]:
-    """The step that tells its cost beside its residual."""
-
     def costed(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x, residual = step(key, x, t, s)
         return x, StepInfo(cost, residual)
 
-    return costed
+    return Sampler(init or start, step if cost is None else costed, final or (lambda key, x: x))
 
 
 @described
 class Recorded(NamedTuple):
-    """The sampler's own info, and `state` after every step."""
+    """What `record` makes of a step's info.
+
+    Attributes:
+      info: the sampler's own.
+      state: after the step.
+    """
 
     info: Info
     state: State
@@ -148,7 +147,12 @@ def sweep(build: Callable[..., Solver], **values: Array) -> Solver:
 
 @described
 class Health(NamedTuple):
-    """The sampler's own info, and `alive`: True for every step up to the first that was not finite: see `guard`."""
+    """What `guard` makes of a step's info.
+
+    Attributes:
+      info: the sampler's own.
+      alive: True for every step up to the first that was not finite.
+    """
 
     info: Info
     alive: Array

@@ -43,7 +43,11 @@ def _standard_normal(key: Key, like: Array) -> Array:
 
 @struct.dataclass
 class GaussianNoise(Noise):
-    """`y = A x + sigma n`, `n` standard normal; `sigma` on the scale of the data ([-1, 1]); complex y: per part."""
+    """`y = A x + sigma n`, where `n` is standard normal; for a complex `y` in each of its two parts.
+
+    Attributes:
+      sigma: the standard deviation, on the scale of the data ([-1, 1]); a scalar, or of the shape of `y`.
+    """
 
     sigma: Array | float
 
@@ -56,10 +60,13 @@ class GaussianNoise(Noise):
 
 @struct.dataclass
 class PoissonNoise(Noise):
-    r"""Photon counts: `y = 2 k / peak - 1`, `k ~ Poisson(peak (A x + 1) / 2)`.
+    """Photon counts: `y = 2 k / peak - 1`, `k ~ Poisson(peak (A x + 1) / 2)`.
 
-    `peak` is the expected count at the value 1; below -1 the rate is clamped to `1e-3` counts. A clean value that is
-    not finite and a peak that is not above 0 give NaN.
+    Below -1 the rate is clamped to `1e-3` counts. A clean value that is not finite and a peak that is not above 0 give
+    NaN.
+
+    Attributes:
+      peak: the expected count at the value 1.
     """
 
     peak: Array | float
@@ -88,7 +95,9 @@ class Measurement(Described):
     """`y = A x + noise` of one sample.
 
     Attributes:
-      operator: `A`. y: what was measured. noise: its law.
+      operator: `A`, linear or not.
+      y: what was measured.
+      noise: the law of `y` given `A x`.
     """
 
     operator: Operator
@@ -103,7 +112,7 @@ class Measurement(Described):
             raise TypeError(
                 f"noise {name} has no sigma; give it one, a standard deviation, for methods that take it as Gaussian "
                 "or step by it, or use one that needs its likelihood alone: lgd(form='paper'), mgps, "
-                "dps(reward=rewards.likelihood)"
+                "dps(convention='likelihood')"
             )
         return self.noise.sigma
 

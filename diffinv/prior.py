@@ -21,8 +21,13 @@ from diffinv.typing import Array, Cost, Denoiser, Key, Time
 
 @described
 class Prediction(NamedTuple):
-    """What a network says of `x_t`: the denoised mean `x0`, and `v` in [0, 1] (or None), the share of the log
-    variance between the posterior's (0) and the forward kernel's (1), as learned by ADM."""
+    """What a network says of `x_t`.
+
+    Attributes:
+      x0: the denoised mean.
+      v: the share in [0, 1] of the log variance between the posterior's (0) and the forward kernel's (1), as ADM learns
+        it; None where none is learned.
+    """
 
     x0: Array
     v: Array | None
@@ -116,16 +121,16 @@ PARAMETRISATIONS: dict[str, Callable[[Process, Array, Time, Array], Array]] = {
 
 @struct.dataclass
 class NetworkDenoiser(Described):
-    r"""A network `apply(params, x, condition, **given)` as a denoiser; the one seam between Flax and diffinv.
+    """A network `apply(params, x, condition, **given)` as a denoiser; the one seam between Flax and diffinv.
 
-    For `parametrisation = "edm"` the network is preconditioned (Karras et al. 2022, arXiv:2206.00364, table 1), for
-    any process through `r = sigma_t / alpha_t`, written without division by alpha:
+    For `parametrisation = "edm"` the network is preconditioned (Karras et al. 2022, arXiv:2206.00364, table 1), for any
+    process through `r = sigma_t / alpha_t`, written without division by alpha:
 
         x_0 = (s^2 alpha x + sigma s w F(x / w, log(r) / 4)) / w^2,   w^2 = sigma^2 + alpha^2 s^2,   s = sigma_data,
 
     with `r` clipped to `bounds`, the noise levels that the network was trained on. The others are those of
-    `PARAMETRISATIONS`, with `condition(process, t)` fed to the network; "eps" and "score", of which no x0 follows where
-    alpha is 0, at `process.alive(t)`.
+    `PARAMETRISATIONS`; the network is told `condition(process, t)`. No x0 follows from "eps" and "score" where alpha is
+    0, so these are asked at `process.alive(t)`.
 
     Attributes:
       params: the network's parameters, a pytree.
@@ -134,8 +139,9 @@ class NetworkDenoiser(Described):
       parametrisation: "edm", "eps", "v", "x0", "score" or "velocity"; static.
       condition: `(process, t) -> scalar`; static; unused for "edm".
       learned_variance: the last half of the output channels is ADM's variance share; static.
-      clip: clamp x0 to [-1, 1], gradient 0 where it clips; static.
-      sigma_data, bounds: of the EDM preconditioning; units of the data.
+      clip: clamp x0 to [-1, 1], with gradient 0 where it clips; static.
+      sigma_data: the data's standard deviation for "edm", in units of the data.
+      bounds: the least and the greatest noise-to-signal ratio for "edm", in units of the data.
       extra: conditions passed to `apply` by name.
 
     Raises ValueError for an unknown parametrisation.

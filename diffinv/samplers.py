@@ -116,7 +116,13 @@ def heun(prior: Prior) -> Sampler:
 
 @described
 class MultistepState(NamedTuple):
-    """`x`, the last denoised mean and the last time; `t >= 2` says that there is no history yet."""
+    """What `dpmpp_2m` carries from step to step.
+
+    Attributes:
+      x: the sample.
+      x0: the last denoised mean.
+      t: the last time; 2 or more says that there is no history yet.
+    """
 
     x: Array
     x0: Array
@@ -198,7 +204,12 @@ def divergence(f: Callable[[Array], Array], x: Array, key: Key | None = None, pr
 
 @described
 class Likelihood(NamedTuple):
-    """`log_prob` in nats of the picture, and its latent at the last time."""
+    """What `log_likelihood` gives.
+
+    Attributes:
+      log_prob: of the picture, in nats.
+      latent: its latent at the last time.
+    """
 
     log_prob: Array
     latent: Array

@@ -29,10 +29,12 @@ class TrainState(Described):
     """What training carries.
 
     Attributes:
-      params, opt_state: the weights and the optimizer's state.
+      params: the weights.
+      opt_state: the optimizer's state.
       ema: exponential moving averages of the weights, one for each rate; use one of these.
-      step: of calls so far, int32; skipped: those among them whose update was not finite and was left out.
-      row: skipped steps since the last good one.
+      step: calls so far, int32.
+      skipped: calls among them whose update was not finite and was left out, int32.
+      row: skipped steps since the last good one, int32.
       frozen: a copy of the weights that a contextual loss compares with, or `()`.
     """
 
@@ -50,7 +52,9 @@ class Context(NamedTuple):
     """What a contextual loss knows beside the weights; constants to the gradient.
 
     Attributes:
-      step: of finite updates so far, int32; ema: the averages; frozen: the copy made by `init` or the last refresh.
+      step: finite updates so far, int32.
+      ema: the averages of the weights.
+      frozen: the copy of the weights that `init` or the last refresh made.
     """
 
     step: Array
@@ -60,7 +64,14 @@ class Context(NamedTuple):
 
 @described
 class Metrics(NamedTuple):
-    """Of one step: the loss, the gradient's norm (finite or not), the skipped steps so far and in a row."""
+    """What one step tells.
+
+    Attributes:
+      loss: of the batch.
+      grad_norm: the norm of the gradient, finite or not.
+      skipped: skipped steps so far.
+      row: skipped steps in a row.
+    """
 
     loss: Array
     grad_norm: Array
@@ -70,7 +81,12 @@ class Metrics(NamedTuple):
 
 @described
 class Trainer(NamedTuple):
-    """`init(params, frozen=None) -> TrainState` and `step(key, state, batch) -> (TrainState, Metrics)`."""
+    """Two pure functions.
+
+    Attributes:
+      init: `(params, frozen=None) -> TrainState`.
+      step: `(key, state, batch) -> (TrainState, Metrics)`.
+    """
 
     init: Callable[..., TrainState]
     step: Callable[[Key, TrainState, Any], tuple[TrainState, Metrics]]

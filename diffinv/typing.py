@@ -29,7 +29,12 @@ class Denoiser(Protocol):
 
 @described
 class Gaussian(NamedTuple):
-    """`N(mean, std^2)` with independent coordinates; `std` broadcasts against `mean` and may be 0."""
+    """`N(mean, std^2)` with independent coordinates.
+
+    Attributes:
+      mean: of any shape.
+      std: the standard deviations, which broadcast against `mean` and may be 0.
+    """
 
     mean: Array
     std: Array
@@ -76,7 +81,12 @@ class Cost(NamedTuple):
 
 @described
 class StepInfo(NamedTuple):
-    """What every sampler tells of a step: its `cost`, and the residual norm `|y - A x0|` where it knows one."""
+    """What every sampler tells of a step.
+
+    Attributes:
+      cost: of the step.
+      residual: the norm `|y - A x0|`, or None where the sampler knows none.
+    """
 
     cost: Cost
     residual: Array | None = None
@@ -99,7 +109,12 @@ class Sampler(NamedTuple):
 
 @described
 class Solution(NamedTuple):
-    """A finished sample `x`, and `info` stacked over the steps."""
+    """What a solver or `sample` gives.
+
+    Attributes:
+      x: the finished sample.
+      info: what the steps tell, stacked over the steps.
+    """
 
     x: Array
     info: Info

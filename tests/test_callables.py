@@ -13,7 +13,7 @@ from diffinv import charts, consistency, scalespace, weights
 from diffinv.callables import by_value
 from diffinv.consistency import ctmsr
 from diffinv.nn import song, unet
-from diffinv.operators.composition import Function
+from diffinv.operators.functions import Function
 from tests import nets
 
 

@@ -13,7 +13,7 @@ from flax import struct
 import diffinv as di
 from diffinv import charts, describe, posterior, samplers
 from diffinv.operators import scale, stack
-from diffinv.operators.composition import LinearFunction
+from diffinv.operators.functions import LinearFunction
 from tests import nets
 from tests.operators import test_battery, test_nonlinear_battery
 from tests.posterior import methods

@@ -177,6 +177,24 @@ def test_everything_public_is_documented(path):
             assert method.name in documented_methods(), f"{path.name}: {node.name}.{method.name} has no docstring"
 
 
+def fields(node):
+    """The annotated fields of a class."""
+    inner = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+    return [target.id for target in inner if isinstance(target, ast.Name) and not target.id.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if room(path) != "posterior"], ids=lambda path: path.relative_to(LIBRARY).as_posix()
+)
+def test_attributes_stand_one_a_line(path):
+    """`Attributes:` in Google's style, a line `name: what it is` for each field, which documentation tools read."""
+    for node in public(tree(path).body):
+        if isinstance(node, ast.ClassDef) and fields(node):
+            _, _, section = ast.get_docstring(node).partition("\n\nAttributes:\n")
+            unsaid = [name for name in fields(node) if f"\n  {name}: " not in f"\n{section}"]
+            assert not unsaid, f"{path.name}: {node.name} has no line `name: ...` under `Attributes:` for {unsaid}"
+
+
 def methods(path):
     """What a module offers as methods: functions that give one of `METHODS`, grids of times, and processes."""
     for node in public(tree(path).body):

@@ -49,7 +49,8 @@ class Upscaler(Described):
     ResShift works on the codes of an autoencoder, here it is in pixels.
 
     Attributes:
-      params: the network's weights; apply: static.
+      params: the network's weights.
+      apply: the network; static.
       scale: of the sides, static.
       sigma_max: kappa, the noise at time 1, in units of the data; 1 is CTMSR's, 2 ResShift's.
       method: "ctmsr" (`sigma_t = kappa t`, one step) or "resshift" (`kappa sqrt(t)`, several), static.
@@ -392,8 +393,7 @@ def shift_loss(model: Callable[[Any], Upscaler], times: Array) -> Callable[[Key,
 def self_consistency_error(upscaler: Upscaler, key: Key, x0: Array, low: Array, times: Array) -> Array:
     """`mean |f(x_t, t) - f(x_s, s)|` for consecutive `times` on the line through `x0`, `y` and `eps`, (n - 1,).
 
-    Original. It is what stage 1 makes small, and 0 where `low` determines `x0`; elsewhere the line is not the ODE's
-    trajectory, and the exact map too has a positive error.
+    Original. Stage 1 makes it small. The exact map has 0 where `low` determines `x0`, and more elsewhere.
     """
     y, eps = upscaler.upsample(low), jax.random.normal(key, x0.shape, x0.dtype)
     found = jax.lax.map(lambda t: upscaler(upscaler.shifted(x0, y, t, eps), t, low), times.astype(x0.dtype))

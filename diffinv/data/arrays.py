@@ -30,14 +30,25 @@ class Refused(OSError, ValueError):
 
 
 class Range(NamedTuple):
-    """The values that are black and white."""
+    """The values that are black and white.
+
+    Attributes:
+      black: the value that becomes -1.
+      white: the value that becomes 1.
+    """
 
     black: float
     white: float
 
 
 class Found(NamedTuple):
-    """A range, a word on it, and why it may not be meant so ("" where it is plain)."""
+    """The range of an array's values.
+
+    Attributes:
+      range: of black and white.
+      note: a word on it, for the user.
+      dim: why it may not be meant so, or "" where it is plain.
+    """
 
     range: Range
     note: str = ""

@@ -31,7 +31,12 @@ Watch = Callable[[Iterator[files.Record]], Iterable[files.Record]]
 
 @described
 class Resident(NamedTuple):
-    """Decoded examples in memory: uint8 (N, H, W, C) and int32 (N,)."""
+    """Decoded examples in memory.
+
+    Attributes:
+      images: uint8, (N, H, W, C).
+      labels: int32, (N,).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -51,8 +56,11 @@ class Source(Described):
 
     Attributes:
       records: a TFDS data source, or `Resident`.
-      classes: their names; skipped: images that were left out when the set was prepared, with the reason.
-      digest: of pixels, labels and order, so that another set is told from this one.
+      size: of the pictures' sides, in pixels.
+      channels: 3 or 1.
+      classes: their names.
+      skipped: images that were left out when the set was prepared, with the reason.
+      digest: of pixels, labels and order, by which another set is told from this one.
     """
 
     records: Any = struct.field(pytree_node=False)

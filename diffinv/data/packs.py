@@ -20,8 +20,14 @@ PARTS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 1}
 
 @described
 class Record(NamedTuple):
-    """One picture. `split` is 0 for training, 1 for validation, None where the source does not say; `source` is the
-    file's bytes, its path, uint8 pixels, or a picture that was read."""
+    """One picture of a catalogue.
+
+    Attributes:
+      name: of the picture.
+      label: its class.
+      split: 0 for training, 1 for validation, None where the source does not say.
+      source: the file's bytes, its path, uint8 pixels, or a picture that was read.
+    """
 
     name: str
     label: int
@@ -31,7 +37,12 @@ class Record(NamedTuple):
 
 @described
 class Catalogue(NamedTuple):
-    """What a path holds: class names (one, "", without labels), and a fresh stream of records at every call."""
+    """What a path holds.
+
+    Attributes:
+      classes: their names; one, "", where there are no labels.
+      records: gives a fresh stream of records at every call.
+    """
 
     classes: tuple[str, ...]
     records: Callable[[], Iterator[Record]]
@@ -39,7 +50,16 @@ class Catalogue(NamedTuple):
 
 @described
 class Part(NamedTuple):
-    """Arrays of one split: pictures (N, H, W, C), labels (N,) or None, and the names of the classes where known."""
+    """Arrays of one split.
+
+    Attributes:
+      name: of the arrays.
+      split: 0 for training, 1 for validation, None where the source does not say.
+      images: (N, H, W, C).
+      found: their range.
+      labels: (N,), or None.
+      words: the names of the classes, or None where they are not known.
+    """
 
     name: str
     split: int | None

@@ -34,8 +34,9 @@ class Reading:
 
     Attributes:
       levels: the values (low, high) of files of more than 8 bits that become black and white, "auto" for the least and
-        the greatest of each file, or None: what the kind of numbers says.
-      pixels: the most that a picture may declare; bytes: the most that the arrays of a file may.
+        the greatest of each file, or None for what the kind of numbers says.
+      pixels: the most that a picture may declare.
+      bytes: the most that the arrays of a file may declare.
 
     Raises ValueError for levels that are no two growing numbers, and for limits under 1.
     """

@@ -22,7 +22,16 @@ from diffinv.typing import Array, Key
 
 @described
 class BlurDraw(NamedTuple):
-    """`kernels.kernel`'s arguments; those that the family does not read are drawn all the same."""
+    """The arguments of `kernels.kernel`; those that the family does not read are drawn all the same.
+
+    Attributes:
+      family: the place of the kernel's family in `kernels.FAMILIES`, or one of the two after them.
+      side: of the kernel, in pixels, odd.
+      deviations: along the two axes, in pixels, (2,).
+      angle: of the first axis, in radians.
+      beta: the exponent.
+      cutoff: of a sinc filter, in radians a pixel.
+    """
 
     family: Array
     side: Array
@@ -34,7 +43,12 @@ class BlurDraw(NamedTuple):
 
 @described
 class ResizeDraw(NamedTuple):
-    """`scale`, of the sides; `mode`, a place in `resizing.MODES`."""
+    """One resizing.
+
+    Attributes:
+      scale: of the sides.
+      mode: a place in `resizing.MODES`.
+    """
 
     scale: Array
     mode: Array
@@ -42,7 +56,14 @@ class ResizeDraw(NamedTuple):
 
 @described
 class NoiseDraw(NamedTuple):
-    """`gaussian`: whether, with `sigma` in levels of 255; else Poisson times `poisson`. `grey`: whether."""
+    """One noise.
+
+    Attributes:
+      gaussian: whether it is Gaussian, else Poisson.
+      sigma: of Gaussian noise, in levels of 255.
+      poisson: the factor of Poisson noise.
+      grey: whether all channels have the same noise.
+    """
 
     gaussian: Array
     sigma: Array
@@ -52,7 +73,14 @@ class NoiseDraw(NamedTuple):
 
 @described
 class StageDraw(NamedTuple):
-    """Of one stage."""
+    """One stage.
+
+    Attributes:
+      blur: its kernel.
+      resize: its resizing.
+      noise: its noise.
+      quality: of its JPEG.
+    """
 
     blur: BlurDraw
     resize: ResizeDraw
@@ -62,7 +90,16 @@ class StageDraw(NamedTuple):
 
 @described
 class Draw(NamedTuple):
-    """The whole: two stages, whether the second is there, and the end: final filter, mode, order."""
+    """A whole degradation: two stages and the end.
+
+    Attributes:
+      first: the first stage.
+      second: the second stage, whose JPEG is the last one.
+      second_order: whether the second stage takes place.
+      sinc: the last filter.
+      mode: of the last resizing, a place in `resizing.MODES`.
+      resize_first: whether the last resizing and filter come before the last JPEG.
+    """
 
     first: StageDraw
     second: StageDraw

@@ -17,7 +17,7 @@ from diffinv.degrade.settings import Settings, resshift_train
 from diffinv.operators.arguments import numbers, require_key, whole_number
 from diffinv.operators.compression import jpeg
 from diffinv.operators.fourier import ReflectBlur
-from diffinv.operators.pixel import imresize
+from diffinv.operators.resizing import imresize
 from diffinv.typing import Array, Key
 
 
@@ -42,8 +42,13 @@ def _small(image: Array, scale: int) -> tuple[int, int]:
 def matlab_bicubic(image: Array, scale: int, rounded: bool = False) -> Array:
     """MATLAB's antialiased bicubic `imresize(image, 1/scale)`, (H, W, C) -> (H/scale, W/scale, C).
 
-    Source: as `operators.pixel.imresize`; the degradation of Set5, Set14, DIV2K. `scale` and `rounded` are static: with
-    the latter the result is brought to 8 bits, otherwise it is as it comes and may overshoot [-1, 1].
+    It is the degradation of Set5, Set14 and DIV2K. Source: as `operators.imresize`.
+
+    Args:
+      image: (H, W, C) in [-1, 1].
+      scale: of the sides; static.
+      rounded: whether the result is brought to 8 bits; otherwise it may overshoot [-1, 1]; static.
+
     Raises ValueError where the scale does not divide the picture.
     """
     small = imresize(image, _small(image, scale))

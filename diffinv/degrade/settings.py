@@ -24,9 +24,12 @@ class BlurSettings(Described):
 
     Attributes:
       sides: the smallest and the largest side, both odd; uniform among the odd ones.
-      deviation: of a Gaussian, along either axis.
-      generalised, plateau: the exponent beta; with probability 1/2 uniform under 1, else above.
-      families: probabilities of `FAMILIES`; sinc: of a sinc filter instead; probability: of any blur at all.
+      deviation: of a Gaussian, along either axis, in pixels.
+      generalised: the exponent beta of a generalised Gaussian; with probability 1/2 uniform under 1, else above.
+      plateau: the exponent beta of a plateau; with probability 1/2 uniform under 1, else above.
+      families: probabilities of `FAMILIES`.
+      sinc: probability of a sinc filter in their place.
+      probability: of any blur at all.
     """
 
     sides: tuple[int, int] = static()
@@ -40,7 +43,14 @@ class BlurSettings(Described):
 
 @struct.dataclass
 class ResizeSettings(Described):
-    """`up`, `down`, `keep`: probabilities; `scale`: the range, uniform in `[scale[0], 1]` down, `[1, scale[1]]` up."""
+    """How a resizing is drawn.
+
+    Attributes:
+      scale: the range; uniform in `[scale[0], 1]` down and `[1, scale[1]]` up.
+      up: probability of enlarging.
+      down: probability of shrinking.
+      keep: probability of neither.
+    """
 
     scale: Range = static()
     up: float = static()
@@ -50,7 +60,14 @@ class ResizeSettings(Described):
 
 @struct.dataclass
 class NoiseSettings(Described):
-    """`sigma` of Gaussian noise, of probability `gaussian`; else Poisson's times `poisson`. `grey`: its probability."""
+    """How noise is drawn.
+
+    Attributes:
+      sigma: of Gaussian noise, in levels of 255.
+      poisson: the factor of Poisson noise.
+      gaussian: probability of Gaussian noise, else Poisson.
+      grey: probability that all channels have the same noise.
+    """
 
     sigma: Range = static()
     poisson: Range = static()
@@ -60,7 +77,14 @@ class NoiseSettings(Described):
 
 @struct.dataclass
 class Stage(Described):
-    """Blur, resize, noise, JPEG of a quality; the quality of the second stage is that of the final JPEG."""
+    """Blur, resizing, noise and JPEG.
+
+    Attributes:
+      blur: how its kernel is drawn.
+      resize: how its resizing is drawn.
+      noise: how its noise is drawn.
+      quality: of JPEG; that of the second stage is the final JPEG's.
+    """
 
     blur: BlurSettings = static()
     resize: ResizeSettings = static()
@@ -73,8 +97,11 @@ class Settings(Described):
     """The two stages and the end.
 
     Attributes:
-      first, second: the stages; second_order: probability of the second.
-      sinc: probability of the final sinc filter; sinc_sides: its smallest and largest side, odd.
+      first: the first stage.
+      second: the second stage.
+      second_order: probability of the second stage.
+      sinc: probability of the final sinc filter.
+      sinc_sides: its smallest and largest side, odd.
       resize_first: probability that the resizing to the final size and the sinc filter come before the last JPEG.
     """
 

@@ -15,10 +15,16 @@ from diffinv.typing import Array, Key, Time
 
 @struct.dataclass
 class GaussianDenoiser(Described):
-    r"""Exact for `x_0 ~ N(m, C)`: `E[x_0 | x_t] = m + alpha C (alpha^2 C + sigma^2 I)^{-1} (x_t - alpha m)`.
+    """Exact for `x_0 ~ N(m, C)`: `E[x_0 | x_t] = m + alpha C (alpha^2 C + sigma^2 I)^{-1} (x_t - alpha m)`.
 
-    `C = B diag(variance) B^T`; `basis` holds B's columns (n, n) on the flattened sample, or is None for a covariance
-    that is diagonal in the pixels or, where `spectral`, in the orthonormal DCT of (H, W, C).
+    The covariance is `C = B diag(variance) B^T`.
+
+    Attributes:
+      process: the forward process.
+      mean: m, of the sample's shape.
+      variance: the eigenvalues of C, in units of the data squared.
+      basis: the columns of B on the flattened sample, (n, n), or None for a covariance that is diagonal.
+      spectral: whether a diagonal covariance is so in the orthonormal DCT of (H, W, C), not in the pixels; static.
     """
 
     process: Process
@@ -79,13 +85,16 @@ def gaussian_field(process: Process, mean: Array, spectrum: Array) -> Prior:
 
 @struct.dataclass
 class MixtureDenoiser(Described):
-    r"""Exact for `x_0 ~ sum_k w_k N(m_k, v_k I)`: responsibilities times the components' own denoised means.
+    """Exact for `x_0 ~ sum_k w_k N(m_k, v_k I)`: responsibilities times the components' own denoised means.
 
     With all `v_k = 0` it is the denoiser of a finite data set. For any process: a blurring one acts on the coefficients
     that it blurs, in which the means are given. Distances are those of `linalg.square_distances`.
 
     Attributes:
-      means: (K, *shape); log_weights: (K,), normalised; variances: (K,), units of the data squared.
+      process: the forward process.
+      means: m_k, (K, *shape).
+      log_weights: log w_k, normalised, (K,).
+      variances: v_k, in units of the data squared, (K,).
     """
 
     process: Process
@@ -158,15 +167,18 @@ def finite(process: Process, data: Array) -> Prior:
 
 @struct.dataclass
 class FullMixtureDenoiser(Described):
-    r"""Exact for `x_0 ~ sum_k w_k N(m_k, C_k)`, each `C_k = B_k diag(v_k) B_k^T` on the flattened sample:
+    """Exact for `x_0 ~ sum_k w_k N(m_k, C_k)`, each `C_k = B_k diag(v_k) B_k^T` on the flattened sample:
 
         E[x_0 | x_t] = sum_k r_k [m_k + B_k diag(g_k) B_k^T (x_t - alpha m_k)],   g = alpha v / (alpha^2 v + sigma^2),
 
-    r the responsibilities. For isotropic processes.
+    with the responsibilities r. For isotropic processes.
 
     Attributes:
-      means: (K, *shape); log_weights: (K,), normalised.
-      variances: (K, n), units of the data squared; bases: (K, n, n), eigenvectors in the columns.
+      process: the forward process.
+      means: m_k, (K, *shape).
+      log_weights: log w_k, normalised, (K,).
+      variances: v_k, in units of the data squared, (K, n).
+      bases: B_k with the eigenvectors in its columns, (K, n, n).
     """
 
     process: Process

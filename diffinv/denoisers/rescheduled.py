@@ -16,16 +16,20 @@ from diffinv.typing import Array, Cost, Time
 
 @struct.dataclass
 class Rescheduled(Described):
-    r"""A denoiser of one process, used under another: the same posterior mean at the same noise-to-signal ratio.
+    """A denoiser of one process, used under another: the same posterior mean at the same noise-to-signal ratio.
 
         x0 = D(n'_s / n_t x, s),   sigma'_s / alpha'_s = r = sigma_t / alpha_t,   n^2 = alpha^2 + sigma^2,
 
-    with primes for the process that D was trained with. Below its first noise level r' the noise that it finds there
-    counts in proportion, `x0 = u + r/r' (D - u)`, `u = x / alpha_t`, exact at r = 0; above its last it is asked there.
+    with primes for the process that D was trained with. Below its first noise level r' the denoiser is asked at r', and
+    the noise that it finds there counts in proportion: `x0 = u + r/r' (D - u)` with `u = x / alpha_t`, which is exact
+    at r = 0. Above its last noise level it is asked at that level.
 
-    Original.
+    Source: original.
 
-    Attributes: denoise, under its own `denoise.process`; process, isotropic; first: the earliest time of the table.
+    Attributes:
+      denoise: D, under its own process.
+      process: the process to use it under; isotropic.
+      first: the earliest time at which D is asked; static.
     """
 
     denoise: NetworkDenoiser

@@ -71,14 +71,16 @@ def field(process: Process, pictures: Array) -> GaussianDenoiser:
 
 @struct.dataclass
 class SpectralDenoiser(Described):
-    r"""A network `apply(params, pictures, t, **given) -> F` as the denoiser of the module's head, in `cosines`.
+    """A network `apply(params, pictures, t, **given) -> F` as the denoiser of the module's head, in `cosines`.
 
     It sees, as channels, `V^T (z_t - alpha m) / w`, whose coefficients have unit variance under the field, and the
     noisy picture `V^T z_t` over its root mean square: (H, W, 2 C) in all.
 
     Attributes:
-      params: of the network; law: the field, with the process.
-      apply: static; extra: conditions passed to `apply` by name.
+      params: of the network.
+      law: the field, with the process.
+      apply: the network; static.
+      extra: conditions passed to `apply` by name.
     """
 
     params: Any

@@ -20,12 +20,16 @@ WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 @struct.dataclass
 class EfficientNetFeatures(Described):
-    r"""`x -> (f_1, ..., f_5)`: features at strides 2, 4, 8, 16, 32 of x resized to (size, size), bilinearly.
+    """`x -> (f_1, ..., f_5)`: features at strides 2, 4, 8, 16, 32 of x resized to (size, size), bilinearly.
 
-    A pytree: the variables are leaves, `size` is static. x is (H, W, 3) in [-1, 1], of any H, W; a picture that is not
-    square is stretched, one that is shrunk is antialiased.
+    It is a pytree. x is (H, W, 3) in [-1, 1], of any H and W; a picture that is not square is stretched, one that is
+    shrunk is antialiased.
 
     Source: original; the network is Tan & Le 2019, arXiv:1905.11946.
+
+    Attributes:
+      variables: of the network.
+      size: of its input's sides, in pixels; static.
     """
 
     variables: Any

@@ -26,11 +26,13 @@ VGG_SHA256 = "397923af"  # the first digits, which torchvision writes into the f
 class LPIPS(Described):
     """`(x, y) -> ()`, pictures (H, W, 3) in [-1, 1] at their own size; a pytree, differentiable.
 
-    Source: Zhang et al. 2018, arXiv:1801.03924, eq. 1, version 0.1 (`lpips.LPIPS(net="vgg")`). Differs: 1e-20 is
-    added to the squared length, so that the gradient at a feature of zeros is 0.
+    Source: Zhang et al. 2018, arXiv:1801.03924, eq. 1, version 0.1 (`lpips.LPIPS(net="vgg")`). Differs: 1e-20 is added
+    to the squared length, so that the gradient at a feature of zeros is 0.
 
     Attributes:
-      variables: of `vgg.VGG`; weights: five arrays (c,); stages: of the network, static.
+      variables: of `vgg.VGG`.
+      weights: of the channels, five arrays (c,).
+      stages: of the network; static.
     """
 
     variables: Any

@@ -33,7 +33,13 @@ LITE0 = (  # (repeats, kernel, stride, expansion, features)
 
 @described
 class Activations(NamedTuple):
-    """taps: the last block at each of the strides 2, 4, 8, 16, 32, (h, w, c); pooled (1280,); logits (1000,)."""
+    """What the network gives.
+
+    Attributes:
+      taps: the last block at each of the strides 2, 4, 8, 16, 32, (h, w, c).
+      pooled: (1280,).
+      logits: (1000,).
+    """
 
     taps: tuple[Array, ...]
     pooled: Array
@@ -41,9 +47,13 @@ class Activations(NamedTuple):
 
 
 class Depthwise(nn.Module):
-    """`y[i, j, c] = b_c + sum_{p, q} k[p, q, c] x[s i + p, s j + q, c]`, SAME padding; attributes static.
+    """`y[i, j, c] = b_c + sum_{p, q} k[p, q, c] x[s i + p, s j + q, c]`, with SAME padding.
 
-    A sum of shifted products: XLA's grouped convolution takes 4 to 20 times as long on a CPU.
+    It is a sum of shifted products: XLA's grouped convolution takes 4 to 20 times as long on a CPU.
+
+    Attributes:
+      kernel: its side; static.
+      stride: s; static.
     """
 
     kernel: int
@@ -67,7 +77,12 @@ class Depthwise(nn.Module):
 class InvertedResidual(nn.Module):
     """expand 1x1, depthwise, project 1x1; ReLU6 after the first two; a skip where shapes agree. Sandler et al. 2018.
 
-    Attributes, static: features; kernel; stride; expansion; precision, of the products.
+    Attributes:
+      features: output channels; static.
+      kernel: side of the depthwise convolution; static.
+      stride: of the depthwise convolution; static.
+      expansion: of the channels inside; static.
+      precision: of the products; static.
     """
 
     features: int
@@ -89,10 +104,11 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    r"""x in [-1, 1], (H, W, 3), to `Activations`. The input layer takes
-    `(127.5 x + 0.5) / 128`, which is (x_uint8 - 127) / 128.
+    """x in [-1, 1], (H, W, 3), to `Activations`.
 
-    Attributes, static:
+    The input layer takes `(127.5 x + 0.5) / 128`, which is (x_uint8 - 127) / 128. All attributes are static.
+
+    Attributes:
       stages: rows (repeats, kernel, stride, expansion, features).
       precision: of the products; full float32 on every device by default, since this is an instrument.
     """

@@ -21,18 +21,27 @@ from diffinv.typing import Array
 class CTMSRUNet(nn.Module):
     """`(x (s h, s w, C), condition (), low (h, w, C)) -> (s h, s w, C)` in float32, for one example.
 
-    The published one, `CTMSRUNet(dropout=0.13)`, has 171.52 million weights. h and w are multiples of
-    `window 2^(levels - 1)`; where a level is natively smaller than the window, its window is the level.
+    The published one, `CTMSRUNet(dropout=0.13)`, has 171.52 million weights. h and w are multiples of `window 2^(levels
+    - 1)`; where a level is natively smaller than the window, its window is the level. All attributes are static.
 
-    Attributes, static:
+    Attributes:
       resolution: native size of `low`, which names the modules and bounds the windows.
-      channels, multipliers, blocks: as in `unet.UNet`.
+      channels: as in `unet.UNet`.
+      multipliers: as in `unet.UNet`, whole numbers.
+      blocks: as in `unet.UNet`.
       attention: levels' native sizes with attention, in every block on the way down and the last on the way up; the
         first block of the middle has it always. Published: all of them.
-      heads, window, embed: of the attention; `embed` 0 is `channels`.
-      scale: s, a power of 2; out_channels: C.
-      residual: add the cubic upsampling of `low` (published: no); cubic: its parameter, see `srnet.upsample_cubic`.
-      dropout: acts where `apply` is given an rng named "dropout"; remat, dtype, plain_conv: as in `unet.UNet`.
+      heads: of the attention.
+      window: side of a window of the attention.
+      embed: width of the attention; 0 is `channels`.
+      scale: s, a power of 2.
+      out_channels: C.
+      residual: add the cubic upsampling of `low` (published: no).
+      cubic: the parameter of that upsampling, see `srnet.upsample_cubic`.
+      dropout: acts where `apply` is given an rng named "dropout".
+      dtype: as in `unet.UNet`.
+      remat: as in `unet.UNet`.
+      plain_conv: as in `unet.UNet`.
     """
 
     resolution: int = 64

@@ -131,14 +131,19 @@ def group_count(channels: int, groups: int = 32, smallest: int = 4) -> int:
 
 
 class GroupNorm(nn.Module):
-    r"""GroupNorm over (H, W, C/G), with FiLM, folded to one scale and shift per channel:
+    """GroupNorm over (H, W, C/G), with FiLM, folded to one scale and shift per channel:
 
         y = a x + b,   g = gamma / sqrt(var + eps),   a = g (1 + scale),   b = (beta - mean g) (1 + scale) + shift.
 
-    Statistics and affine map in float32, result in the input's dtype. 3.7 times as fast on a CPU as normalising the
-    reshaped groups. Source: Wu & He 2018; FiLM as in Dhariwal & Nichol 2021, `norm(h) (1 + scale) + shift`.
+    Statistics and affine map are in float32, the result in the input's dtype. It is 3.7 times as fast on a CPU as
+    normalising the reshaped groups.
 
-    Attributes: groups, the upper bound of `group_count`, eps, and smallest, its fewest channels a group; static.
+    Source: Wu & He 2018; FiLM as in Dhariwal & Nichol 2021, `norm(h) (1 + scale) + shift`.
+
+    Attributes:
+      groups: the upper bound of `group_count`; static.
+      eps: added to the variance; static.
+      smallest: the fewest channels a group; static.
     """
 
     groups: int = 32

@@ -47,12 +47,18 @@ def resample_by_taps(x: Array, taps: tuple[float, ...], factor: float, border: i
 class SongBlock(nn.Module):
     """norm, SiLU, (resample), conv, + embedding, norm, SiLU, dropout, conv; scaled sum with the skip; attention.
 
-    Attributes, static:
+    All attributes are static.
+
+    Attributes:
       features: output channels.
       factor: 1, or 2 and 0.5 to resample by `taps`; the skip is then projected too.
       attention: one head over all positions, (d, 3) order of qkv as (1, 3, d).
+      taps: the resampling filter.
       scale: of both sums.
-      dropout, eps, plain, dtype: as in `unet.ResBlock`.
+      eps: as in `unet.ResBlock`.
+      dropout: as in `unet.ResBlock`.
+      plain: as in `unet.ResBlock`.
+      dtype: as in `unet.ResBlock`.
     """
 
     features: int
@@ -87,7 +93,11 @@ class SongBlock(nn.Module):
 
 
 class Fourier(nn.Module):
-    """`[cos(2 pi f t), sin(2 pi f t)]` at stored frequencies `f`, shape (size / 2,). Song et al. 2021."""
+    """`[cos(2 pi f t), sin(2 pi f t)]` at stored frequencies `f`, shape (size / 2,). Song et al. 2021.
+
+    Attributes:
+      size: of the result; static.
+    """
 
     size: int
 
@@ -101,16 +111,24 @@ class Fourier(nn.Module):
 class SongUNet(nn.Module):
     """`(x (H, W, C_in), condition (), label=None) -> (H, W, out_channels)` in float32, for one example.
 
-    Attributes, static:
+    All attributes are static.
+
+    Attributes:
       resolution: native size, which names the modules and decides where attention is; other sizes run too.
-      channels, multipliers, blocks: as in `unet.UNet`.
+      channels: as in `unet.UNet`.
+      multipliers: as in `unet.UNet`, whole numbers.
+      blocks: as in `unet.UNet`.
       attention: native resolutions with attention; on the way up after the last block alone.
+      out_channels: of the result.
       noise_channels: multiplier of the embedding's width, 1 for DDPM++ and 2 for NCSN++.
-      fourier: stored frequencies (NCSN++) for the geometric ones.
+      fourier: stored frequencies (NCSN++) in place of the geometric ones.
       residual: the encoder adds the downsampled input at every level (NCSN++).
       taps: resampling filter, (1, 1) for DDPM++ and (1, 3, 3, 1) for NCSN++.
       classes: number of labels, or None; without a label the network is unconditional.
-      dropout, dtype, remat, plain_conv: as in `unet.UNet`.
+      dropout: as in `unet.UNet`.
+      dtype: as in `unet.UNet`.
+      remat: as in `unet.UNet`.
+      plain_conv: as in `unet.UNet`.
     """
 
     resolution: int = 32

@@ -59,7 +59,13 @@ def upsample_cubic(x: Array, scale: int, a: float = MATLAB) -> Array:
 
 
 class SRBlock(nn.Module):
-    """`x + conv1(silu((1 + scale) conv0(x) + shift))`, with scale and shift from the embedding, 0 at first."""
+    """`x + conv1(silu((1 + scale) conv0(x) + shift))`, with scale and shift from the embedding, 0 at first.
+
+    Attributes:
+      features: channels; static.
+      plain: `lax`'s own convolution; static.
+      dtype: of the computation; static.
+    """
 
     features: int
     plain: bool = False
@@ -81,8 +87,11 @@ class SRBlock(nn.Module):
 class SRNet(nn.Module):
     """`(x (s h, s w, C), condition (), low (h, w, C)) -> (s h, s w, C)` in float32, for one example.
 
-    Attributes, static:
-      channels, blocks: width and depth; 32 and 8 have 212 thousand weights.
+    Of 32 channels and 8 blocks it has 212 thousand weights. All attributes are static.
+
+    Attributes:
+      channels: the width.
+      blocks: the depth.
       scale: s.
       out_channels: C of the result.
       residual: add `upsample_cubic(low)`; otherwise the network starts from zero.

@@ -48,7 +48,10 @@ def relative_index(size: int) -> np.ndarray:
 class WindowAttention(nn.Module):
     """`proj(softmax(q k^T / sqrt(d) + bias) v)` within each window of (n, T, C), `bias` by relative position.
 
-    heads, size: of the window, T = size size; dtype; all static.
+    Attributes:
+      heads: of the attention; static.
+      size: side of a window, T = size size; static.
+      dtype: of the computation; static.
     """
 
     heads: int
@@ -74,10 +77,13 @@ class WindowAttention(nn.Module):
 class SwinLayer(nn.Module):
     """`x + conv(unembed(block(embed(x))))` for one picture (H, W, C); the block is attention, then a two-layer map.
 
-    Attributes, static:
-      features: width inside; heads; window: side, which must divide H and W.
-      ratio: width of the two-layer map over `features`.
-      plain, dtype: as in `song.SongBlock`.
+    Attributes:
+      features: width inside; static.
+      heads: of the attention; static.
+      window: side of a window, which must divide H and W; static.
+      ratio: width of the two-layer map over `features`; static.
+      plain: as in `song.SongBlock`; static.
+      dtype: as in `song.SongBlock`; static.
     """
 
     features: int

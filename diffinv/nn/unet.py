@@ -21,9 +21,13 @@ _zeros = nn.initializers.zeros
 class ResBlock(nn.Module):
     """norm, SiLU, (resample), conv, FiLM norm, SiLU, dropout, zero conv; the skip is resampled and projected too.
 
-    Attributes, static:
+    All attributes are static.
+
+    Attributes:
       features: output channels.
       resample: `layers.up`, `layers.down` or None.
+      groups: of the norms, see `layers.GroupNorm`.
+      eps: of the norms.
       dropout: rate; acts only where `apply` is given an rng named "dropout".
       plain: use `lax`'s own convolution (training and forward mode).
       dtype: of the computation; parameters are float32.
@@ -60,7 +64,16 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """`x + proj(attend(qkv(norm(x))))` over the H W positions; the last projection starts at zero.
 
-    `heads` is their number; where it is None, each has `head_channels`.
+    All attributes are static.
+
+    Attributes:
+      head_channels: channels a head, where `heads` is None.
+      legacy: ADM's (heads, 3, d) order of qkv.
+      groups: of the norm, see `layers.GroupNorm`.
+      eps: of the norm.
+      dtype: of the computation; parameters are float32.
+      smallest: fewest channels a group.
+      heads: their number, or None.
     """
 
     head_channels: int = 64
@@ -82,9 +95,12 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A 3x3 convolution of stride 2, (H, W, C) to (H/2, W/2, C), with a border of one pixel on every side.
+    """A 3x3 convolution of stride 2, (H, W, C) to (H/2, W/2, C), with a border of one pixel.
 
-    `corner` (static): on the lower right alone, as in Ho et al. 2020. `plain`: see `layers.conv`.
+    Attributes:
+      corner: the border is on the lower right alone, as in Ho et al. 2020, not on every side; static.
+      plain: see `layers.conv`; static.
+      dtype: of the computation; static.
     """
 
     corner: bool = False
@@ -100,7 +116,12 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour, then a 3x3 convolution: (H, W, C) to (2 H, 2 W, C). `plain`: see `layers.conv`."""
+    """Nearest neighbour, then a 3x3 convolution: (H, W, C) to (2 H, 2 W, C).
+
+    Attributes:
+      plain: see `layers.conv`; static.
+      dtype: of the computation; static.
+    """
 
     plain: bool = False
     dtype: Any = jnp.float32
@@ -113,8 +134,11 @@ class Upsample(nn.Module):
 class UNet(nn.Module):
     """`(x (H, W, C_in), condition (), label=None) -> (H, W, out_channels)` in float32, for one example.
 
-    Attributes, static:
-      channels, multipliers: width of level i is `int(channels * multipliers[i])`.
+    All attributes are static.
+
+    Attributes:
+      channels: the width, before the multipliers.
+      multipliers: the width of level i is `int(channels * multipliers[i])`.
       blocks: residual blocks a level (one more on the way up).
       attention: downsampling factors, of the patched grid, at which attention follows each block.
       head_channels: channels a head.
@@ -122,6 +146,9 @@ class UNet(nn.Module):
       patch: space-to-depth in, depth-to-space out; 1 is ADM.
       time_scale: multiplies the condition before the embedding; 1 for DDPM indices, larger for `log(r) / 4`.
       classes: number of labels, or None.
+      groups: of GroupNorm, at most.
+      eps: of GroupNorm.
+      dropout: rate; acts only where `apply` is given an rng named "dropout".
       legacy_attention: ADM's (heads, 3, d) order of qkv.
       resample_blocks: residual blocks that resample (ADM's `resblock_updown`); otherwise plain means and repeats, which
         cost nothing.

@@ -22,7 +22,11 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of LPIPS: Imag
 class VGG(nn.Module):
     """x in [-1, 1], (H, W, 3), to five features: the last of each stage after its ReLU, (h, w, c), h from H to H / 16.
 
-    stages: widths, static; precision: of the products. Raises ValueError for another form, or sides below 16.
+    Attributes:
+      stages: widths; static.
+      precision: of the products; static.
+
+    Raises ValueError for another form, or sides below 16.
     """
 
     stages: tuple[tuple[int, ...], ...] = STAGES

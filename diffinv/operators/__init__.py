@@ -13,19 +13,12 @@ from diffinv.operators.coils import (
 )
 from diffinv.operators.composition import (
     Chain,
-    Function,
-    LinearFunction,
     Scaled,
     ScaledLinear,
     Stacked,
     StackedLinear,
-    check,
     compose,
-    function,
-    linear,
-    output,
     scale,
-    scico,
     stack,
 )
 from diffinv.operators.compression import JPEG, jpeg, jpeg_tables
@@ -38,6 +31,7 @@ from diffinv.operators.fourier import (
     motion_blur,
     motion_kernel,
 )
+from diffinv.operators.functions import Function, LinearFunction, check, function, linear, output, scico
 from diffinv.operators.interferometry import (
     MICROARCSECOND,
     Closure,
@@ -65,21 +59,23 @@ from diffinv.operators.nonlinear import (
 from diffinv.operators.nonuniform import NonCartesianMRI, non_cartesian_mri, nudft, nufft, radial, spiral
 from diffinv.operators.physics import NavierStokes, Scattering, inverse_scattering, navier_stokes
 from diffinv.operators.pixel import (
-    AveragePool,
     ChannelMean,
     Identity,
     Mask,
-    Resize,
-    average_pool,
-    bicubic,
     box_inpainting,
     freeform_inpainting,
     grayscale,
     identity,
-    imresize,
     inpainting,
     random_box_inpainting,
     random_inpainting,
+)
+from diffinv.operators.resizing import (
+    AveragePool,
+    Resize,
+    average_pool,
+    bicubic,
+    imresize,
     resize,
     resize_matrix,
 )

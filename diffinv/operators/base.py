@@ -106,7 +106,12 @@ class ClosedForm(LinearOperator):
 
 @struct.dataclass
 class Composed(LinearOperator):
-    """`outer(inner(x))` for two linear operators; adjoint by composition, the rest by conjugate gradients."""
+    """`outer(inner(x))` for two linear operators; the adjoint is composed too, the rest by conjugate gradients.
+
+    Attributes:
+      outer: what is applied last.
+      inner: what is applied first.
+    """
 
     outer: LinearOperator
     inner: LinearOperator
@@ -124,10 +129,17 @@ class Composed(LinearOperator):
 
 @struct.dataclass
 class Dense(ClosedForm):
-    """A matrix (m, n) on the flattened sample, given by its thin SVD `u diag(s) vh`; build it with `dense`.
+    """A matrix (m, n) on the flattened sample, by its thin singular value decomposition `u diag(s) vh`; see `dense`.
 
-    `input_shape` is the input's; the output is (m,). A complex matrix is stored as its real and imaginary rows,
-    (2m, n), because the input is real. Singular values under `1e-6 max(s)` count as zero, but for `__call__`.
+    The output is (m,). A complex matrix is stored as its real and imaginary rows, (2m, n), because the input is real.
+    Singular values under `1e-6 max(s)` count as zero everywhere but in `__call__`.
+
+    Attributes:
+      u: left singular vectors, (m, r).
+      s: singular values, (r,).
+      vh: right singular vectors, (r, n).
+      input_shape: of one sample; static.
+      complex_output: whether the matrix was complex; static.
     """
 
     u: Array

@@ -41,7 +41,12 @@ def ifft2c(k: Array) -> Array:
 
 @struct.dataclass
 class SingleCoilMRI(ClosedForm):
-    """`y = m F x`, (H, W, 2) -> (1, H, W) complex, with `mask` m (H, W); `A A^H = m^2` in k-space."""
+    """`y = m F x`, (H, W, 2) -> (1, H, W) complex; `A A^H = m^2` in k-space.
+
+    Attributes:
+      mask: m, where k-space is sampled, (H, W).
+      input_shape: (H, W, 2); static.
+    """
 
     mask: Array
     input_shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -66,10 +71,15 @@ class SingleCoilMRI(ClosedForm):
 
 @struct.dataclass
 class MultiCoilMRI(LinearOperator):
-    """`y_c = m F (S_c x)`, (H, W, 2) -> (coils, H, W) complex, with `mask` (H, W) and `sensitivities` (coils, H, W).
+    """`y_c = m F (S_c x)`, (H, W, 2) -> (coils, H, W) complex.
 
     `solve`, `pinv` and `project` run conjugate gradients; the range is what some picture explains in all coils at once,
     a proper part of the sampled k-space.
+
+    Attributes:
+      mask: m, where k-space is sampled, (H, W).
+      sensitivities: S_c, complex, (coils, H, W).
+      input_shape: (H, W, 2); static.
     """
 
     mask: Array

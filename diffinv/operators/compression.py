@@ -32,7 +32,11 @@ YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5
 class JPEG(Operator):
     """Encodes and decodes (H, W, 1) or (H, W, 3) in [-1, 1]; build it with `jpeg`.
 
-    `tables` (2, 8, 8): the quantisation steps of luma and chroma, in grey levels. The rest is static.
+    Attributes:
+      tables: the quantisation steps of luma and chroma, in grey levels, (2, 8, 8).
+      input_shape: of one picture; static.
+      subsampling: by how much the sides of chroma are reduced; static.
+      gradient: what the rounding has as its gradient; static.
     """
 
     tables: Array

@@ -32,10 +32,15 @@ from diffinv.typing import Array, Key
 
 @struct.dataclass
 class CircularBlur(ClosedForm):
-    r"""`y = F^{-1} (h F x)` with the transfer function `h` (H, W//2 + 1, 1) of a real kernel; build it with `blur`.
+    """`y = F^{-1} (h F x)` with the transfer function `h` of a real kernel; build it with `blur`.
 
-    `A A^T` has the eigenvalues `|h|^2`. In `pinv`, `project` and `solve` with damping 0 the frequencies with
-    `|h| <= threshold max |h|` count as lost; `threshold` is static and dimensionless.
+    `A A^T` has the eigenvalues `|h|^2`. In `pinv`, `project` and `solve` with damping 0 the frequencies with `|h| <=
+    threshold max |h|` count as lost.
+
+    Attributes:
+      transfer: h, (H, W//2 + 1, 1).
+      input_shape: (H, W, C); static.
+      threshold: dimensionless; static.
     """
 
     transfer: Array
@@ -88,11 +93,15 @@ class CircularBlur(ClosedForm):
 
 @struct.dataclass
 class ReflectBlur(LinearOperator):
-    r"""Mirrors the picture about its border pixels, then correlates with `kernel` (h, w); (H, W, C) -> (H, W, C).
+    """Mirrors the picture about its border pixels, then correlates with the kernel; (H, W, C) -> (H, W, C).
 
-    DPS's `ReflectionPad2d` and depthwise convolution, the latter by Fourier transform: for 61 x 61 on 256 x 256 it is
-    some thirty times as fast on a CPU. The mirroring spoils the closed form: the adjoint is by transposition and the
-    rest by conjugate gradients, which for a strong blur stop early and so regularise.
+    These are DPS's `ReflectionPad2d` and depthwise convolution, the latter by Fourier transform: for 61 x 61 on 256 x
+    256 it is some thirty times as fast on a CPU. The mirroring spoils the closed form: the adjoint is by transposition
+    and the rest by conjugate gradients, which for a strong blur stop early and so regularise.
+
+    Attributes:
+      kernel: (h, w), real.
+      input_shape: (H, W, C); static.
     """
 
     kernel: Array

@@ -31,7 +31,10 @@ MICROARCSECOND = np.pi / 180 / 3600 * 1e-6
 class Visibilities(LinearOperator):
     """(H, W, 1) in Jy to (K,) complex Jy; build it with `visibilities`.
 
-    `rows` (K, H) and `columns` (K, W): the waves of the sum along both axes.
+    Attributes:
+      rows: the waves of the sum along the vertical axis, (K, H).
+      columns: the waves of the sum along the horizontal axis, (K, W).
+      input_shape: (H, W, 1); static.
     """
 
     rows: Array
@@ -73,10 +76,13 @@ def visibilities(shape: tuple[int, ...], uv: Array, pixel: float) -> Visibilitie
 
 @struct.dataclass
 class Closure(Operator):
-    r"""Products of visibilities around loops of stations; build it with `closure_phases` or `closure_amplitudes`.
+    """Products of visibilities around loops of stations; build it with `closure_phases` or `closure_amplitudes`.
 
-    `index` (L, n) picks the visibilities of each loop, `sign` (L, n) is 1 or -1: for phases -1 conjugates, for
-    amplitudes it divides. `kind` is static.
+    Attributes:
+      visibility: the operator that gives all visibilities, (K,).
+      index: the visibilities of each loop, (L, n).
+      sign: 1 or -1, (L, n); for phases -1 conjugates a visibility, for amplitudes it divides by it.
+      kind: "phase" or "amplitude"; static.
     """
 
     visibility: Operator
@@ -180,7 +186,15 @@ def _independent(reduced: list[dict[int, float]], row: dict[int, float]) -> bool
 
 @described
 class Observation(NamedTuple):
-    """A night of one source: `time` (K,) hours, `stations` (K, 2), `uv` (K, 2), `visibility` and `sigma` (K,) Jy."""
+    """A night of one source.
+
+    Attributes:
+      time: of each visibility, in hours, (K,).
+      stations: its two stations, (K, 2).
+      uv: its baseline, in wavelengths, (K, 2).
+      visibility: complex, in Jy, (K,).
+      sigma: its standard deviation, in Jy, (K,).
+    """
 
     time: np.ndarray
     stations: np.ndarray

@@ -21,8 +21,14 @@ from diffinv.typing import Array
 class Sparse(LinearOperator):
     """A matrix (m, n) by its entries that are not 0, on the flattened sample; build it with `sparse`.
 
-    `values` (k,), real or complex, and their places `rows` and `columns` (k,). `solve`, `pinv` and `project` run
-    conjugate gradients.
+    `solve`, `pinv` and `project` run conjugate gradients.
+
+    Attributes:
+      values: the k entries, real or complex, (k,).
+      rows: the row of each, (k,).
+      columns: the column of each, (k,).
+      input_shape: of one sample; static.
+      size: m; static.
     """
 
     values: Array
@@ -70,7 +76,14 @@ def sparse(matrix: Any, shape: tuple[int, ...] | None = None) -> Sparse:
 
 
 class Called(Protocol):
-    """A `scipy.sparse.linalg.LinearOperator`, or what looks like one; SciPy itself has no types."""
+    """A `scipy.sparse.linalg.LinearOperator`, or what looks like one; SciPy itself has no types.
+
+    Attributes:
+      shape: (m, n).
+      dtype: of its values.
+      matvec: its product with a vector (n,).
+      rmatvec: the product of its adjoint with a vector (m,).
+    """
 
     shape: tuple[int, int]
     dtype: Any

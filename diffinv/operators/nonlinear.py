@@ -31,7 +31,13 @@ from diffinv.typing import Array, Key
 
 @struct.dataclass
 class PhaseRetrieval(Operator):
-    """`y = |F P v(x)|`, (H, W, C) -> (H + 2p, W + 2q, C) magnitudes; build it with `phase_retrieval`."""
+    """`y = |F P v(x)|`, (H, W, C) -> (H + 2p, W + 2q, C) magnitudes; build it with `phase_retrieval`.
+
+    Attributes:
+      input_shape: (H, W, C); static.
+      padding: (p, q), the zeros on either side; static.
+      unit_range: whether `v` takes [-1, 1] to [0, 1]; static.
+    """
 
     input_shape: tuple[int, ...] = struct.field(pytree_node=False)
     padding: tuple[int, int] = struct.field(pytree_node=False)
@@ -74,7 +80,12 @@ def phase_retrieval(
 
 @struct.dataclass
 class HighDynamicRange(Operator):
-    """`y = clip(gain x, -1, 1)`; build it with `high_dynamic_range`."""
+    """`y = clip(gain x, -1, 1)`; build it with `high_dynamic_range`.
+
+    Attributes:
+      gain: dimensionless.
+      input_shape: of one sample; static.
+    """
 
     gain: Array
     input_shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -99,7 +110,13 @@ def high_dynamic_range(shape: tuple[int, ...], gain: Array | float = 2.0) -> Hig
 
 @struct.dataclass
 class Affine(Operator):
-    """`y = gain x + offset`, scalars; build it with `low_light` or `intensity`."""
+    """`y = gain x + offset`; build it with `low_light` or `intensity`.
+
+    Attributes:
+      gain: a scalar.
+      offset: a scalar.
+      input_shape: of one sample; static.
+    """
 
     gain: Array
     offset: Array
@@ -137,7 +154,12 @@ def intensity(shape: tuple[int, ...], peak: Array | float = 1.0) -> Affine:
 
 @struct.dataclass
 class NonlinearBlur(Operator):
-    r"""`y = log(k * exp(c x)) / c`: a blur of light under a logarithmic response; build it with `nonlinear_blur`."""
+    """`y = log(k * exp(c x)) / c`: a blur of light under a logarithmic response; build it with `nonlinear_blur`.
+
+    Attributes:
+      linear: the blur by the kernel k.
+      contrast: c, dimensionless.
+    """
 
     linear: LinearOperator
     contrast: Array
@@ -191,7 +213,12 @@ def nonlinear_blur(
 
 @struct.dataclass
 class Quantised(Operator):
-    """`y`: `x` clipped to [-1, 1] and rounded to the nearest of `levels` equidistant values; see `quantisation`."""
+    """`y`: `x` clipped to [-1, 1] and rounded to the nearest of equidistant values; build it with `quantisation`.
+
+    Attributes:
+      levels: how many values there are.
+      input_shape: of one sample; static.
+    """
 
     levels: Array
     input_shape: tuple[int, ...] = struct.field(pytree_node=False)

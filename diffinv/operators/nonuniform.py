@@ -92,7 +92,11 @@ def _neighbours(k: Array, n: int, width: int, beta: float) -> tuple[Array, Array
 class NonCartesianMRI(LinearOperator):
     """`y_c = F (S_c x)`, (H, W, 2) -> (coils, K) complex; build it with `non_cartesian_mri`.
 
-    `plan` is what `F` needs at its points, computed once: waves if `exact` (static), else neighbours and weights.
+    Attributes:
+      plan: what F needs at its points, computed once: waves where `exact`, else neighbours and weights.
+      sensitivities: S_c, complex, (coils, H, W).
+      input_shape: (H, W, 2); static.
+      exact: whether F is the sum itself, not its approximation by a fast transform; static.
     """
 
     plan: tuple[Array, ...]

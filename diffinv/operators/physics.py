@@ -17,9 +17,12 @@ from diffinv.typing import Array
 
 @struct.dataclass
 class Scattering(LinearOperator):
-    r"""`y[t, r] = sum_p g_r(p) u_t(p) x_p`, (H, W, 1) -> (transmitters, receivers) complex; see `inverse_scattering`.
+    """`y[t, r] = sum_p g_r(p) u_t(p) x_p`, (H, W, 1) -> (transmitters, receivers) complex; see `inverse_scattering`.
 
-    `incident` (transmitters, H W): the fields `u_t`; `green` (receivers, H W): `k^2 dA` times Green's function `g_r`.
+    Attributes:
+      incident: the fields u_t, (transmitters, H W).
+      green: `k^2 dA` times Green's function g_r, (receivers, H W).
+      input_shape: (H, W, 1); static.
     """
 
     incident: Array
@@ -91,9 +94,16 @@ def inverse_scattering(
 
 @struct.dataclass
 class NavierStokes(Operator):
-    r"""Vorticity (N, N, 1) at a later time, every `factor`-th pixel of it; build it with `navier_stokes`.
+    """Vorticity (N, N, 1) at a later time, every `factor`-th pixel of it; build it with `navier_stokes`.
 
-    `force` (N, N), `reynolds` and `gain` are dynamic, the rest static.
+    Attributes:
+      force: what drives the vorticity, (N, N).
+      reynolds: Reynolds's number.
+      gain: the vorticity that a picture's value 1 stands for.
+      input_shape: (N, N, 1); static.
+      duration: from the picture to the measurement; static.
+      steps: of the integration in time; static.
+      factor: of the subsampling; static.
     """
 
     force: Array

@@ -17,9 +17,15 @@ from diffinv.typing import Array, Key
 
 @struct.dataclass
 class Subsampled(ClosedForm):
-    r"""`y = m T (r x)`: random signs `r` (H, W, 1), an orthonormal transform T, then a mask `m` (H, W, 1).
+    """`y = m T (r x)`: random signs, an orthonormal transform T, then a mask.
 
-    `y` is (H, W, C), 0 where unobserved; `A A^T = m^2`. `transform` is "dct" or "hadamard"; static.
+    `y` is (H, W, C), 0 where nothing is observed; `A A^T = m^2`.
+
+    Attributes:
+      mask: m, (H, W, 1).
+      signs: r, 1 or -1, (H, W, 1).
+      input_shape: (H, W, C); static.
+      transform: T, "dct" or "hadamard"; static.
     """
 
     mask: Array

@@ -22,7 +22,8 @@ class Spectrum(NamedTuple):
     Attributes:
       s: singular values `>= 0`, 0 on the null space (and where the operator counts a small one as lost); broadcasts
         against a code.
-      analyse, synthesise: `V^T x` and `V c`: isometries.
+      analyse: `V^T x`, an isometry.
+      synthesise: `V c`, an isometry.
       observe: `U^T y`, in the shape of a code: 0 where `s` is 0.
     """
 

@@ -26,10 +26,16 @@ from diffinv.typing import Array
 class RayTransform(LinearOperator):
     """(H, W, C) -> (views, bins, C); build it with `parallel_beam` or `fan_beam`.
 
-    `feet` (views, bins, 2): the point of each ray nearest to the origin; `directions` (views, bins, 2): unit vectors;
-    both as (row, column). `samples` points, `step` pixels apart, about the foot. One view at a time is held in memory.
-    Places and sums are in single precision at least: half of it does not tell neighbouring pixels apart.
-    `solve`, `pinv` and `project` run conjugate gradients: tomography is ill-posed, and stopping early regularises.
+    One view at a time is held in memory. Places and sums are in single precision at least: half of it does not tell
+    neighbouring pixels apart. `solve`, `pinv` and `project` run conjugate gradients: tomography is ill-posed, and
+    stopping early regularises.
+
+    Attributes:
+      feet: the point of each ray nearest to the origin, as (row, column), (views, bins, 2).
+      directions: unit vectors along the rays, as (row, column), (views, bins, 2).
+      input_shape: (H, W, C); static.
+      samples: points on each ray, about its foot; static.
+      step: the distance between them, in pixels; static.
     """
 
     feet: Array

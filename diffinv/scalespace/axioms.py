@@ -1,11 +1,11 @@
-r"""The properties of a probabilistic scale-space, measured: values over time, tolerance, verdict and deviation.
+"""The properties of a probabilistic scale-space, measured: values over time, tolerance, verdict and deviation.
 
-The object that is simplified is the law `p_t` of `U_t = V (a_t V^T U_0 + s_t eps)`, not an image. Nothing here says
-that "entropy increases" without saying which one: the conditional, the marginal and the relative entropies and the
-mutual information behave differently, and only the last falls for every process.
+What is simplified is the law `p_t` of `U_t = V (a_t V^T U_0 + s_t eps)`, not an image. No statement here is about
+"entropy" as such: the conditional, the marginal and the relative entropies and the mutual information behave
+differently, and only the mutual information falls for every process.
 
-Source: Peter 2023, arXiv:2303.07900; Peter et al. 2024, arXiv:2309.08511. Differs: the statements are those that can be
-derived from the process, stated per functional, and what depends on the data is said to.
+Source: Peter 2023, arXiv:2303.07900; Peter et al. 2024, arXiv:2309.08511. Differs: each statement is about one
+functional and can be derived from the process; where the outcome depends on the data, the statement says so.
 """
 
 from __future__ import annotations
@@ -35,10 +35,16 @@ class Property(NamedTuple):
     """One property, measured.
 
     Attributes:
-      name, formula: what is claimed; times, values: of the functional, floats; errors: standard errors of the values.
-      tolerance: of `deviation`, in the unit of the values; deviation: by how much the claim is missed at worst.
-      verdict: "holds", "fails" or "undecided" (the interval is too wide); note: in words.
-      expected: of the truth table: "holds", "fails", or "" where the data decide.
+      name: of the property.
+      formula: what is claimed.
+      times: at which the functional was measured.
+      values: of the functional at these times.
+      errors: standard errors of the values, 0 where they are exact.
+      tolerance: of `deviation`, in the unit of the values.
+      deviation: by how much the claim is missed at worst.
+      verdict: "holds", "fails", or "undecided" where the interval is too wide.
+      note: how it went, in words.
+      expected: the truth table's verdict, "holds" or "fails", or "" where the data decide.
     """
 
     name: str
@@ -54,13 +60,20 @@ class Property(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the verdict is the truth table's; where that leaves it to the data any is, and none contradicts."""
+        """Whether the verdict is the truth table's. Any verdict agrees where the data decide, and "undecided" agrees
+        always.
+        """
         return self.expected in ("", self.verdict) or self.verdict == UNDECIDED
 
 
 @dataclass(frozen=True)
 class PropertyReport(Described):
-    """The properties of one process on one law; `report["information"]` is one of them."""
+    """The properties of one process on one law; `report["information"]` is the property of that name.
+
+    Attributes:
+      process: the name of the process.
+      rows: the properties.
+    """
 
     process: str
     rows: list[Property]
@@ -69,13 +82,22 @@ class PropertyReport(Described):
         return next(row for row in self.rows if row.name == name)
 
     def disagreements(self) -> list[Property]:
-        """Those that are not as the truth table says."""
+        """The properties whose verdict is not the truth table's."""
         return [row for row in self.rows if not row.agrees]
 
 
 @described
 class Setting(NamedTuple):
-    """What the measurements share: the process in its chart, the law in the codes, times and keys."""
+    """What all measurements share.
+
+    Attributes:
+      process: that is measured, diagonal in the chart.
+      chart: of its codes.
+      law: of the data, in the codes.
+      times: increasing.
+      key: of all draws.
+      draws: of the Monte-Carlo estimates.
+    """
 
     process: Process
     chart: Chart
@@ -95,7 +117,9 @@ class Setting(NamedTuple):
 
 
 def check_snr(process: Process, times: Sequence[float] | np.ndarray) -> None:
-    """Raises ValueError with the time from which the SNR rises: no kernel of added noise does that."""
+    """Raises ValueError where the SNR rises, with the time from which it does: no kernel that adds noise makes it
+    rise.
+    """
     levels = [np.asarray(process.log_snr(t), np.float64) for t in times]
     for s, t, before, after in zip(times, times[1:], levels, levels[1:]):
         rise = np.max(np.where(np.isfinite(after), after - before, 0.0))
@@ -121,7 +145,10 @@ def chapman_kolmogorov(process: Process, q: float, s: float, t: float) -> float:
 
 
 def elements(key: Key, height: int, width: int) -> dict[str, list[np.ndarray]]:
-    """Groups of permutations of pixels, as indices (H W,): one drawn, flips, shifts; transpose, turns of squares."""
+    """Groups of permutations of the pixels, each as indices (H W,).
+
+    They are a random permutation, the flips and the shifts, and for square pictures the transpose and the quarter turn.
+    """
     grid = np.arange(height * width).reshape(height, width)
     found = {
         "permutations": [np.asarray(jax.random.permutation(key, height * width))],
@@ -162,11 +189,17 @@ def _exact(
 
 
 def trend(draws: np.ndarray, rising: bool, strict: bool = False, share: float = 0.05) -> tuple[str, float, float]:
-    r"""(verdict, deviation, tolerance) of "the means of `draws` never fall" (`rising`), or never rise.
+    """(verdict, deviation, tolerance) of the claim that the means of `draws` never fall (`rising`), or never rise.
 
-    Consecutive times share their draws, so steps are judged by the standard error of the paired difference, three of
-    them: "fails" where a step is against the claim by more; "undecided" where three errors exceed `share` of the whole
-    range. `draws` (T, M), M = 1 where exact. Original.
+    Consecutive times share their draws, so a step is judged by three standard errors of the paired difference. The
+    verdict is "fails" where a step goes against the claim by more than that, and "undecided" where three errors exceed
+    `share` of the whole range. Original.
+
+    Args:
+      draws: (T, M), with M = 1 where they are exact.
+      rising: whether the claim is that the means never fall.
+      strict: whether the means must change at every step.
+      share: of the range, dimensionless.
     """
     steps = np.diff(draws, axis=0) * (-1 if rising else 1)
     errors = 3 * steps.std(1, ddof=1) / np.sqrt(steps.shape[1]) if steps.shape[1] > 1 else np.zeros(len(steps))
@@ -296,13 +329,14 @@ def properties(
     chart: Chart | None = None,
     draws: int = 4000,
 ) -> PropertyReport:
-    r"""Measures every property of the scale-space of `process` from `data`, and compares with the truth table.
+    """Measures every property of the scale-space of `process` from `data`, and compares with the truth table.
 
-    Source: as the module; the table is `truth`'s. Eager: it looks at values. Use float64.
+    The function looks at values, so it cannot be compiled; use float64. Source: as the module; the table is `truth`'s.
 
     Args:
-      process: any; its SNR must not rise.
+      process: any whose SNR does not rise.
       data: a finite set (N, H, W, C), or an exact prior, whose samples are (H, W, C).
+      key: of all draws.
       times: increasing, in [0, 1], at least 3; eleven by default.
       chart: in whose codes the process is diagonal; by default `basis(process, shape)`.
       draws: of the Monte-Carlo estimates, which say their standard errors; a Gaussian prior needs none.

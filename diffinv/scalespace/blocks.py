@@ -15,16 +15,21 @@ from diffinv.typing import Array, Time
 
 @struct.dataclass
 class Relay(Process):
-    r"""Blur within blocks, in the coordinates of `block_dct`, under variance-exploding noise:
+    """Blur within blocks, in the coordinates of `block_dct`, under variance-exploding noise:
 
         alpha_t = (1 - d_min) exp(-lambda tau_t) + d_min,  tau_t = sigma_blur^2 sin(pi t / 2)^4 / 2.
 
-    For `sigma_blur -> inf` its end is the block average, which is the relay's hand-over; at 3 pixels in blocks of 4 the
-    first other coefficient still keeps 6 %. Source: Teng et al. 2023, arXiv:2309.03350, section 3.2. Differs: no block
-    noise; sigma(0) = 0. Build it with `relay`.
+    For `sigma_blur -> inf` the process ends in the block average, which is what the relay hands over; at 3 pixels in
+    blocks of 4 the first other coefficient still keeps 6 %. Build it with `relay`.
+
+    Source: Teng et al. 2023, arXiv:2309.03350, section 3.2. Differs: there is no block noise, and sigma(0) = 0.
 
     Attributes:
-      frequencies: (H, W, 1), each block's own; sigma_blur: pixels; d_min: dimensionless; block: pixels, static.
+      frequencies: eigenvalues of each block's own Laplacian, (H, W, 1).
+      sigma_blur: the width of the blur at time 1, in pixels.
+      d_min: the least factor by which the blur damps a coefficient, dimensionless.
+      noise_process: the noise, variance exploding.
+      block: the side of a block, in pixels; static.
     """
 
     frequencies: Array

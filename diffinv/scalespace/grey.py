@@ -1,4 +1,4 @@
-"""The properties of osmosis, on images: what drift-diffusion does to grey values, as `axioms` has it for laws."""
+"""The properties of osmosis, measured on images, as `axioms` measures those of a process on laws."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ def _share(u: Array) -> Array:
 def grey_properties(
     guide: Array, images: Array, key: Key, taus: Sequence[float] = (1, 4, 16, 64, 256, 1e4)
 ) -> PropertyReport:
-    r"""Every property of osmosis towards a guide, measured.
+    """Every property of osmosis towards a guide, measured.
 
-    They are: initial state, semigroup, falling phi-divergences, invariances, average grey, positivity, steady state.
-    Invariances are joint: the guide is moved with the image. Eager, in float64 where the tolerances are to mean
-    something. Source: Weickert et al. 2013, proposition 1; the divergences and their tests are original.
+    The properties are: initial state, semigroup, falling phi-divergences, invariances, average grey value, positivity
+    and steady state. An invariance is a joint one: the guide is moved with the image. The function looks at values, so
+    it cannot be compiled; the tolerances have a meaning in float64 only.
+
+    Source: Weickert et al. 2013, proposition 1; the divergences and their tests are original.
 
     Args:
-      guide: (H, W, C), positive; images: (N, H, W, C), positive; taus: of successive implicit steps, pixels squared.
+      guide: (H, W, C), positive.
+      images: (N, H, W, C), positive.
+      key: of the random permutation.
+      taus: the successive implicit steps, in pixels squared.
     """
     rates, taus = osmosis.osmosis(guide), np.asarray(taus, np.float64)
     evolve = lambda rates, u: osmosis.trajectory(rates, u, jnp.asarray(taus, u.dtype), tolerance=1e-13)

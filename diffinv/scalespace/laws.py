@@ -30,7 +30,10 @@ def conditional_entropy(s: Array) -> Array:
 class Mixture(Described):
     """`z_0 ~ sum_k w_k N(m_k, v_k I)`.
 
-    Attributes: means (K, n), log_weights (K,), variances (K,) or None, which says that all are 0: a finite data set.
+    Attributes:
+      means: m_k, (K, n).
+      log_weights: log w_k, (K,).
+      variances: v_k, (K,), or None where all are 0: a finite data set.
     """
 
     means: Array
@@ -86,7 +89,12 @@ class Mixture(Described):
 
 @struct.dataclass
 class Normal(Described):
-    """`z_0 ~ N(mean, covariance)`: everything in closed form. `mean` (n,), `covariance` (n, n)."""
+    """`z_0 ~ N(mean, covariance)`, of which everything is known in closed form.
+
+    Attributes:
+      mean: (n,).
+      covariance: (n, n).
+    """
 
     mean: Array
     covariance: Array

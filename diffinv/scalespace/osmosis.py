@@ -30,7 +30,12 @@ from diffinv.typing import Array
 
 @described
 class Drift(NamedTuple):
-    """Drift half-way between neighbours, 1 / pixel: `rows` (H - 1, W, C) downwards, `columns` (H, W - 1, C) right."""
+    """The drift half-way between neighbours, per pixel.
+
+    Attributes:
+      rows: downwards, (H - 1, W, C).
+      columns: to the right, (H, W - 1, C).
+    """
 
     rows: Array
     columns: Array
@@ -89,11 +94,14 @@ def fused(mask: Array, inside: Drift, outside: Drift) -> Drift:
 
 @struct.dataclass
 class Rates(Described):
-    """The generator A of a Markov chain on the grid, as a callable pytree: `A u`, mass per unit time.
+    """The generator A of a Markov chain on the grid, as a callable pytree: `A u` is mass per unit time.
 
     Attributes:
-      down, up: (H - 1, W, C), rates from row i to i + 1 and back; right, left: (H, W - 1, C), likewise of columns.
-      weight: (H, W, C), how mass lies inside a block of pixels; it steers the multigrid solver, and nothing else.
+      down: rates from row i to i + 1, (H - 1, W, C).
+      up: rates from row i + 1 to i, (H - 1, W, C).
+      right: rates from column j to j + 1, (H, W - 1, C).
+      left: rates from column j + 1 to j, (H, W - 1, C).
+      weight: how mass lies inside a block of pixels, (H, W, C); only the multigrid solver uses it.
     """
 
     down: Array
@@ -260,7 +268,13 @@ def coarser(rates: Rates) -> Rates:
 
 @described
 class Level(NamedTuple):
-    """One grid of the solver for `(I - tau A) u = b`: `tau A`'s chain, `1 / (1 + tau outflow)`, shares of a block."""
+    """One grid of the solver for `(I - tau A) u = b`.
+
+    Attributes:
+      rates: the chain of `tau A` on this grid.
+      inverse: `1 / (1 + tau outflow)`, (H, W, C).
+      share: of the mass of its block that each pixel has, (H, W, C).
+    """
 
     rates: Rates
     inverse: Array

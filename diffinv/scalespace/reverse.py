@@ -27,7 +27,13 @@ FEW = 20
 
 @described
 class Band(NamedTuple):
-    """A two-sample statistic, the level that equal laws reach in 1 of 20 permutations, and what follows from both."""
+    """A two-sample statistic.
+
+    Attributes:
+      value: of the statistic.
+      level: that equal laws reach in 1 of 20 permutations.
+      verdict: what follows from both.
+    """
 
     value: float
     level: float
@@ -130,7 +136,13 @@ def denoiser_mse(key: Key, process: Process, denoise: Denoiser, data: Array, tim
 
 @described
 class Excess(NamedTuple):
-    """`integral` of 1/2 mse d snr, the `entropy` ln N of the data, and their difference; nats."""
+    """By how much the I-MMSE integral exceeds the entropy of the data, in nats.
+
+    Attributes:
+      integral: of 1/2 mse d snr.
+      entropy: ln N, of N data.
+      excess: their difference.
+    """
 
     integral: Array
     entropy: float
@@ -196,7 +208,15 @@ def reverse_conditional_entropy(process: Process, t: Time, s: Time, shape: tuple
 
 @described
 class Memory(NamedTuple):
-    """Mean errors on training and held-out data at one time, their difference with its standard error, the verdict."""
+    """Errors of a denoiser on its training data and on held-out data, at one time.
+
+    Attributes:
+      train: mean error on the training data.
+      held_out: mean error on the held-out data.
+      difference: of the two.
+      error: standard error of the difference.
+      verdict: what follows.
+    """
 
     train: float
     held_out: float

@@ -120,7 +120,13 @@ def _read(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, di
 
 @described
 class Latest(NamedTuple):
-    """What `latest` gives: the state, what was saved about it, and the newer checkpoints that are damaged, with why."""
+    """What `latest` gives.
+
+    Attributes:
+      state: of the training.
+      about: what was saved about it.
+      damaged: why each newer checkpoint was passed over, by its step.
+    """
 
     state: Any
     about: dict[str, Any]

@@ -23,7 +23,16 @@ from diffinv.weights.convert.placing import Imported, State
 
 @described
 class Preset(NamedTuple):
-    """A published network. `visible`: what its shapes show; the rest is what they hide."""
+    """A published network: what the shapes of its weights show, and what they hide.
+
+    Attributes:
+      visible: fields of `UNet` that the shapes show.
+      size: the native side of a picture, in pixels.
+      head_channels: channels of an attention head, or None where `heads` is fixed.
+      heads: attention heads, or None where `head_channels` is fixed.
+      new_attention_order: whether q, k and v come before the heads among the channels.
+      schedule: of beta, by its name.
+    """
 
     visible: dict[str, Any]
     size: int

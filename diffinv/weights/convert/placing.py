@@ -24,7 +24,12 @@ TORCH = (".pt", ".pth", ".ckpt", ".bin")
 
 @described
 class Imported(NamedTuple):
-    """Parameters of a Linen module and the model card that rebuilds the prior, without digests."""
+    """A checkpoint of another code, as ours.
+
+    Attributes:
+      params: of a Linen module.
+      card: the model card that rebuilds the prior, without digests.
+    """
 
     params: dict[str, Any]
     card: dict[str, Any]
