@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +105,23 @@ def require_choice(name: str, value: str, known: Collection[str]) -> None:
     """ValueError where the value is not one of the known ones."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+
+
+def require_value(name: str, value: Any, room: str, known: Mapping[str, str]) -> None:
+    """TypeError where what should be a value that is called is none, as a name: it says which values there are.
+
+    `known` has the names and how their values are written, in `posterior.room`.
+    """
+    if not callable(value):
+        fitting = [known[value]] if isinstance(value, str) and value in known else list(known.values())
+        values = ", ".join(f"posterior.{room}.{one}" for one in fitting)
+        raise TypeError(f"{name} is {value!r}; give a value, not a name: {values}")
+
+
+def require_switch(name: str, value: bool) -> None:
+    """TypeError where a switch is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; give True or False")
 
 
 def require_spectrum(measurement: Measurement, method: str) -> Spectrum:

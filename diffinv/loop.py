@@ -82,11 +82,17 @@ def markov(
     def start(key: Key, t: Time, x: Array | None) -> Array:
         return prior.start(key, t) if x is None else x
 
+    return Sampler(init or start, step if cost is None else _costed(step, cost), final or (lambda key, x: x))
+
+
+def _costed(step: Callable[[Key, Array, Time, Time], tuple[Array, Any]], cost: Cost) -> Callable[..., Any]:
+    """The step that tells its cost beside its residual."""
+
     def costed(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, StepInfo]:
         x, residual = step(key, x, t, s)
         return x, StepInfo(cost, residual)
 
-    return Sampler(init or start, step if cost is None else costed, final or (lambda key, x: x))
+    return costed
 
 
 @described

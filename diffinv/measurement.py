@@ -112,7 +112,7 @@ class Measurement(Described):
             raise TypeError(
                 f"noise {name} has no sigma; give it one, a standard deviation, for methods that take it as Gaussian "
                 "or step by it, or use one that needs its likelihood alone: lgd(form='paper'), mgps, "
-                "dps(convention='likelihood')"
+                "dps(reward=rewards.likelihood)"
             )
         return self.noise.sigma
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.common import runtime  # isort: skip  (before jax)
@@ -26,6 +25,7 @@ import jax
 from tqdm import tqdm
 
 from diffinv import schema
+from experiments.common.commandline import listed
 from experiments.lab import fields, page
 from experiments.lab.bench import Bench
 from experiments.lab.judge import FLOOR
@@ -44,17 +44,12 @@ OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 FRESH = runtime.flag("fresh", False, schema.switch("run everything again, whatever the folder holds"))
 
 
-def chosen(text: str, known: Iterable[str]) -> list[str]:
-    """The names in a list with commas, all of the known ones where it is empty."""
-    return [name.strip() for name in text.split(",")] if text else list(known)
-
-
 def main() -> int:
     jax.config.update("jax_enable_x64", True)
     config = CONFIG.value
-    problems = chosen(config.problems, PROBLEMS)
+    problems = listed(config.problems) or list(PROBLEMS)
     own = {which: settings(config, which) for which in problems}
-    methods = {which: chosen(each.methods, ROWS) for which, each in own.items()}
+    methods = {which: listed(each.methods) or list(ROWS) for which, each in own.items()}
     folder = runtime.writable(Path(OUT.value) / config.name)
     stamp = {name: config[name] for name in ("seed", "rows", "tuning_rows", "draws", "projections")}
     stamp |= {f"{k} of {which}": v for which, each in config.reduced.items() for k, v in each.items() if k in stamp}

@@ -82,7 +82,7 @@ def evolve(image, guide, mask, taus):
 
 def to_pixels(u: np.ndarray, offset: float) -> np.ndarray:
     """Grey values to uint8."""
-    return np.asarray(np.round(np.clip(u - offset, 0, 255)), np.uint8)
+    return pictures.rounded(u - offset)
 
 
 def save(path: Path, pixels: np.ndarray) -> None:

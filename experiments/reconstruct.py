@@ -29,10 +29,11 @@ from tqdm import tqdm
 from diffinv import schema
 from diffinv.prior import Prior
 from experiments import report
-from experiments.common import keeping, pictures, reading
+from experiments.common import keeping, pictures, priors, reading
+from experiments.common.commandline import listed
 from experiments.methods import solvers
 from experiments.restore.bench import Bench, pixels
-from experiments.restore.fields import FIELDS, check, listed, load_prior
+from experiments.restore.fields import FIELDS, check
 from experiments.restore.operators import require_fit, shown
 
 flags.adopt_module_key_flags(reading)
@@ -55,6 +56,7 @@ CODE = (
     "restore/bench.py",
     "restore/fields.py",
     "common/pictures.py",
+    "common/priors.py",
 )
 TITLE = "Restoration with a diffusion prior"
 NOTES = (
@@ -106,7 +108,7 @@ def restore_all(config, prior: Prior, names: list[str], truth: np.ndarray, done:
 def main() -> int:
     config = CONFIG.value
     runtime.writable(OUT.value)
-    prior, card = load_prior(config.prior)
+    prior, card = priors.load(config.prior, "config.prior")
     tasks, (height, width, _) = listed(config.task), prior.shape
     require_fit(config, tasks, prior.shape)
     count = config.pictures

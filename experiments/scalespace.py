@@ -28,6 +28,7 @@ from diffinv.process import Process
 from diffinv.scalespace import grey, laws, osmosis, truth
 from diffinv.typing import Array
 from experiments.common import pictures
+from experiments.common.commandline import listed
 from experiments.report import ledger
 from experiments.scales import fields, reverse
 from experiments.scales import page as scalespace_page
@@ -248,7 +249,7 @@ def main() -> None:
     config = CONFIG.value
     jax.config.update("jax_enable_x64", True)
     folder = runtime.writable(Path(OUT.value) / config.name)
-    loaded = {name.strip(): DATA[name.strip()](config) for name in config.data.split(",")}
+    loaded = {name: DATA[name](config) for name in listed(config.data)}
     sections, results, wrong = [], {}, []
     for name, data in loaded.items():
         start = time.perf_counter()
@@ -262,7 +263,7 @@ def main() -> None:
             f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )
-    for side in [name.strip() for name in config.reverse.split(",") if name.strip()]:
+    for side in listed(config.reverse):
         title, measure = reverse.SIDES[side]
         start, rows = time.perf_counter(), measure(config)
         sections.append((title, [scalespace_page.findings(rows)]))

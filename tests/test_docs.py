@@ -83,7 +83,9 @@ def test_readme_runs(monkeypatch):
     grid = di.times.grid
     monkeypatch.setattr(weights, "load_prior", white)
     monkeypatch.setattr(di.times, "grid", lambda steps, *rest, **more: grid(3, *rest, **more))
-    monkeypatch.setattr(di.posterior, "daps", functools.partial(di.posterior.daps, ode_steps=1, mcmc_steps=2))
+    monkeypatch.setattr(
+        di.posterior, "daps", functools.partial(di.posterior.daps, ode_steps=1, chain=di.posterior.chains.langevin(2))
+    )
     with jax.enable_x64(False):
         space = names() | {"image": jnp.zeros((32, 32, 3)), "zetas": jnp.asarray([0.1, 0.5])}
     space = run(ROOT / "README.md", space)

@@ -3,6 +3,7 @@
 from diffinv.posterior import laws
 from diffinv.posterior.annealing import daps, pnpdm
 from diffinv.posterior.blind import blind_dps
+from diffinv.posterior.core import chains, rewards
 from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
 from diffinv.posterior.guidance import autoguidance, cfg, dps_score, mmps, pigdm, tmpd
 from diffinv.posterior.latent import psld, resample
@@ -18,6 +19,7 @@ __all__ = [
     "best_of",
     "blind_dps",
     "cfg",
+    "chains",
     "daps",
     "dcdp",
     "ddnm",
@@ -43,6 +45,7 @@ __all__ = [
     "repaint",
     "resample",
     "restarts",
+    "rewards",
     "sitcom",
     "tds",
     "tmpd",

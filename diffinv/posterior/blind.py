@@ -9,12 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffinv.checks import require_noise, require_sound
+from diffinv.checks import require_sound
 from diffinv.describe import described
 from diffinv.linalg import norm
 from diffinv.measurement import Measurement
 from diffinv.operators.base import Operator
-from diffinv.posterior.core.guided import reward
+from diffinv.posterior.core import rewards
 from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key, Sampler, Time
 
@@ -44,7 +44,7 @@ def blind_dps(
     zeta: Array | float = 0.3,
     zeta_kernel: Array | float = 0.3,
     sparsity: Array | float = 0.0,
-    convention: str = "norm",
+    reward: rewards.Reward = rewards.norm,
 ) -> Sampler:
     r"""BlindDPS: parallel reverse chains for the picture and the kernel, tied by the gradient of one residual.
 
@@ -56,7 +56,7 @@ def blind_dps(
     used. The state is a `Pair`; the picture is returned, and every step's kernel is in the info: the last is
     `info.kernel[-1]`.
 
-    Noise: least squares, whatever the law; "likelihood" takes any law, by its likelihood.
+    Noise: least squares, whatever the law; `rewards.likelihood` takes any law, by its likelihood.
 
     Source: Chung et al. 2023, arXiv:2211.10656, algorithm 1 and eq. 14, with its constant step sizes. Differs: one
     process for both may have two schedules; the kernel's scale and centre are free, as in the paper: its prior has to
@@ -66,19 +66,18 @@ def blind_dps(
     Args:
       prior, kernel_prior: of the picture, and of the kernel as one sample of its own shape; each with its process.
       build: from a kernel to the operator; static, differentiable.
-      zeta, zeta_kernel: step sizes, as in `dps`. sparsity: weight of the 1-norm. convention: see `dps`; static.
+      zeta, zeta_kernel: step sizes, as in `dps`. sparsity: weight of the 1-norm. reward: see `dps`.
 
-    Raises ValueError for another convention, or a concrete sigma_y of 0 with "likelihood".
+    Raises TypeError for a reward's name, ValueError for a concrete sigma_y of 0 with `rewards.likelihood`.
     """
-    value, measurement = reward(convention), require_sound(measurement, "blind_dps")
-    if convention == "likelihood":
-        measurement = require_noise(measurement, "blind_dps with convention='likelihood'", "convention='norm'")
+    measurement = require_sound(measurement, "blind_dps")
+    measurement = rewards.require_reward(reward, measurement, "blind_dps", rewards.norm)
 
     def loss(pair: Pair, t: Time) -> tuple[Array, tuple[Pair, Array]]:
         clean = Pair(prior.denoise(pair.image, t), kernel_prior.denoise(pair.kernel, t))
         seen = replace(measurement, operator=build(clean.kernel))
         residual = norm(seen.residual(clean.image))
-        return sparsity * jnp.sum(jnp.abs(clean.kernel)) - value(seen, clean.image), (clean, residual)
+        return sparsity * jnp.sum(jnp.abs(clean.kernel)) - reward(seen, clean.image), (clean, residual)
 
     def init(key: Key, t: Time, x: Array | None) -> Pair:
         image_key, kernel_key = jax.random.split(key)

@@ -10,7 +10,7 @@ from diffinv.linalg import norm
 from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
 from diffinv.operators.pixel import Mask
-from diffinv.posterior.core.guided import reward
+from diffinv.posterior.core import rewards
 from diffinv.prior import Prior
 from diffinv.samplers import learned_range
 from diffinv.typing import Array, Key, Sampler, Time
@@ -20,7 +20,7 @@ def dps(
     prior: Prior,
     measurement: Measurement,
     zeta: Array | float = 1.0,
-    convention: str = "norm",
+    reward: rewards.Reward = rewards.norm,
     clip: bool = False,
     eta: Array | float = 1.0,
 ) -> Sampler:
@@ -30,12 +30,12 @@ def dps(
         x'  ~ q(x_s | x_t, x0)
         x_s = x' - zeta grad_{x_t} |y - A x0|
 
-    Noise: least squares, whatever the law; "likelihood" takes any law, by its likelihood.
+    Noise: least squares, whatever the law; `rewards.likelihood` takes any law, by its likelihood.
 
     Source: Chung et al. 2023, arXiv:2209.14687, algorithm 1, in their code's convention: the un-squared norm, of one
     sample (their script runs one; a norm over a batch would couple the pictures). Algorithm 1 prints the squared norm
-    with `zeta / |y - A x0|`, which is twice as large; `convention = "square"` is that gradient without the quotient,
-    "likelihood" that of `-log p(y | x0)`. The gradient is taken at x_t, before the step; noise comes first. The
+    with `zeta / |y - A x0|`, which is twice as large; `rewards.square` is that gradient without the quotient,
+    `rewards.likelihood` that of `-log p(y | x0)`. The gradient is taken at x_t, before the step; noise comes first. The
     variance is the learned one where the network predicts it.
 
     Biased: see `dps_score`; its law depends on the grid through zeta.
@@ -43,29 +43,28 @@ def dps(
     Args:
       prior: of one sample of shape (*shape).
       measurement: with any differentiable operator.
-      zeta: step size; for "norm" in units of the data. Published: 0.3 for deblurring and super-resolution, 0.5 for
-        inpainting, 1.0 for phase retrieval, at 1000 steps and with noise on masked pixels too.
-      convention: "norm", "square" or "likelihood"; static.
+      zeta: step size; for `rewards.norm` in units of the data. Published: 0.3 for deblurring and super-resolution, 0.5
+        for inpainting, 1.0 for phase retrieval, at 1000 steps and with noise on masked pixels too.
+      reward: `(measurement, x0) -> R`, of which the step climbs the gradient; one of `posterior.rewards`, or your own.
       clip: clamp x0 to [-1, 1] inside the graph, as their code does (gradient 0 where it clips); static.
       eta: 1 is ancestral; below it, and without a learned variance, DDIM's.
 
-    Raises ValueError for another convention, a concrete sigma_y of 0 with "likelihood", or a y that does not fit.
+    Raises TypeError for a reward's name, ValueError for a concrete sigma_y of 0 with `rewards.likelihood`, or a y that
+    does not fit.
     """
     measurement = require_fit(prior, measurement, "dps")
-    value = reward(convention)
-    if convention == "likelihood":
-        measurement = require_noise(measurement, "dps with convention='likelihood'", "convention='norm'")
+    measurement = rewards.require_reward(reward, measurement, "dps", rewards.norm)
 
     def loss(x: Array, t: Time) -> tuple[Array, tuple[Array, Array | None]]:
         x0, v = prior.predict(x, t)
         x0 = jnp.clip(x0, -1, 1) if clip else x0
-        return -value(measurement, x0), (x0, v)
+        return -reward(measurement, x0), (x0, v)
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array | None]:
         (distance, (x0, v)), gradient = jax.value_and_grad(loss, has_aux=True)(x, t)
         mean, std = _ancestral(prior, x, t, s, x0, v, eta)
         x_s = mean + std * jax.random.normal(key, x.shape, x.dtype) - zeta * gradient
-        return x_s, distance if convention == "norm" else None
+        return x_s, distance if reward == rewards.norm else None
 
     return markov(prior, step, cost=prior.cost.plus(vjps=1, calls=2))
 
@@ -82,7 +81,7 @@ def mcg(
     prior: Prior,
     measurement: Measurement,
     zeta: Array | float = 0.1,
-    convention: str = "square",
+    reward: rewards.Reward = rewards.square,
     eta: Array | float = 1.0,
 ) -> Sampler:
     r"""Manifold constrained gradients: a DPS step, then the projection onto the noised measurement.
@@ -90,24 +89,23 @@ def mcg(
         x'  ~ q(x_s | x_t, x0);   x'' = x' - zeta grad_{x_t} |y - A x0|^2
         x_s = (I - A^+ A) x'' + A^+ y_s,        y_s = alpha_s y + sigma_s A z
 
-    Noise: least squares, whatever the law, but for "likelihood".
+    Noise: least squares, whatever the law, but for `rewards.likelihood`.
 
     Source: Chung et al. 2022, arXiv:2206.00941, algorithm 1 (zeta 0.1 for colourisation, else 1). Their W is I here.
-    `convention` (static): "square" as the algorithm prints it; "norm" as their own code and DPS's repository compute
-    it. Differs: `A^+` stands for their `A^T`, which it is for masks; noise in y is taken as signal; y is noised to s,
-    where x_s goes, and theirs to t.
+    `rewards.square` is as the algorithm prints it, `rewards.norm` as their own code and DPS's repository compute it.
+    Differs: `A^+` stands for their `A^T`, which it is for masks; noise in y is taken as signal; y is noised to s, where
+    x_s goes, and theirs to t.
 
-    Raises TypeError for an operator that is not linear, ValueError for another convention or a process that is not
+    Raises TypeError for an operator that is not linear or a reward's name, ValueError for a process that is not
     isotropic.
     """
     measurement = require_fit(prior, measurement, "mcg", isotropic=True)
-    A, process, value = require_linear(measurement, "mcg"), prior.process, reward(convention)
-    if convention == "likelihood":
-        measurement = require_noise(measurement, "mcg with convention='likelihood'", "convention='square'")
+    measurement = rewards.require_reward(reward, measurement, "mcg", rewards.square)
+    A, process = require_linear(measurement, "mcg"), prior.process
 
     def loss(x: Array, t: Time) -> tuple[Array, Array]:
         x0 = prior.denoise(x, t)
-        return -value(measurement, x0), x0
+        return -reward(measurement, x0), x0
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         step_key, noise_key = jax.random.split(key)

@@ -9,48 +9,51 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffinv.checks import require_choice, require_count, require_fit, require_noise
+from diffinv.checks import require_choice, require_count, require_fit
 from diffinv.describe import Described
 from diffinv.linalg import cg
 from diffinv.measurement import Measurement, require_linear
 from diffinv.operators.base import divide
-from diffinv.posterior.core.guided import guided, linearise, reward
+from diffinv.posterior.core import rewards
+from diffinv.posterior.core.guided import guided, linearise
 from diffinv.prior import Prediction, Prior
 from diffinv.typing import Array, Cost, Time
 
 
 def _dps_score(
-    prior: Prior, measurement: Measurement, x: Array, t: Time, rho: Array | float, convention: str
+    prior: Prior, measurement: Measurement, x: Array, t: Time, rho: Array | float, reward: rewards.Reward
 ) -> Prediction:
     prediction, covariance = linearise(prior, x, t)
-    gradient = jax.grad(reward(convention), argnums=1)(measurement, prediction.x0)
+    gradient = jax.grad(reward, argnums=1)(measurement, prediction.x0)
     return prediction._replace(x0=prediction.x0 + rho * covariance(gradient))
 
 
-def dps_score(prior: Prior, measurement: Measurement, rho: Array | float = 1.0, convention: str = "square") -> Prior:
+def dps_score(
+    prior: Prior, measurement: Measurement, rho: Array | float = 1.0, reward: rewards.Reward = rewards.square
+) -> Prior:
     r"""The DPS posterior score, for the deterministic DPS-ODE (under `euler` or `heun`):
 
-        score' = score + rho grad_{x_t} R(x0(x_t)),   R = -|y - A x0|^2.
+        score' = score + rho grad_{x_t} R(y, x0(x_t)),   R = -|y - A x0|^2.
 
-    Noise: least squares, whatever the law; "likelihood" takes any law, by its likelihood.
+    Noise: least squares, whatever the law; `rewards.likelihood` takes any law, by its likelihood.
 
     Source: Chung et al. 2023, arXiv:2209.14687, eq. 11, on the probability-flow ODE as in Karan et al. 2025,
-    arXiv:2506.10955. The conventions differ between papers and codes, so it is an argument: "square" as above, "norm"
-    `-|y - A x0|` (DPS's code), "likelihood" `log p(y | x0)`, that is the square over `2 sigma_y^2`. ReGuidance's own
-    rho and convention are not in what we could read of it.
+    arXiv:2506.10955. Papers and codes differ in the reward, so it is an argument: `rewards.square` as above,
+    `rewards.norm` `-|y - A x0|` (DPS's code), `rewards.likelihood` `log p(y | x0)`, that is the square over
+    `2 sigma_y^2`. ReGuidance's own rho and reward are not in what we could read of it.
 
     Biased: the exact score has `log E p(y | x_0)` in place of `log p(y | E x_0)`.
 
     Args:
-      rho: dimensionless for "likelihood", else per (squared) unit of y. convention: static.
+      rho: dimensionless for `rewards.likelihood`, else per (squared) unit of y.
+      reward: `(measurement, x0) -> R`, one of `posterior.rewards` or your own; static.
 
-    Raises ValueError for another convention, a concrete sigma_y of 0 with "likelihood", or a y that does not fit.
+    Raises TypeError for a reward's name, ValueError for a concrete sigma_y of 0 with `rewards.likelihood`, or a y that
+    does not fit.
     """
     measurement = require_fit(prior, measurement, "dps_score")
-    reward(convention)
-    if convention == "likelihood":
-        measurement = require_noise(measurement, "dps_score with convention='likelihood'", "convention='norm'")
-    return guided(prior, measurement, _dps_score, 1, 2, weights={"rho": rho}, convention=convention)
+    measurement = rewards.require_reward(reward, measurement, "dps_score", rewards.norm)
+    return guided(prior, measurement, _dps_score, 1, 2, weights={"rho": rho}, reward=reward)
 
 
 def _pigdm(prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str) -> Prediction:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from diffinv.describe import described
+from diffinv.posterior.core import chains, rewards
 
 USES: dict[str, str] = {
     "likelihood": "any law, by its likelihood",
@@ -31,19 +32,19 @@ class Law(NamedTuple):
 
 LAWS: tuple[Law, ...] = (
     Law("dps", "residual"),
-    Law("dps", "likelihood", {"convention": "likelihood"}),
+    Law("dps", "likelihood", {"reward": rewards.likelihood}),
     Law("dps_score", "residual"),
-    Law("dps_score", "likelihood", {"convention": "likelihood"}),
+    Law("dps_score", "likelihood", {"reward": rewards.likelihood}),
     Law("lgd", "residual"),
     Law("lgd", "likelihood", {"form": "paper"}),
     Law("mcg", "residual"),
     Law("mgps", "likelihood"),
     Law("daps", "chain"),
-    Law("daps", "chain", {"chain": "hmc"}),
-    Law("daps", "chain", {"chain": "metropolis"}),
-    Law("daps", "refused", {"chain": "conjugate"}),
+    Law("daps", "chain", {"chain": chains.hmc()}),
+    Law("daps", "chain", {"chain": chains.metropolis()}),
+    Law("daps", "refused", {"chain": chains.conjugate()}),
     Law("pnpdm", "refused"),
-    Law("pnpdm", "chain", {"chain": "langevin"}),
+    Law("pnpdm", "chain", {"chain": chains.langevin()}),
     Law("tds", "weights"),
     Law("ddsmc", "weights"),
     Law("mcgdiff", "gaussian"),
@@ -65,14 +66,19 @@ LAWS: tuple[Law, ...] = (
     Law("psld", "residual"),
     Law("resample", "residual"),
     Law("blind_dps", "residual"),
-    Law("blind_dps", "likelihood", {"convention": "likelihood"}),
+    Law("blind_dps", "likelihood", {"reward": rewards.likelihood}),
     Law("best_of", "residual"),
 )
 """Every method and wrapper that looks at the measurement itself; the other wrappers pass it on."""
 
 
+def spelled(value: Any) -> str:
+    """The value of an option as it is written in a call. Original."""
+    return f"chains.{type(value).__name__.lower()}()" if isinstance(value, chains.InnerChain) else repr(value)
+
+
 def _row(law: Law) -> str:
-    options = ", ".join(f'{name}="{value}"' for name, value in law.options.items())
+    options = ", ".join(f"{name}={spelled(value)}" for name, value in law.options.items())
     return f"| `{law.method}` | {f'`{options}`' if options else 'default'} | {law.uses} |"
 
 

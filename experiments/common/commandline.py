@@ -37,6 +37,11 @@ def fail(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def listed(text: str) -> list[str]:
+    """The names in a text with commas between them; none of an empty one."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class _Parser(flags.ArgumentParser):
     """Reads a text as its field's kind; whether it is accepted is asked once for all flags, after parsing."""
 

@@ -44,6 +44,11 @@ def square(image: np.ndarray, size: int, box: tuple[int, int, int] | None = None
     return np.asarray(crop.resize((size, size), method))
 
 
+def rounded(x: np.ndarray) -> np.ndarray:
+    """Values of 0 to 255 (others are clipped) as uint8, rounded."""
+    return np.round(np.clip(x, 0, 255)).astype(np.uint8)
+
+
 def shape_of(size: int | tuple[int, ...]) -> tuple[int, int, int]:
     """(height, width, channels) of a side, or of that. Raises ValueError for other shapes."""
     shape = (size, size, 3) if isinstance(size, int) else tuple(size)

@@ -13,9 +13,9 @@ import numpy as np
 from diffinv import posterior, process, seed_key
 from diffinv.metrics import posterior as metrics
 from diffinv.seeds import whole_seed
-from experiments.common import runtime
+from experiments.common import runtime, tuning
 from experiments.lab import judge
-from experiments.lab.judge import FLOOR, floor, least, residuals, summary, take, within
+from experiments.lab.judge import FLOOR, floor, residuals, summary, take, within
 from experiments.lab.problems import PROBLEMS, Problem
 from experiments.lab.rows import Rows, digest
 from experiments.methods import lab
@@ -76,20 +76,20 @@ def tuned(program: Program, method: Row, config) -> tuple[float, list[float]]:
     for samples, v, r in zip(x, value, row, strict=True):
         if within(samples):
             errors[v, r] = metrics.sliced_wasserstein(samples, program.problem.exact[r], projections=config.projections)
-    return float(values[least(errors)]), [float(mean) for mean in errors.mean(1)]
+    return float(values[tuning.least(errors)]), [float(mean) for mean in errors.mean(1)]
 
 
 def row_of(name: str, program: Program, rows: np.ndarray, config) -> dict:
     """One line of the table."""
     method, problem = ROWS[name], program.problem
     compiling = program.compile()
-    value, tuning = tuned(program, method, config)
+    value, tried = tuned(program, method, config)
     start = time.perf_counter()
     samples, account = program(rows, np.full(len(rows), value))
     seconds = time.perf_counter() - start
     return {
         "method": name, "claim": method.claim, "knob": method.knob, "value": value,
-        "tuning": dict(zip(map(str, method.values), tuning, strict=True)),
+        "tuning": dict(zip(map(str, method.values), tried, strict=True)),
         "diverged": float(np.mean(account.diverged)), "compile_s": compiling, "run_s": seconds,
         **{what: int(np.max(count)) for what, count in account.cost._asdict().items()},
         "residual": residuals(problem, samples, rows), **summary(samples, rows, problem, config),
@@ -104,7 +104,7 @@ class Bench:
         self.which, self.config, self.kept = which, config, kept
         self.problem = PROBLEMS[which](rng, config.rows + config.tuning_rows, config.draws, process.VP())
         self.reported = np.arange(config.rows) + config.tuning_rows
-        judges = [FORMAT, config.seed, config.tuning_rows, config.projections, judge, metrics]
+        judges = [FORMAT, config.seed, config.tuning_rows, config.projections, judge, tuning, metrics]
         self.made_of = digest(self.problem, *judges)
 
     def floor(self) -> dict:

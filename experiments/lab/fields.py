@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from diffinv import schema
+from experiments.common.commandline import listed
 from experiments.lab.problems import PROBLEMS, settings
 from experiments.methods.lab import ROWS
 
@@ -44,7 +45,7 @@ def fields(config: ConfigDict) -> schema.Schema:
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError where the samples of a problem would take more than `LIMIT` bytes."""
-    for which in [name.strip() for name in config.problems.split(",") if name.strip()] or PROBLEMS:
+    for which in listed(config.problems) or PROBLEMS:
         own = settings(config, which)
         size = 8 * FLOATS[which] * (own.rows + own.tuning_rows) * own.draws
         if size > LIMIT:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
 from diffinv.metrics import posterior as metrics
 from experiments.lab.problems import Problem
@@ -23,19 +22,6 @@ def take(tree, rows):
 def within(x: np.ndarray) -> bool:
     """All samples are finite, and none has run away."""
     return bool((np.abs(x) < FAR).all())
-
-
-def least(errors: ArrayLike) -> int:
-    """Which line of (values, tries) has the smallest mean error, of those with the fewest tries that diverged.
-
-    Raises ValueError where there is nothing to choose by.
-    """
-    errors = np.asarray(errors, float)
-    if errors.ndim != 2 or not errors.size:
-        raise ValueError(f"errors is {errors.shape}; give at least one value and one try")
-    finite = np.isfinite(errors)
-    total, count = np.sum(np.where(finite, errors, 0.0), 1), finite.sum(1)
-    return int(np.lexsort((total / np.maximum(count, 1), -count))[0])
 
 
 def judged(x: np.ndarray, row: int, problem: Problem, projections: int) -> dict:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 import diffinv as di
 from diffinv import posterior, samplers
+from diffinv.posterior import chains, rewards
 from diffinv.schema import Schema, choice, number, switch, whole
 from diffinv.typing import Array, Sampler, Solver
 from experiments.methods import grids
@@ -87,9 +88,31 @@ def told(build: Build) -> Build:
     return lambda prior, m, noise=None, **settings: build(prior, m if noise is None else assuming(m, noise), **settings)
 
 
+CHAINS: dict[str, Callable[..., chains.InnerChain]] = {
+    "langevin": chains.langevin,
+    "hmc": chains.hmc,
+    "metropolis": chains.metropolis,
+    "conjugate": lambda steps, lr: chains.conjugate(),
+}
+"""The chains that a configuration names."""
+
+
+def daps(
+    prior: di.Prior,
+    m: di.Measurement,
+    chain: str = "langevin",
+    mcmc_steps: int = 100,
+    lr: Array | float = 0.1,
+    decay: Array | float = 1.0,
+    **settings: Any,
+) -> Sampler:
+    """DAPS with the chain of this name."""
+    return posterior.daps(prior, m, chain=CHAINS[chain](mcmc_steps, chains.decayed(lr, decay)), **settings)
+
+
 def refinement(prior: di.Prior, m: di.Measurement, rho: Array | float, convention: str) -> Sampler:
-    """ReGuidance's second half: Heun's method on the ODE of DPS."""
-    return samplers.heun(posterior.dps_score(prior, m, rho, convention))
+    """ReGuidance's second half: Heun's method on the ODE of DPS, with the reward of this name."""
+    return samplers.heun(posterior.dps_score(prior, m, rho, rewards.KNOWN[convention]))
 
 
 def small_dps(prior: di.Prior, m: di.Measurement) -> Sampler:
@@ -127,12 +150,12 @@ METHODS: dict[str, Method] = {
         },
         tried={
             "DPS": Tried("zeta", STEP),
-            "DPS likelihood": Tried("zeta", SMALL, settings={"convention": "likelihood"}),
+            "DPS likelihood": Tried("zeta", SMALL, settings={"reward": rewards.likelihood}),
         },
     ),
     "daps": Method(
         "DAPS",
-        posterior.daps,
+        daps,
         lambda config: config.daps.steps,
         grids.annealing,
         lambda config: {
@@ -143,7 +166,7 @@ METHODS: dict[str, Method] = {
             "steps": _steps("noise levels", 2),
             "ode_steps": whole("of the inner ODE", 1, 10_000),
             "mcmc_steps": whole("of the chain at each level", 1, 100_000),
-            "chain": choice(("langevin", "hmc", "metropolis", "conjugate"), "the inner chain"),
+            "chain": choice(tuple(CHAINS), "the inner chain"),
             "spread": number("of the inner law, relative to the noise", above=0, high=1e3),
             "lr": number("step of the chain, relative to both variances; stable below 2", above=0, high=1e3),
             "tau": number("noise that the chain assumes", above=0, high=1e3, unit="of y, on the [-1, 1] scale"),
@@ -218,7 +241,7 @@ METHODS: dict[str, Method] = {
         100,
         grids.cooling,
         tried={
-            "PnP-DM": Tried("noise", NOISE, "asymptotic", 50, {"reverse_steps": 20, "chain": "conjugate"}),
+            "PnP-DM": Tried("noise", NOISE, "asymptotic", 50, {"reverse_steps": 20}),
         },
     ),
     "mgps": Method(
@@ -268,7 +291,7 @@ METHODS: dict[str, Method] = {
         fields={
             "steps": _steps("of Heun's method", 2),
             "rho": number("weight of the guidance", above=0, high=1e6),
-            "convention": choice(("square", "norm", "likelihood"), "which residual the guidance descends"),
+            "convention": choice(tuple(rewards.KNOWN), "which residual the guidance descends"),
             "horizon": number("time to which the candidate is noised", above=0, high=1),
             "power": number("of the time grid; 2 has more times near the data", above=0, high=100),
         },

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import linalg, measure, seed_key, sharding
+from diffinv.data import to_pixels
 from diffinv.loop import failed_step, total_cost
 from diffinv.measurement import Measurement
 from diffinv.metrics import features, image
@@ -157,5 +158,5 @@ class Bench:
 
 
 def pixels(x: Array) -> np.ndarray:
-    """[-1, 1] to uint8."""
-    return np.asarray(np.round((np.clip(np.nan_to_num(x), -1, 1) + 1) * 127.5), np.uint8)
+    """[-1, 1] to uint8; what is not finite is in the range, too."""
+    return to_pixels(np.nan_to_num(x))

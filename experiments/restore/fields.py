@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffinv import process, schema, weights
-from diffinv.prior import Prior
+from diffinv import schema
+from experiments.common.commandline import listed
 from experiments.methods import solvers
 from experiments.methods.table import METHODS
 from experiments.restore import operators
@@ -27,11 +27,6 @@ FIELDS = {
 }
 
 
-def listed(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",")]
-
-
 def check(config: ConfigDict) -> None:
     """Raises ValueError where fields that are right alone are wrong together, for the chosen solvers."""
     c, used = config.daps, set(listed(config.solver))
@@ -47,15 +42,3 @@ def check(config: ConfigDict) -> None:
             f"config.sigma_y is {config.sigma_y:g}, {why} {', '.join(dividing)} divides; give a number above "
             f"{'0' if config.sigma_y == 0 else '1e-15'}"
         )
-
-
-def load_prior(path: str) -> tuple[Prior, dict]:
-    """The prior under the variance-preserving process, whatever it was trained with, or on its own table if it has one;
-    and its card."""
-    path = path or weights.embedded()
-    card = weights.read_card(path, "prior")
-    own = card["process"]["name"] == "discrete"
-    prior = weights.load_prior(path, None if own else process.VP())
-    if len(prior.shape) != 3 or prior.shape[2] not in (1, 3):
-        raise ValueError(f"config.prior is {path!r} of shape {prior.shape}; give one of grey or RGB pictures")
-    return prior, card

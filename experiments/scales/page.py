@@ -12,6 +12,7 @@ import numpy as np
 
 from diffinv.data import reader
 from diffinv.scalespace import Property, PropertyReport
+from experiments.common.pictures import rounded
 from experiments.report import ledger
 from experiments.report.shell import paragraphs, shell
 
@@ -114,7 +115,7 @@ def strip(name: str, images: np.ndarray, about: str) -> str:
     grey = (images - low) / np.maximum(high - low, 1e-9)
     framed = np.pad(grey, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1)
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in framed], 0)
-    pixels = np.asarray(np.round(255 * sheet), np.uint8)[..., 0]
+    pixels = rounded(255 * sheet)[..., 0]
     image = reader.pillow().fromarray(pixels)
     times = max(2, round(112 / images.shape[2]))  # shown at half, for sharp screens
     image = image.resize((image.width * times, image.height * times), 0)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 import diffinv as di
 from diffinv import posterior, samplers, sharding
 from diffinv.metrics.posterior import max_sliced_wasserstein
-from experiments.lab.judge import least
+from experiments.common import tuning
 from experiments.tables import mixture18, published
 from experiments.tables.published import Option, Told, counted, named
 
@@ -37,8 +37,8 @@ OURS = {
     "ddnm+": lambda prior, m: posterior.ddnm_plus(prior, m, 0.6),
     "pigdm": lambda prior, m: posterior.pgdm(prior, m, 1.0, 1.0),
     "mmps": lambda prior, m: samplers.ddim(posterior.mmps(prior, m), 1.0),
-    "daps": lambda prior, m: posterior.daps(prior, m, 5, chain="conjugate"),
-    "pnpdm": lambda prior, m: posterior.pnpdm(prior, m, 20, "conjugate"),
+    "daps": lambda prior, m: posterior.daps(prior, m, 5, posterior.chains.conjugate()),
+    "pnpdm": lambda prior, m: posterior.pnpdm(prior, m, 20),
     "tds 32": lambda prior, m: posterior.tds(prior, m, 32),
 }
 TUNED = {
@@ -85,7 +85,7 @@ def tuned(run: Callable[..., np.ndarray], values: tuple[float, ...], options: Si
     """The value with the least distance on another measurement, of a draw from the prior by the same operator."""
     rng = np.random.default_rng(2)
     measurement, posterior_samples = mixture18.another(rng, options.reference)
-    return values[least([[distance(run(0, measurement, value), posterior_samples, 0)] for value in values])]
+    return tuning.swept(values, lambda value, _: distance(run(0, measurement, value), posterior_samples, 0))
 
 
 def scores(name: str, options: SimpleNamespace, reference: np.ndarray) -> tuple[list[float], float, str]:

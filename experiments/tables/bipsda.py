@@ -31,11 +31,13 @@ from tqdm import tqdm
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
+from diffinv.posterior import chains
 from diffinv.process import EDM, VP, Process
 from diffinv.typing import Array
-from experiments.lab.judge import least
+from experiments.common import tuning
 from experiments.lab.problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
 from experiments.lab.problems import posterior as bayes
+from experiments.methods.table import assuming
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named
 
@@ -109,11 +111,11 @@ class Row(NamedTuple):
 WIDE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 NEAR = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 ROWS = {
-    "DAPS": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, 100, v, tau), WIDE[:6]),
+    "DAPS": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chains.langevin(100, v), tau), WIDE[:6]),
     "DPS": Row(lambda prior, m, v, tau: posterior.dps(prior, m, v), WIDE),
     "DiffPIR": Row(lambda prior, m, v, tau: posterior.diffpir(prior, m, v, 1.0), (*WIDE[3:], 30.0, 100.0), True),
-    "DAPS exact": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chain="conjugate", spread=v), NEAR, True),
-    "TMPD": Row(lambda prior, m, v, tau: samplers.ddim(posterior.tmpd(prior, _assuming(m, v)), 1.0), NEAR, True),
+    "DAPS exact": Row(lambda prior, m, v, tau: posterior.daps(prior, m, 5, chains.conjugate(), spread=v), NEAR, True),
+    "TMPD": Row(lambda prior, m, v, tau: samplers.ddim(posterior.tmpd(prior, assuming(m, v)), 1.0), NEAR, True),
     "DDRM": Row(lambda prior, m, v, tau: posterior.ddrm(prior, m, v), (0.2, 0.5, 0.7, 0.85, 0.95, 1.0), True),
     "TDS": Row(lambda prior, m, v, tau: posterior.tds(prior, m, 16, spread=v), (0.3, 1.0, 10.0, 100.0)),
     "MCGDiff": Row(lambda prior, m, v, tau: posterior.mcgdiff(prior, m, 32, eta=v), (0.85, 1.0), True, VP()),
@@ -126,10 +128,6 @@ OPTIONS = {
     "steps": Option(200, 20, counted("of the sampler", 100_000)),
     "draws": Option(1_000_000, 20_000, counted("of the prior, for the references of the nonlinear problems", 10**7)),
 }
-
-
-def _assuming(measurement: di.Measurement, factor: Array) -> di.Measurement:
-    return measurement.replace(noise=di.GaussianNoise(factor * measurement.sigma))
 
 
 def mmd(x: np.ndarray, y: np.ndarray, width: float) -> float:
@@ -240,7 +238,7 @@ def errors(name: str, task: Problem, law: Law, trials: list[Trial], options: Sim
         x = run(jax.random.key(i), jnp.asarray(value), each.measurement, jnp.asarray(each.tau))
         return scores(task, np.asarray(x), each)
 
-    value = row.values[least([score(value, 0)[:1] for value in row.values])]
+    value = tuning.swept(row.values, lambda value, i: score(value, i)[0])
     return value, [score(value, i) for i in range(1, len(trials))]
 
 

@@ -27,6 +27,7 @@ import diffinv as di
 from diffinv import operators, posterior, process, samplers, schema, times
 from diffinv.denoisers.exact import gaussian_mixture
 from diffinv.linalg import inner, norm
+from diffinv.posterior import rewards
 from diffinv.posterior.core.resampling import effective_size, resampled
 from diffinv.posterior.particles import ParticleInfo, Particles
 from diffinv.process import Process
@@ -112,7 +113,10 @@ ROWS = {
     "aux": (OU, auxiliary),
     "TDS p(y | x0)": (OU, lambda prior, m, n: posterior.tds(prior, m, n, THRESHOLD, 0.0)),
     "TDS widened": (OU, lambda prior, m, n: posterior.tds(prior, m, n, THRESHOLD)),
-    "DPS": (OU, lambda prior, m, n: samplers.ancestral(posterior.dps_score(prior, m, 1.0, "likelihood"))),
+    "DPS": (
+        OU,
+        lambda prior, m, n: samplers.ancestral(posterior.dps_score(prior, m, 1.0, rewards.likelihood)),
+    ),
     "MCGDiff": (VP, lambda prior, m, n: posterior.mcgdiff(prior, m, n, 1e-2)),
 }
 LONE = ("DPS",)

@@ -30,6 +30,7 @@ import diffinv as di
 from diffinv import operators, posterior, process, schema
 from diffinv.denoisers.exact import GaussianDenoiser
 from diffinv.operators import spectra
+from diffinv.posterior import chains, rewards
 from experiments.methods.lab import Row
 from experiments.tables import published, tuned
 from experiments.tables.published import Option, counted, named, numbers
@@ -37,16 +38,29 @@ from experiments.tables.published import Option, counted, named, numbers
 ROWS = {
     "DPS": Row(lambda p, m, v: posterior.dps(p, m, v), "zeta", (0.03, 0.1, 0.3, 1.0), "biased"),
     "DPS likelihood": Row(
-        lambda p, m, v: posterior.dps(p, m, v, "likelihood"), "zeta", (0.001, 0.003, 0.01, 0.03), "biased"
+        lambda p, m, v: posterior.dps(p, m, v, rewards.likelihood),
+        "zeta",
+        (0.001, 0.003, 0.01, 0.03),
+        "biased",
     ),
     "LGD": Row(lambda p, m, v: posterior.lgd(p, m, v), "scale", (0.05, 0.17, 0.52, 1.7), "biased"),
     "DiffPIR": Row(
         lambda p, m, v: posterior.diffpir(p, m, v, 0.5, "gradient"), "lam", (0.1, 1.0, 10.0, 100.0), "biased"
     ),
     "RED-diff": Row(lambda p, m, v: posterior.reddiff(p, m, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased"),
-    "DAPS": Row(lambda p, m, v: posterior.daps(p, m, 5, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
+    "DAPS": Row(
+        lambda p, m, v: posterior.daps(p, m, 5, chains.langevin(10, v)),
+        "lr",
+        (0.01, 0.03, 0.1, 0.3),
+        "biased",
+        20,
+    ),
     "PnP-DM": Row(
-        lambda p, m, v: posterior.pnpdm(p, m, 20, "langevin", 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20
+        lambda p, m, v: posterior.pnpdm(p, m, 20, chains.langevin(10, v)),
+        "lr",
+        (0.01, 0.03, 0.1, 0.3),
+        "biased",
+        20,
     ),
     "SITCOM": Row(lambda p, m, v: posterior.sitcom(p, m, 10, v), "lr", (0.01, 0.03, 0.1, 0.3), "biased", 20),
 }

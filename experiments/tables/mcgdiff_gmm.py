@@ -30,6 +30,7 @@ import diffinv as di
 from diffinv import operators, posterior, samplers, times
 from diffinv.process import Process
 from diffinv.typing import Array, Key
+from experiments.common import tuning
 from experiments.tables import mixture18, published
 from experiments.tables.published import Option, Told, counted, named, numbers
 
@@ -42,9 +43,9 @@ ROWS = {
     "PiGDM": lambda prior, m, n: posterior.pgdm(prior, m, 1.0, 1.0),
     "TMPD": lambda prior, m, n: samplers.ddim(posterior.tmpd(prior, m), 1.0),
     "MMPS": lambda prior, m, n: samplers.ddim(posterior.mmps(prior, m, m.y.size), 1.0),
-    "DAPS": lambda prior, m, n: posterior.daps(prior, m, 5, chain="conjugate"),
+    "DAPS": lambda prior, m, n: posterior.daps(prior, m, 5, posterior.chains.conjugate()),
     "DiffPIR": lambda prior, m, n: posterior.diffpir(prior, m, 1.0, 1.0),
-    "PnP-DM": lambda prior, m, n: posterior.pnpdm(prior, m, 20, "conjugate"),
+    "PnP-DM": lambda prior, m, n: posterior.pnpdm(prior, m, 20),
     "MGPS": lambda prior, m, n: posterior.mgps(prior, m, lr=0.1, early=20, threshold=2.0),
     "TDS": lambda prior, m, n, value: posterior.tds(prior, m, n, spread=value),
     "FPS": lambda prior, m, n: posterior.fps(prior, m, n),
@@ -144,8 +145,8 @@ def errors(options: SimpleNamespace, dim: int, dim_y: int, bar: tqdm) -> tuple[d
     for name in set(options.methods) & set(TUNED):
         held = [make(k, 1) for k in range(HELD)]
         runs = {value: partial(_valued, programs[name], value) for value in TUNED[name][1]}
-        score = lambda run, held=held: np.mean([judge(_drawn(run, k, p), p.right, k) for k, p in enumerate(held)])
-        value = min(runs, key=lambda value, runs=runs, score=score: np.nan_to_num(score(runs[value]), nan=np.inf))
+        error = lambda value, k, held=held, runs=runs: judge(_drawn(runs[value], k, held[k]), held[k].right, k)
+        value = tuning.swept(list(runs), error, HELD)
         chosen[name], programs[name] = f"{value:g}", runs[value]
     for seed in range(options.seeds):
         p = make(seed)

@@ -30,6 +30,7 @@ from diffinv.data import to_pixels, to_unit
 from diffinv.metrics import features, image
 from experiments import report
 from experiments.common import photos, pictures
+from experiments.common.pictures import rounded
 from experiments.report import ledger
 from experiments.upscale import baselines, upscaling
 
@@ -99,11 +100,6 @@ def bicubic(low: np.ndarray) -> np.ndarray:
     """MATLAB's bicubic by 4 in floating point, 0 to 255."""
     x = operators.imresize(jnp.asarray(low, jnp.float32), (SCALE * low.shape[0], SCALE * low.shape[1]))
     return np.asarray(x)
-
-
-def rounded(x: np.ndarray) -> np.ndarray:
-    """0 to 255 as uint8."""
-    return np.asarray(np.round(np.clip(x, 0, 255)), np.uint8)
 
 
 def cases(folder: Path, name: str, count: int) -> list[Case]:

@@ -14,7 +14,7 @@ import diffinv as di
 from diffinv.loop import failed_step
 from diffinv.operators.base import Operator
 from diffinv.typing import Array, Key
-from experiments.lab.judge import least
+from experiments.common import tuning
 from experiments.methods import lab
 from experiments.methods.lab import Row
 
@@ -56,7 +56,7 @@ def outcome(
         return np.asarray(program(prior, operator, noise, values, keys, y[picks]))
 
     scores = [[score(x, i) for x in samples(values, np.full(width, i))] for i in range(held)]
-    value = values[least(np.transpose(scores))]
+    value = values[tuning.least(np.transpose(scores))]
     picks = np.arange(held, len(y))
     padded = np.pad(picks, (0, -len(picks) % width), mode="edge").reshape(-1, width)
     found = np.concatenate([samples(jnp.full(width, value), each) for each in padded])

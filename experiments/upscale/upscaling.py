@@ -11,13 +11,13 @@ import numpy as np
 
 import diffinv as di
 from configs import reconstruct
-from diffinv import GaussianNoise, Measurement, operators, process, seed_key, sharding, tiles
+from diffinv import GaussianNoise, Measurement, operators, seed_key, sharding, tiles
 from diffinv.consistency import ctmsr
 from diffinv.consistency.ctmsr import Upscaler
 from diffinv.data import to_pixels
 from diffinv.loop import failed_step
 from diffinv.prior import Prior
-from experiments.common import photos
+from experiments.common import photos, priors
 from experiments.methods import solvers
 
 EMBEDDED = "ctmsr_x4"
@@ -171,8 +171,10 @@ class Solver:
         config = reconstruct.get_config()
         config.dps.steps = config.reguidance.steps = steps
         config.dps.zeta = GUIDANCE / steps
-        prior = load_prior(path)
+        prior, _ = priors.load(path)
         side = prior.shape[0]
+        if prior.shape != (side, side, 3):
+            raise ValueError(f"--prior has shape {prior.shape}; give one of square RGB pictures")
         if side % scale or side // scale < 4:
             raise ValueError(f"--scale is {scale}; the prior's {side} pixels must be a multiple of it, of at least 4")
         self.scale, self.tile, self.overlap = scale, side // scale, side // scale // 4
@@ -202,13 +204,3 @@ class Solver:
         found = jnp.clip(self.restore(keys, *stacks, tick=tick), -1, 1)
         shape = (s * low.shape[0], s * low.shape[1], 3)
         return stored(np.asarray(tiles.join(found, shape, s * self.overlap))[: s * height, : s * width], deep)
-
-
-def load_prior(path: str) -> Prior:
-    """A square RGB prior under the variance-preserving process, or on its own table; "" is the embedded one."""
-    path = path or di.weights.embedded()
-    own = di.weights.read_card(path, "prior")["process"]["name"] == "discrete"
-    prior = di.weights.load_prior(path, None if own else process.VP())
-    if len(prior.shape) != 3 or prior.shape[0] != prior.shape[1] or prior.shape[2] != 3:
-        raise ValueError(f"--prior has shape {prior.shape}; give one of square RGB pictures")
-    return prior

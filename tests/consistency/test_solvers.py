@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 
 import diffinv as di
 from diffinv import operators, posterior, process, samplers, times
+from diffinv.posterior import chains, rewards
 
 EDM = process.EDM(8.0)
 GRID = times.karras(6, 0.02, 8.0)
@@ -34,7 +35,7 @@ def test_one_evaluation_is_dapss_inner_solve(key, priors, measurement):
 
     def run(prior, steps):
         solver = di.as_solver(
-            lambda m: posterior.daps(prior, m, steps, chain="conjugate", sigma_end=1e-6, rho=3.0), GRID
+            lambda m: posterior.daps(prior, m, steps, chains.conjugate(), sigma_end=1e-6, rho=3.0), GRID
         )
         return np.asarray(jax.jit(solver)(key, measurement).x)
 
@@ -64,7 +65,7 @@ def test_its_sample_is_a_proposal_for_reguidance(key, priors, measurement):
 def test_two_steps_under_guidance_lower_the_residual(key, priors, measurement):
     """`dps_score` differentiates through the map as through any denoiser."""
     made, _ = priors
-    guided = di.as_solver(lambda m: samplers.ddim(posterior.dps_score(made, m, rho=1.0, convention="norm")), GRID)
+    guided = di.as_solver(lambda m: samplers.ddim(posterior.dps_score(made, m, rho=1.0, reward=rewards.norm)), GRID)
     plain = di.as_solver(lambda m: samplers.ddim(made), GRID)
     residual = lambda solver: float(jnp.linalg.norm(measurement.residual(jax.jit(solver)(key, measurement).x)))
     assert residual(guided) < 0.5 * residual(plain)

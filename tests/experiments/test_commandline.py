@@ -232,3 +232,11 @@ def test_a_text_is_refused_by_a_schema_that_depends_on_the_configuration(monkeyp
     assert commandline._illegal(said) == "config.seed is 'x'; give a whole number at least 0"
     config.value = None
     assert commandline._illegal(said) == str(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("", []), ("a", ["a"]), ("a, b ,c d", ["a", "b", "c d"]), ("ReGuidance(DPS),x", ["ReGuidance(DPS)", "x"])],
+)
+def test_names_with_commas_between_them(text, names):
+    assert commandline.listed(text) == names

@@ -40,16 +40,6 @@ def test_every_value_is_tried_on_every_tuning_row(best):
     assert sorted(tried) == sorted((r, v) for r in range(3) for v in VALUES)
 
 
-def test_the_best_value_diverged_least_and_then_errs_least():
-    inf, nan = float("inf"), float("nan")
-    assert judge.least([[3.0, 3.0], [1.0, inf], [2.0, 2.5]]) == 2
-    assert judge.least([[inf, inf], [5.0, inf], [nan, 4.0]]) == 2
-    assert judge.least([[nan, nan], [inf, inf]]) == 0
-    for none in ([], [[], []]):
-        with pytest.raises(ValueError, match="at least one"):
-            judge.least(none)
-
-
 def plain(prior, measurement, value):
     return samplers.ddim(prior, value)
 

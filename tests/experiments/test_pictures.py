@@ -170,3 +170,8 @@ def test_the_flag_of_levels():
     assert reading.levels("") is None and reading.levels("auto") == "auto" and reading.levels("400,8400") == (400, 8400)
     for text in ("400", "8,4", "a,b", "0,nan", "1,2,3"):
         assert reading._accepted("0,1") and not reading._accepted(text)
+
+
+def test_values_beyond_a_byte_are_clipped_and_halves_rounded_to_even():
+    found = pictures.rounded(np.array([-3.0, 0.5, 1.5, 127.49, 254.6, 300.0]))
+    assert found.dtype == np.uint8 and found.tolist() == [0, 0, 2, 127, 255, 255]

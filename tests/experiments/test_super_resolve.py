@@ -169,9 +169,8 @@ def test_a_tile_that_a_solver_gave_up_is_no_result(monkeypatch):
     )
     entry = Method("frozen", lambda prior, m: frozen, 4)
     spectrum = 1 + process.dct_frequencies(16, 16)
-    monkeypatch.setattr(
-        upscaling, "load_prior", lambda _: gaussian_field(process.VP(), jnp.zeros((16, 16, 3)), spectrum)
-    )
+    prior = gaussian_field(process.VP(), jnp.zeros((16, 16, 3)), spectrum)
+    monkeypatch.setattr(upscaling.priors, "load", lambda _: (prior, {}))
     monkeypatch.setitem(METHODS, "dps", entry)
     with jax.enable_x64(False), pytest.raises(upscaling.Diverged, match="a solver diverged"):
         upscaling.Solver("dps", "", 4, 4)(0, np.zeros((4, 4, 3), np.float32))
@@ -320,7 +319,7 @@ def test_the_prior_enlarges_what_it_was_given(name, monkeypatch):
     with jax.enable_x64(False):  # as in an experiment
         spectrum = 100 / (1 + 5 * process.dct_frequencies(16, 16)) ** 2
         prior = gaussian_field(process.VP(), jnp.zeros((16, 16, 3)), spectrum)
-        monkeypatch.setattr(upscaling, "load_prior", lambda path: prior)
+        monkeypatch.setattr(upscaling.priors, "load", lambda path: (prior, {}))
         low = np.linspace([-0.6, 0.2, 0.5], [0.1, 0.8, -0.3], 35, dtype=np.float32).reshape(5, 7, 3)
         solver, ticks = upscaling.Solver(name, "", 4, 40), []
         candidate = np.asarray(operators.imresize(jnp.asarray(low), (20, 28)))

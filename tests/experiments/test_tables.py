@@ -328,7 +328,9 @@ def test_the_value_that_is_reported_was_chosen_on_others():
 
 def test_a_sample_that_diverged_is_not_finite():
     """The guard freezes it at a finite state; the table must not take that for a result."""
-    method = tuned.Row(lambda prior, m, v: di.posterior.dps(prior, m, v, "square"), "zeta", (0.0, 1e200), "", 8)
+    method = tuned.Row(
+        lambda prior, m, v: di.posterior.dps(prior, m, v, di.posterior.rewards.square), "zeta", (0.0, 1e200), "", 8
+    )
     prior = di.gaussian(process.VP(), jnp.zeros(2), jnp.eye(2))
     bar, measured = type("Bar", (), {"update": lambda self: None})(), []
     score = lambda x, i: measured.append(x) or float(np.sum(x))

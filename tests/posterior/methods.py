@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 import diffinv as di
 from diffinv import posterior, samplers, times
+from diffinv.posterior import chains, rewards
 
 
 def _assuming(measurement, strength):
@@ -18,12 +19,12 @@ def _assuming(measurement, strength):
     return measurement.replace(noise=di.GaussianNoise(strength * measurement.sigma))
 
 
-def dps(convention, zeta, prior, measurement, strength=1.0):
-    return posterior.dps(prior, measurement, zeta * strength, convention)
+def dps(reward, zeta, prior, measurement, strength=1.0):
+    return posterior.dps(prior, measurement, zeta * strength, reward)
 
 
-def dps_score(sampler, convention, rho, prior, measurement, strength=1.0):
-    return sampler(posterior.dps_score(prior, measurement, rho * strength, convention))
+def dps_score(sampler, reward, rho, prior, measurement, strength=1.0):
+    return sampler(posterior.dps_score(prior, measurement, rho * strength, reward))
 
 
 def pigdm(form, prior, measurement, strength=1.0):
@@ -42,28 +43,30 @@ def ddnm(prior, measurement, strength=1.0):
     return samplers.ddim(posterior.ddnm(prior, measurement), eta=0.85 * strength)
 
 
-def daps(chain, force, prior, measurement, strength=1.0):
-    if chain == "conjugate":
-        return posterior.daps(prior, _assuming(measurement, strength), 3, force=force, chain=chain)
-    return posterior.daps(prior, measurement, 3, 20, 0.5 * strength, force=force, chain=chain)
+def daps(chain, lr, prior, measurement, strength=1.0, **options):
+    return posterior.daps(prior, measurement, 3, chain(20, lr * strength, **options))
+
+
+def conjugate_daps(force, prior, measurement, strength=1.0):
+    return posterior.daps(prior, _assuming(measurement, strength), 3, chains.conjugate(force))
 
 
 CORE = {
-    "dps norm": partial(dps, "norm", 0.1),
-    "dps square": partial(dps, "square", 0.05),
-    "dps likelihood": partial(dps, "likelihood", 0.01),
-    "dps_score heun": partial(dps_score, samplers.heun, "square", 1.0),
-    "dps_score euler": partial(dps_score, samplers.euler, "norm", 1.0),
+    "dps norm": partial(dps, rewards.norm, 0.1),
+    "dps square": partial(dps, rewards.square, 0.05),
+    "dps likelihood": partial(dps, rewards.likelihood, 0.01),
+    "dps_score heun": partial(dps_score, samplers.heun, rewards.square, 1.0),
+    "dps_score euler": partial(dps_score, samplers.euler, rewards.norm, 1.0),
     "pigdm likelihood": partial(pigdm, "likelihood"),
     "pigdm adaptive": partial(pigdm, "adaptive"),
     "mmps": mmps,
     "tmpd exact": partial(tmpd, "exact"),
     "tmpd diagonal": partial(tmpd, "diagonal"),
     "ddnm": ddnm,
-    "daps langevin legacy": partial(daps, "langevin", "legacy"),
-    "daps langevin main": partial(daps, "langevin", "main"),
-    "daps conjugate legacy": partial(daps, "conjugate", "legacy"),
-    "daps conjugate main": partial(daps, "conjugate", "main"),
+    "daps langevin legacy": partial(daps, chains.langevin, 0.5),
+    "daps langevin main": partial(daps, chains.langevin, 0.5, force=2.0),
+    "daps conjugate legacy": partial(conjugate_daps, 1.0),
+    "daps conjugate main": partial(conjugate_daps, 2.0),
 }
 
 
@@ -73,7 +76,7 @@ def swept(function, argument, value, prior, measurement, strength=1.0, **options
 
 
 def pnpdm(chain, prior, measurement, strength=1.0):
-    return posterior.pnpdm(prior, _assuming(measurement, strength), 4, chain, mcmc_steps=10)
+    return posterior.pnpdm(prior, _assuming(measurement, strength), 4, chain)
 
 
 def tmpd_entries(prior, measurement, strength=1.0):
@@ -102,10 +105,10 @@ MORE = {
     "fps": partial(swept, posterior.fps, "c", 0.85, particles=4),
     "tds": partial(swept, posterior.tds, "spread", 1.0, particles=4),
     "ddsmc": partial(swept, posterior.ddsmc, "eta", 0.5, particles=4, ode_steps=2),
-    "pnpdm conjugate": partial(pnpdm, "conjugate"),
-    "pnpdm langevin": partial(pnpdm, "langevin"),
-    "daps hmc": partial(swept, posterior.daps, "lr", 0.3, ode_steps=3, mcmc_steps=20, chain="hmc"),
-    "daps metropolis": partial(swept, posterior.daps, "lr", 0.5, ode_steps=3, mcmc_steps=20, chain="metropolis"),
+    "pnpdm conjugate": partial(pnpdm, chains.conjugate()),
+    "pnpdm langevin": partial(pnpdm, chains.langevin(10)),
+    "daps hmc": partial(daps, chains.hmc, 0.3),
+    "daps metropolis": partial(daps, chains.metropolis, 0.5),
 }
 """Their battery compiles less: see the end of `test_battery`."""
 

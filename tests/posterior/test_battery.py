@@ -3,6 +3,7 @@
 import collections
 import functools
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -251,20 +252,34 @@ def test_what_is_not_linear_is_refused_by_name_of_the_method():
     for name in LINEAR_ONLY:
         with pytest.raises(TypeError, match=f"Cubic is not linear; {name} needs"):
             getattr(posterior, name)(prior, bent)
-    with pytest.raises(TypeError, match="daps with chain=.conjugate. needs"):
-        posterior.daps(prior, bent, chain="conjugate")
+    with pytest.raises(TypeError, match=r"daps with chain=chains.conjugate\(\) needs"):
+        posterior.daps(prior, bent, chain=posterior.chains.conjugate())
     posterior.dps(prior, bent), posterior.dps_score(prior, bent), posterior.daps(prior, bent)
 
 
 @pytest.mark.parametrize(
     ("function", "argument"),
-    [("dps", "convention"), ("dps_score", "convention"), ("pigdm", "form"), ("tmpd", "form"), ("daps", "force"),
-     ("daps", "chain")],
-)  # fmt: skip
+    [("pigdm", "form"), ("tmpd", "form")],
+)
 def test_an_unknown_option_is_refused_with_the_known_ones(function, argument):
     prior, measurement = problem(di.process.VP())
     with pytest.raises(ValueError, match=f"{argument} is 'nonsense'; choose one of \\w+, "):
         getattr(posterior, function)(prior, measurement, **{argument: "nonsense"})
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "name", "values"),
+    [("dps", "reward", "square", "rewards.square"), ("dps_score", "reward", "norm", "rewards.norm"),
+     ("mcg", "reward", "nonsense", "rewards.square, posterior.rewards.norm, posterior.rewards.likelihood"),
+     ("daps", "chain", "hmc", "chains.hmc()"), ("pnpdm", "chain", "conjugate", "chains.conjugate()"),
+     ("daps", "chain", 100, "chains.langevin(), posterior.chains.hmc(), posterior.chains.metropolis(), "
+      "posterior.chains.conjugate()")],
+)  # fmt: skip
+def test_a_name_is_refused_with_the_value_to_give(function, argument, name, values):
+    prior, measurement = problem(di.process.VP())
+    expected = f"{argument} is {name!r}; give a value, not a name: posterior.{values}"
+    with pytest.raises(TypeError, match=f"^{re.escape(expected)}$"):
+        getattr(posterior, function)(prior, measurement, **{argument: name})
 
 
 def test_daps_refuses_a_chain_without_temperature():
@@ -273,7 +288,7 @@ def test_daps_refuses_a_chain_without_temperature():
     noiseless = measurement.replace(noise=di.GaussianNoise(0.0))
     with pytest.raises(ValueError, match="tau is 0.0; Langevin needs one above 0"):
         posterior.daps(prior, noiseless)
-    posterior.daps(prior, noiseless, tau=0.01), posterior.daps(prior, noiseless, chain="conjugate")
+    posterior.daps(prior, noiseless, tau=0.01), posterior.daps(prior, noiseless, chain=posterior.chains.conjugate())
 
 
 NOISELESS = [slow_unless(name == "mmps", name) for name in ("pigdm likelihood", "mmps", "tmpd exact", "tmpd diagonal")]

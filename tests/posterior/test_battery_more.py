@@ -83,11 +83,11 @@ SPECTRAL = ("ddrm", "ddnm_plus", "mcgdiff", "fps", "ddsmc")
 LINEAR = ("repaint", "mcg", "pgdm", "diffpir", "pnpdm")
 COUNTS = {
     "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "iterations": ("sitcom", "dcdp", "mgps"), "draws": ("lgd",),
-    "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm",), "mcmc_steps": ("pnpdm",),
+    "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm",),
 }  # fmt: skip
 OPTIONS = {
-    "ddrm": "ties", "ddnm_plus": "form", "mcg": "convention", "pgdm": "form", "lgd": "form", "diffpir": "prox",
-    "reddiff": "weight", "pnpdm": "chain", "mcgdiff": "scheme",
+    "ddrm": "ties", "ddnm_plus": "form", "pgdm": "form", "lgd": "form", "diffpir": "prox",
+    "reddiff": "weight", "mcgdiff": "scheme",
 }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_counts_options_and_noise_are_checked():
     for name in ("tds", "ddsmc", "mgps"):
         assert_refused(ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm)", name, quiet)
     assert_refused(ValueError, "sigma_y is 0.0", "lgd", quiet, form="paper")
-    assert_refused(ValueError, "sigma_y is 0.0", "pnpdm", quiet, chain="langevin")
+    assert_refused(ValueError, "sigma_y is 0.0", "pnpdm", quiet, chain=posterior.chains.langevin())
 
 
 CHECKED = sorted({name.split()[0] for name in METHODS})

@@ -13,6 +13,7 @@ from flax import struct
 import diffinv as di
 from diffinv import operators, posterior
 from diffinv.operators.base import Operator
+from diffinv.posterior import rewards
 
 DIM, ZETA, SIGMA = 4, 0.3, 0.2
 RNG = np.random.default_rng(11)
@@ -21,7 +22,7 @@ b, u = RNG.standard_normal(DIM), RNG.standard_normal(DIM)
 MATRIX = RNG.standard_normal((3, DIM))
 BETA = np.linspace(1e-4, 0.02, 1000)
 ABAR = np.cumprod(1 - BETA)
-CONVENTIONS = ("norm", "square", "likelihood")
+CONVENTIONS = tuple(rewards.KNOWN)
 
 
 def apply(params, x, index):
@@ -86,7 +87,7 @@ def start(index):
 def test_one_step_is_the_published_update(index, convention, clip):
     y, x = RNG.standard_normal(3), start(index)
     measurement = gaussian(operators.dense(jnp.asarray(MATRIX)), y)
-    x_s, z, info = one_step(measurement, x, index, convention=convention, clip=clip)
+    x_s, z, info = one_step(measurement, x, index, reward=rewards.KNOWN[convention], clip=clip)
     expected, _ = published(x, index, z, lambda x0: MATRIX, lambda x0: y - MATRIX @ x0, convention, clip)
     np.testing.assert_allclose(x_s, expected, rtol=1e-9, atol=1e-9)
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (1, 1)
@@ -159,7 +160,7 @@ class Bent(Operator):
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_the_gradient_goes_through_a_nonlinear_operator(convention):
     y, x, index = np.array([0.3, -0.5, 0.1]), start(200), 200
-    x_s, z, info = one_step(gaussian(Bent(jnp.asarray(MATRIX)), y), x, index, convention=convention)
+    x_s, z, info = one_step(gaussian(Bent(jnp.asarray(MATRIX)), y), x, index, reward=rewards.KNOWN[convention])
     jacobian = lambda x0: (1 - np.tanh(MATRIX @ x0) ** 2)[:, None] * MATRIX
     expected, _ = published(x, index, z, jacobian, lambda x0: y - np.tanh(MATRIX @ x0), convention, False)
     np.testing.assert_allclose(x_s, expected, rtol=1e-9, atol=1e-9)
@@ -169,7 +170,7 @@ def test_the_gradient_goes_through_a_nonlinear_operator(convention):
 def test_a_complex_measurement_has_a_real_gradient(convention):
     A = RNG.standard_normal((3, DIM)) + 1j * RNG.standard_normal((3, DIM))
     y, x, index = RNG.standard_normal(3) + 1j * RNG.standard_normal(3), start(400), 400
-    x_s, z, _ = one_step(gaussian(operators.dense(jnp.asarray(A)), y), x, index, convention=convention)
+    x_s, z, _ = one_step(gaussian(operators.dense(jnp.asarray(A)), y), x, index, reward=rewards.KNOWN[convention])
     assert x_s.dtype == np.float64
     expected, _ = published(x, index, z, lambda x0: A, lambda x0: y - A @ x0, convention, False)
     np.testing.assert_allclose(x_s, expected, rtol=1e-9, atol=1e-9)

@@ -8,7 +8,8 @@ from oracle import Law, gaussian_posterior, matrix, moment_errors, random_covari
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
-from diffinv.posterior.annealing import _conjugate, _decayed, _descend, _langevin
+from diffinv.posterior import chains
+from diffinv.posterior.annealing import _descend
 
 DIM, SIGMA = 6, 0.4
 PROCESSES = {
@@ -260,7 +261,7 @@ def test_dps_has_the_bias_derived_by_hand():
     laws = []
     for steps in (50, 100):
         grid = times.grid(steps)
-        sampler = posterior.dps(prior, measurement, 0.05, "square")
+        sampler = posterior.dps(prior, measurement, 0.05, posterior.rewards.square)
         mean, variance = chain_law(sampler, grid, 0.0, float(process.sigma(1.0)) ** 2)
         np.testing.assert_allclose((mean, variance), dps_law(process, grid, m, c, y, 0.05), rtol=1e-9)
         laws.append((mean, variance))
@@ -272,24 +273,25 @@ def test_dps_has_the_bias_derived_by_hand():
     assert all(abs(variance / truth.covariance[0, 0] - 1) > 0.2 for _, variance in laws)
 
 
-FORCES = {"legacy": 0.5, "main": 1.0}
+FORCES = {"legacy": 1.0, "main": 2.0}
 
 
 def inner_problem(force, complex_rows=False):
-    """`exp(-force |y - A x|^2 / tau^2 - |x - x0|^2 / (2 r^2))`: a Gaussian, of noise variance tau^2 / (2 force)."""
+    """`exp(-force |y - A x|^2 / (2 tau^2) - |x - x0|^2 / (2 r^2))`: a Gaussian, of noise variance tau^2 / force."""
     _, measurement, _ = problem(di.process.VP(), complex_rows=complex_rows)
     x0, r, tau = jnp.linspace(-1.0, 2.0, DIM), 0.7, 0.5
     A, y = np.asarray(jax.jacfwd(measurement.operator)(jnp.zeros(DIM))), np.asarray(measurement.y)
     if complex_rows:
         A, y = np.concatenate([A.real, A.imag]), np.concatenate([y.real, y.imag])
-    law = gaussian_posterior(np.asarray(x0), r**2 * np.eye(DIM), A, y, tau / np.sqrt(2 * FORCES[force]))
-    return measurement, x0, jnp.asarray(r), jnp.asarray(tau), A, law
+    law = gaussian_posterior(np.asarray(x0), r**2 * np.eye(DIM), A, y, tau / np.sqrt(FORCES[force]))
+    r, tau = jnp.asarray(r), jnp.asarray(tau)
+    return chains.Coupled(measurement, x0, r, tau, r), A, law
 
 
 @pytest.mark.parametrize(("force", "complex_rows"), [("legacy", False), ("main", False), ("legacy", True)])
 def test_daps_conjugate_draws_its_inner_law(force, complex_rows):
-    measurement, x0, r, tau, _, law = inner_problem(force, complex_rows)
-    draw = jax.jit(jax.vmap(lambda k: _conjugate(k, measurement, x0, r, tau, FORCES[force])))
+    inner, _, law = inner_problem(force, complex_rows)
+    draw = jax.jit(jax.vmap(lambda k: chains.conjugate(FORCES[force])(k, inner)))
     samples = np.asarray(draw(jax.random.split(jax.random.key(1), 20_000)))
     assert max(moment_errors(samples, law)) < 5
 
@@ -300,7 +302,7 @@ def test_daps_conjugate_meets_the_measurement_in_float32(r, key):
     """Early on tau / r is 1e-3 or less; the draw must still lie within a few tau of y."""
     _, measurement, _ = problem(di.process.VP())
     single = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
-    x = _conjugate(key, single(measurement), jnp.zeros(DIM, jnp.float32), *single((r, 0.05)), 0.5)
+    x = chains.conjugate()(key, chains.Coupled(single(measurement), jnp.zeros(DIM, jnp.float32), *single((r, 0.05, r))))
     assert jnp.linalg.norm(single(measurement).residual(x)) < 10 * 0.05
 
 
@@ -315,16 +317,17 @@ def test_daps_langevin_has_the_law_derived_by_hand(force, steps):
 
     so its stationary variances are wider than the target's by `1 / (1 - eta h / 2)`, with `eta h <= lr`.
     """
-    measurement, x0, r, tau, A, target = inner_problem(force)
+    inner, A, target = inner_problem(force)
+    _, x0, r, tau, _ = inner
     lr = 1.5 / np.linalg.norm(A, 2) ** 2
     H = np.linalg.inv(target.covariance)
-    eta = lr / (1 / float(r) ** 2 + 2 * FORCES[force] / float(tau) ** 2)
+    eta = lr / (1 / float(r) ** 2 + FORCES[force] / float(tau) ** 2)
     one = np.eye(DIM)
     B = one - eta * H
     mean = target.mean + np.linalg.matrix_power(B, steps) @ (np.asarray(x0) - target.mean)
     wide = target.covariance @ np.linalg.inv(one - eta * H / 2)
     law = Law(mean, wide @ (one - np.linalg.matrix_power(B, 2 * steps)))
-    chain = lambda k: _langevin(k, measurement, x0, r, tau, FORCES[force], steps, lr)
+    chain = lambda k: chains.langevin(steps, lr, FORCES[force])(k, inner)
     samples = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(1), 20_000)))
     assert max(moment_errors(samples, law)) < 5
     if steps > 100:
@@ -338,7 +341,8 @@ def test_daps_is_stable_below_lr_2_for_operators_of_norm_1():
     measurement = measurement.replace(operator=unit)
 
     def spread(r, tau, lr):
-        return jnp.linalg.norm(_langevin(jax.random.key(0), measurement, jnp.zeros(DIM), r, tau, 0.5, 1000, lr))
+        law = chains.Coupled(measurement, jnp.zeros(DIM), r, tau, r)
+        return jnp.linalg.norm(chains.langevin(1000, lr)(jax.random.key(0), law))
 
     sizes = jax.jit(jax.vmap(jax.vmap(spread, (None, None, 0)), (0, 0, None)))
     result = sizes(jnp.asarray([1e-3, 0.5, 100.0, 1e3]), jnp.asarray([0.05, 0.5, 0.05, 0.01]), jnp.asarray([1.9, 2.1]))
@@ -356,13 +360,13 @@ def _unseen_variance(slopes, sigma, spread):
 
 @pytest.mark.parametrize("spread", [1.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (0.5, 0.05))])
 def test_daps_widens_what_the_measurement_does_not_see(spread):
-    r"""The law of an unseen coordinate under `chain="conjugate"`, M being the slope of the ODE for N(0, 1)."""
+    r"""The law of an unseen coordinate under `chains.conjugate`, M being the slope of the ODE for N(0, 1)."""
     process, grid = di.process.EDM(), times.karras(60)
     prior = di.gaussian(process, jnp.zeros(2), jnp.eye(2))
     measurement = di.Measurement(operators.dense(jnp.asarray([[1.0, 0.0]])), jnp.asarray([0.5]), di.GaussianNoise(0.3))
     slopes = jax.jit(jax.vmap(lambda t: _descend(prior, jnp.ones(2), t, 5, 0.01, 7.0)[1]))(grid[:-1])
     variance = _unseen_variance(slopes, np.asarray(process.sigma(grid)), spread)
-    sampler = posterior.daps(prior, measurement, chain="conjugate", spread=spread)
+    sampler = posterior.daps(prior, measurement, chain=chains.conjugate(), spread=spread)
     samples = jax.jit(jax.vmap(lambda k: di.sample(k, sampler, grid).x))(jax.random.split(jax.random.key(1), 10_000))
     assert abs(np.asarray(samples)[:, 1].var() / variance - 1) < 5 * np.sqrt(2 / 10_000)
 
@@ -383,7 +387,7 @@ def test_daps_decay_is_linear_in_the_index_of_the_published_grid():
     """`lr (1 + p (0.01 - 1))` along EDM's 200 steps from 100 to 0.1, and constant outside them."""
     ramp = np.arange(201) / 200
     sigmas = (100 ** (1 / 7) + ramp * (0.1 ** (1 / 7) - 100 ** (1 / 7))) ** 7
-    rates = jax.vmap(lambda r: _decayed(r, 0.01, 7.0))(jnp.asarray([1e3, *sigmas, 0.01]))
+    rates = jax.vmap(chains.decayed(1.0, 0.01))(jnp.asarray([1e3, *sigmas, 0.01]))
     np.testing.assert_allclose(rates, [1, *(1 - 0.99 * ramp), 0.01], rtol=1e-9)
 
 

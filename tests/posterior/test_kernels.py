@@ -8,27 +8,30 @@ from oracle import Law, gaussian_posterior, moment_errors
 
 import diffinv as di
 from diffinv import posterior, samplers, times
-from diffinv.posterior.annealing import _hmc, _langevin, _metropolis
+from diffinv.posterior import chains
 from posterior.published import COVARIANCE, DIM, MATRIX, MEAN, PROCESS, SIGMA, X, Y, assert_close, at, problem
 
 KEY, R, TAU = jax.random.key(6), 0.6, 0.5
-FORCE = {"legacy": 0.5, "main": 1.0}
 
 
 def target(force):
-    return gaussian_posterior(X, R**2 * np.eye(DIM), MATRIX, Y, TAU / np.sqrt(2 * force))
+    return gaussian_posterior(X, R**2 * np.eye(DIM), MATRIX, Y, TAU / np.sqrt(force))
+
+
+def inner_law(measurement):
+    return chains.Coupled(measurement, jnp.asarray(X), jnp.asarray(R), jnp.asarray(TAU), jnp.asarray(R))
 
 
 @pytest.mark.parametrize("steps", [1, 40])
-@pytest.mark.parametrize("force", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("force", [1.0, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_hmc_has_the_law_derived_by_hand(force, steps):
     """`(x, v)` is a Gaussian autoregression from v ~ N(0, I): its moments by NumPy's recursion, for momentum 0.6."""
     _, m = problem()
     lr, momentum = 0.1, 0.6
-    chain = lambda k: _hmc(k, m, jnp.asarray(X), jnp.asarray(R), jnp.asarray(TAU), force, steps, lr, momentum)
+    chain = lambda k: chains.hmc(steps, lr, momentum, force)(k, inner_law(m))
     samples = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(KEY, 10_000)))
     law, eye = target(force), np.eye(DIM)
-    H, eta = np.linalg.inv(law.covariance), lr / (1 / R**2 + 2 * force / TAU**2)
+    H, eta = np.linalg.inv(law.covariance), lr / (1 / R**2 + force / TAU**2)
     kick = np.block([[eye, np.zeros((DIM, DIM))], [-np.sqrt(eta) * H, momentum * eye]])
     drift = np.block([[eye, np.sqrt(eta) * eye], [np.zeros((DIM, DIM)), eye]])
     push = drift @ np.concatenate([np.zeros(DIM), np.sqrt(eta) * H @ law.mean])
@@ -41,18 +44,41 @@ def test_hmc_has_the_law_derived_by_hand(force, steps):
 
 def test_hmc_without_momentum_is_langevin():
     _, m = problem()
-    arguments = (KEY, m, jnp.asarray(X), jnp.asarray(R), jnp.asarray(TAU), 0.5, 20, 0.1)
-    assert_close(_hmc(*arguments, 0.0), _langevin(jax.random.split(KEY)[1], *arguments[1:]))
+    law = inner_law(m)
+    assert_close(chains.hmc(20, 0.1, 0.0)(KEY, law), chains.langevin(20, 0.1)(jax.random.split(KEY)[1], law))
+
+
+def test_a_chain_is_a_value_whose_rates_are_swept_and_whose_counts_are_static():
+    """Of one program each; equal values are one program, and a rate of each lane gives what it gives alone."""
+    _, m = problem()
+    law, traces = inner_law(m), []
+
+    @jax.jit
+    def run(chain, law):
+        traces.append(chain)
+        return chain(KEY, law)
+
+    alone = [run(chains.hmc(7, jnp.asarray(lr), jnp.asarray(0.3)), law) for lr in (0.1, 0.4)]
+    assert len(traces) == 1
+    run(chains.hmc(8, jnp.asarray(0.1), jnp.asarray(0.3)), law)
+    assert len(traces) == 2
+    swept = jax.vmap(run, (0, None))(chains.hmc(7, jnp.asarray([0.1, 0.4]), jnp.asarray([0.3, 0.3])), law)
+    assert_close(swept, np.stack(alone))
+    assert np.abs(alone[0] - alone[1]).max() > 1e-2
+    assert hash(chains.langevin()) == hash(chains.langevin(100, 0.1)) and chains.langevin() != chains.langevin(99)
+    for make in (chains.langevin, chains.hmc, chains.metropolis):
+        with pytest.raises(ValueError, match="steps is 0; it must be a whole number, at least 1"):
+            make(0)
 
 
 @pytest.mark.slow
 def test_metropolis_keeps_its_target_and_reaches_it():
     """Exact at any step: 200 moves, of which some were refused; five standard errors of 2,000 chains."""
     _, m = problem()
-    chain = lambda k: _metropolis(k, m, jnp.asarray(X), jnp.asarray(R), jnp.asarray(TAU), 0.5, 200, 1.0)
+    chain = lambda k: chains.metropolis(200, 1.0)(k, inner_law(m))
     samples = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(KEY, 2000)))
-    assert max(moment_errors(samples, target(0.5))) < 5
-    one = lambda k: _metropolis(k, m, jnp.asarray(X), jnp.asarray(R), jnp.asarray(TAU), 0.5, 1, 1.0)
+    assert max(moment_errors(samples, target(1.0))) < 5
+    one = lambda k: chains.metropolis(1, 1.0)(k, inner_law(m))
     stayed = (np.asarray(jax.vmap(one)(jax.random.split(KEY, 1000))) == X).all(1).mean()
     assert 0.1 < stayed < 0.9
 

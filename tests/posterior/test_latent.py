@@ -11,6 +11,7 @@ import diffinv as di
 from diffinv import charts, posterior, samplers, times
 from diffinv.operators.base import dense
 from diffinv.operators.pixel import Mask
+from diffinv.posterior import rewards
 from diffinv.posterior.blind import Pair
 from diffinv.posterior.latent import CountedState
 from posterior.counting import CountingOperator, counted, counting, paid, told
@@ -163,15 +164,15 @@ def test_blind_dps_is_the_published_update():
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (2, 2)
 
 
-@pytest.mark.parametrize("convention", ["norm", "likelihood"])
-def test_blind_dps_charges_both_networks_and_every_call(convention):
+@pytest.mark.parametrize("reward", [rewards.norm, rewards.likelihood])
+def test_blind_dps_charges_both_networks_and_every_call(reward):
     """The operator is the one that it builds of the kernel; the measurement's own is never called."""
     tally = collections.Counter()
     prior, _ = problem()
     kernel_prior = counting(di.gaussian(di.process.VP(), jnp.zeros(3), 0.5 * jnp.eye(3)), tally)
     m = di.Measurement(dense(jnp.eye(DIM)), jnp.linspace(-1.0, 1.0, DIM), di.GaussianNoise(0.1))
     own = lambda kernel: CountingOperator(build(kernel), tally)
-    method = lambda p, m: posterior.blind_dps(p, m, kernel_prior, own, 0.1, 0.1, convention=convention)
+    method = lambda p, m: posterior.blind_dps(p, m, kernel_prior, own, 0.1, 0.1, reward=reward)
     solution, tally = counted(method, prior, m, times.grid(5), KEY, tally)
     assert paid(tally) == told(solution) == (10, 10, 15)
 

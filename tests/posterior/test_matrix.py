@@ -28,10 +28,10 @@ NONE = {
 }
 CASES = [(level, 1.0) for level in LEVELS] + list(NONE.values())
 DIVIDES = {
-    "dps likelihood": "dps with convention='likelihood': sigma_y", "lgd paper": "lgd with form='paper': sigma_y",
+    "dps likelihood": "dps with reward=rewards.likelihood: sigma_y", "lgd paper": "lgd with form='paper': sigma_y",
     "daps langevin legacy": "tau", "daps langevin main": "tau", "daps hmc": "tau", "daps metropolis": "tau",
     "mgps": "mgps: sigma_y", "tds": "tds: sigma_y", "ddsmc": "ddsmc: sigma_y",
-    "pnpdm langevin": "pnpdm with chain='langevin': sigma_y",
+    "pnpdm langevin": "pnpdm with chain=Langevin: sigma_y",
 }  # fmt: skip
 """Methods that divide by sigma_y, and what they call it."""
 
@@ -101,8 +101,8 @@ def test_a_noise_that_is_none_is_refused_by_name(name):
 def test_other_conventions_and_laws_of_noise_are_checked_too():
     prior, measurement = measured("vp", 0.0)
     for function in (posterior.dps, posterior.dps_score, posterior.mcg):
-        with pytest.raises(ValueError, match=f"{function.__name__} with convention='likelihood': sigma_y is 0.0"):
-            function(prior, measurement, convention="likelihood")
+        with pytest.raises(ValueError, match=f"{function.__name__} with reward=rewards.likelihood: sigma_y is 0.0"):
+            function(prior, measurement, reward=posterior.rewards.likelihood)
     with pytest.raises(ValueError, match=r"tau is \[0. 1.\]; Langevin needs one above 0"):
         posterior.daps(prior, measurement, tau=jnp.asarray([0.0, 1.0]))
     dark = measurement.replace(noise=di.PoissonNoise(-3.0))

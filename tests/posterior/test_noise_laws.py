@@ -1,5 +1,6 @@
 """The table of who honours which law of the noise: against what each method asks of a law, and as the page says it."""
 
+import inspect
 from pathlib import Path
 
 import jax
@@ -10,14 +11,15 @@ from flax import struct
 
 import diffinv as di
 from diffinv import charts, operators, posterior, samplers, times
-from diffinv.posterior.annealing import _langevin, _metropolis
-from diffinv.posterior.laws import EXAMPLE, LAWS, USES, page
+from diffinv.posterior import chains
+from diffinv.posterior.laws import EXAMPLE, LAWS, USES, page, spelled
 from posterior.published import DIM, MATRIX, X, Y, ancestral, assert_close, at, normal, problem, step
 
 PAGE = Path(__file__).parents[2] / "docs" / "noise-laws.md"
 KEY, T, NEXT = jax.random.key(3), 0.5, 0.35
 GUIDANCE = ("dps_score", "pigdm", "mmps", "tmpd", "ddnm")
-SILENT = {"account", "autoguidance", "cfg", "laws", "reguidance", "restarts", "travel", "warm_start"}
+SILENT = {"account", "autoguidance", "cfg", "reguidance", "restarts", "travel", "warm_start"}
+ROOMS = {name for name in posterior.__all__ if inspect.ismodule(getattr(posterior, name))}
 ASKED = []
 
 
@@ -47,7 +49,7 @@ class Wide(Laplace):
 def solver(law, steps=2):
     """The law's method as a solver of `problem()`'s prior, as small as it gets."""
     prior, _ = problem()
-    options = {name: 2 for name in ("iterations", "pixel_iterations", "mcmc_steps", "particles", "reverse_steps")}
+    options = {name: 2 for name in ("iterations", "pixel_iterations", "particles", "reverse_steps")}
     known = posterior.__dict__[law.method].__code__.co_varnames
     options = {name: value for name, value in options.items() if name in known} | law.options
     grid, method = times.grid(steps), getattr(posterior, law.method)
@@ -87,7 +89,7 @@ EXPECTED = {  # without a deviation, and with one
 }
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: " ".join((law.method, *law.options.values())))
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: " ".join((law.method, *map(spelled, law.options.values()))))
 def test_a_method_asks_of_a_law_what_the_table_says(law):
     """By tracing alone: who never asks for the likelihood cannot honour it, who never asks for sigma needs none."""
     assert (asks(law, Laplace()), asks(law, Wide())) == EXPECTED[law.uses]
@@ -95,7 +97,7 @@ def test_a_method_asks_of_a_law_what_the_table_says(law):
 
 
 def test_every_method_is_in_the_table_and_says_so_itself():
-    assert {law.method for law in LAWS} == set(posterior.__all__) - SILENT
+    assert {law.method for law in LAWS} == set(posterior.__all__) - SILENT - ROOMS
     assert set(EXPECTED) == set(USES) == {law.uses for law in LAWS}
     unsaid = [law.method for law in LAWS if "Noise: " not in getattr(posterior, law.method).__doc__]
     assert not unsaid, f"the docstrings of {unsaid} do not say what they make of the noise: 'Noise: ...'"
@@ -119,7 +121,7 @@ def test_daps_steps_by_tau_where_a_law_has_no_width():
     prior, m = problem()
     ends = []
     for noise in (Laplace(0.3), di.GaussianNoise(0.5)):
-        sampler = posterior.daps(prior, m.replace(noise=noise), 1, 3, tau=0.5)
+        sampler = posterior.daps(prior, m.replace(noise=noise), 1, chains.langevin(3), tau=0.5)
         ends.append(np.asarray(step(sampler, KEY, T, NEXT)[0]))
     assert np.isfinite(ends).all() and np.abs(ends[0] - ends[1]).max() > 1e-3
 
@@ -145,8 +147,9 @@ def test_daps_chains_have_the_law_of_their_noise():
 
     @jax.jit
     def walks(keys, m):
-        about = (m, jnp.asarray([x0]), jnp.asarray(r), jnp.asarray(m.sigma), 0.5, 150)
-        return jax.vmap(lambda k: (_metropolis(k, *about, 1.0)[0], _langevin(k, *about, 0.05)[0]))(keys)
+        law = chains.Coupled(m, jnp.asarray([x0]), jnp.asarray(r), jnp.asarray(m.sigma), jnp.asarray(r))
+        exact, slow = chains.metropolis(150, 1.0), chains.langevin(150, 0.05)
+        return jax.vmap(lambda k: (exact(k, law)[0], slow(k, law)[0]))(keys)
 
     for noise in (Wide(0.8), di.PoissonNoise(2.0)):
         m = di.Measurement(operators.identity((1,)), jnp.asarray([y]), noise)
@@ -163,14 +166,14 @@ def test_daps_chains_have_the_law_of_their_noise():
 
 
 SOME = {
-    ("dps", "convention"), ("lgd", "form"), ("mgps",), ("daps",), ("pnpdm", "chain"), ("tds",), ("mcgdiff",),
+    ("dps", "reward"), ("lgd", "form"), ("mgps",), ("daps",), ("pnpdm", "chain"), ("tds",), ("mcgdiff",),
     ("ddnm_plus",), ("reddiff",),
 }  # fmt: skip
 RUN = [law for law in LAWS if (law.method, *law.options) in SOME]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", RUN, ids=lambda law: " ".join((law.method, *law.options.values())))
+@pytest.mark.parametrize("law", RUN, ids=lambda law: " ".join((law.method, *map(spelled, law.options.values()))))
 def test_a_run_under_laplace_and_poisson_noise_does_what_the_table_says(law):
     """Finite; the same as under Gaussian noise of that deviation where it is taken as such, another one elsewhere."""
     _, m = problem()

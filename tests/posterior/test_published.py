@@ -44,7 +44,7 @@ def pulled(now):
 @pytest.mark.parametrize("convention", ["square", "norm"])
 def test_mcg(convention):
     prior, m = problem()
-    x, info = step(posterior.mcg(prior, m, 0.2, convention, eta=0.6), KEY, T, NEXT)
+    x, info = step(posterior.mcg(prior, m, 0.2, posterior.rewards.KNOWN[convention], eta=0.6), KEY, T, NEXT)
     draw, noise = jax.random.split(KEY)
     now, (a, sigma) = at(T), levels(NEXT)
     mean, c = ancestral(now, X, NEXT, 0.6)

@@ -9,6 +9,7 @@ from scipy.integrate import quad, solve_ivp
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
+from diffinv.posterior import rewards
 from diffinv.posterior.core.guided import linearise
 from posterior.methods import CORE, METHODS, MORE, SOLVERS
 
@@ -23,8 +24,8 @@ def given(x):
     return lambda key, measurement, start=None: di.Solution(x, None)
 
 
-def refine(prior, grid, rho, convention="square", sampler=samplers.heun):
-    return di.as_solver(lambda m: sampler(posterior.dps_score(prior, m, rho, convention)), grid)
+def refine(prior, grid, rho, reward=rewards.square, sampler=samplers.heun):
+    return di.as_solver(lambda m: sampler(posterior.dps_score(prior, m, rho, reward)), grid)
 
 
 def observe_first(y, size):
@@ -197,7 +198,9 @@ def test_the_guiding_gradient_of_a_mixture_is_the_closed_form(process):
     @jax.jit
     def library(x, t):
         prediction, apply_covariance = linearise(prior, x, t)
-        step = lambda zeta: posterior.dps(prior, measurement, zeta, "square").step(jax.random.key(0), x, t, 0.5 * t)[0]
+        step = lambda zeta: posterior.dps(prior, measurement, zeta, rewards.square).step(
+            jax.random.key(0), x, t, 0.5 * t
+        )[0]
         guided = posterior.dps_score(prior, measurement, 0.7).denoise(x, t)
         return prediction.x0, jax.vmap(apply_covariance)(jnp.eye(2)), guided, step(0.0) - step(1.0)
 
@@ -219,17 +222,17 @@ def test_the_guiding_gradient_of_a_mixture_is_the_closed_form(process):
         np.testing.assert_allclose(dps_move, gradient, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("convention", ["square", "norm", "likelihood"])
-def test_the_reward_conventions_differ_by_their_known_factors(convention):
+@pytest.mark.parametrize("name", rewards.KNOWN)
+def test_the_rewards_differ_by_their_known_factors(name):
     """Against "square": the norm's gradient is `1 / (2 |r|)` of it, the likelihood's `1 / (2 sigma_y^2)`."""
     prior, x = four_modes(di.process.VP()), jnp.asarray([0.3, 0.8])
     measurement = observe_first(2.0, 2)
     x0 = prior.denoise(x, 0.5)
-    guided = lambda kind: posterior.dps_score(prior, measurement, 1.0, kind)
+    guided = lambda kind: posterior.dps_score(prior, measurement, 1.0, rewards.KNOWN[kind])
     pull = lambda kind: jax.jit(lambda x: guided(kind).denoise(x, 0.5))(x) - x0
     r = float(jnp.linalg.norm(measurement.residual(x0)))
-    factor = {"square": 1.0, "norm": 1 / (2 * r), "likelihood": 1 / (2 * 0.1**2)}[convention]
-    np.testing.assert_allclose(pull(convention), factor * pull("square"), rtol=1e-9)
+    factor = {"square": 1.0, "norm": 1 / (2 * r), "likelihood": 1 / (2 * 0.1**2)}[name]
+    np.testing.assert_allclose(pull(name), factor * pull("square"), rtol=1e-9)
 
 
 def wrapped_problem():

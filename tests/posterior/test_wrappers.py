@@ -189,7 +189,7 @@ def test_account_tells_the_same_of_every_solver(key):
     assert not solution.info.diverged and solution.info.finite and int(solution.info.failed_step) == -1
 
     def run(zeta):
-        method = lambda m: di.guard(posterior.dps(prior, m, zeta, "square"))
+        method = lambda m: di.guard(posterior.dps(prior, m, zeta, posterior.rewards.square))
         return posterior.account(di.as_solver(method, times.grid(20)))(key, m)
 
     solutions = jax.jit(jax.vmap(run))(jnp.asarray([0.05, 1e2, 1e200]))

@@ -1,4 +1,4 @@
-r"""What every guidance stands on: one linearisation of the denoiser, rewards, and the guided denoiser itself.
+r"""What every guidance stands on: one linearisation of the denoiser, and the guided denoiser itself.
 
 All guidance is written in x0 form. With `J = dx0/dx_t`, Tweedie's second formula is
 `Cov(x_0 | x_t) = (sigma^2 / alpha) J`, and
@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described
-from diffinv.linalg import inner, norm
 from diffinv.measurement import Measurement
 from diffinv.prior import Prediction, Prior
 from diffinv.process import DEAD
@@ -42,28 +41,6 @@ def linearise(prior: Prior, x: Array, t: Time) -> tuple[Prediction, Callable[[Ar
     gain = jnp.where(alive, sigma**2 / jnp.where(alive, alpha, 1.0), 0.0).astype(x.dtype)
     zeros = jax.tree.map(jnp.zeros_like, prediction)
     return prediction, lambda v: gain * pullback(zeros._replace(x0=v))[0]
-
-
-def _square(measurement: Measurement, x0: Array) -> Array:
-    r = measurement.residual(x0)
-    return -inner(r, r)
-
-
-REWARDS: dict[str, Callable[[Measurement, Array], Array]] = {
-    "square": _square,
-    "norm": lambda measurement, x0: -norm(measurement.residual(x0)),
-    "likelihood": lambda measurement, x0: measurement.log_likelihood(x0),
-}
-
-
-def reward(convention: str) -> Callable[[Measurement, Array], Array]:
-    """`R(measurement, x0)`: "square" `-|y - A x0|^2`, "norm" `-|y - A x0|`, "likelihood" `log p(y | x0)`.
-
-    Original: the three conventions that papers and codes use. Raises ValueError for another one.
-    """
-    if convention not in REWARDS:
-        raise ValueError(f"convention is {convention!r}; choose one of {', '.join(REWARDS)}")
-    return REWARDS[convention]
 
 
 Rule = Callable[..., Prediction]
