@@ -20,7 +20,7 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing", "callables", "describe", "ends"],
-    ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "seeds"],
+    ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "atomic", "seeds"],
     ["prior", "operators", "nn", "degrade"],
     ["loop", "charts", "measurement", "checks", "denoisers", "watch"],
     ["samplers"],

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from diffinv import limits, schema
+from diffinv.atomic import replacing
 from diffinv.weights import cards
 from diffinv.weights.convert import safetensors as tensors
 
@@ -61,17 +62,8 @@ def unflatten(flat: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _replace(path: str, content: bytes) -> None:
-    """Write through a temporary file, so that a reader never sees half of it, and nothing is left where it fails."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _read(path: str) -> bytes:

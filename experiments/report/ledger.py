@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from diffinv.atomic import replacing
 from diffinv.data.reader import pillow
 from experiments.report.tables import Record, Row
 
@@ -25,22 +26,16 @@ PARTS = {"picture", "task", "truth", "measurement", "methods"}
 
 
 def put(path: Path, data: bytes | Iterable[bytes]) -> Path:
-    """Whole or not at all: a temporary file beside it, then a rename; `data` may come in parts."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """The file, whole or not at all, with the folders above it; `data` may come in parts."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             file.writelines([data] if isinstance(data, bytes) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         line = f"no space left for {path}; the pictures finished before are kept, free some space and run again"
         raise OSError(error.errno, line) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from diffinv.atomic import replacing
+
 
 def _whole_lines(path: str, before: int) -> list[str]:
     """The lines of steps up to `before`; one that a kill cut short is dropped."""
@@ -28,13 +30,9 @@ def _whole_lines(path: str, before: int) -> list[str]:
 
 
 def _rewrite(path: str, lines: list[str]) -> None:
-    """Through a temporary file: a kill leaves the old lines or the new ones."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """A kill leaves the old lines or the new ones."""
+    with replacing(path) as file:
+        file.writelines(line.encode() for line in lines)
 
 
 def _event_writer(folder: str) -> Any:

@@ -7,13 +7,14 @@ The pickle is spelt out opcode by opcode, so that no class of torch is needed: a
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from diffinv.atomic import replacing
 
 
 def _text(value: str) -> bytes:
@@ -46,18 +47,12 @@ def _tensor(key: int, shape: tuple[int, ...]) -> bytes:
 
 
 def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes `state` to `path`, as float32, through a temporary file."""
+    """Writes `state` to `path`, as float32, whole or not at all."""
     entries = b"".join(_text(name) + _tensor(key, np.shape(value)) for key, (name, value) in enumerate(state.items()))
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            body = pickle.PROTO + b"\x02" + _EMPTY + pickle.MARK + entries + pickle.SETITEMS + pickle.STOP
-            archive.writestr("archive/data.pkl", body)
-            archive.writestr("archive/byteorder", "little")
-            for key, value in enumerate(state.values()):
-                archive.writestr(f"archive/data/{key}", np.ascontiguousarray(value, "<f4").tobytes())
-            archive.writestr("archive/version", "3\n")
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        body = pickle.PROTO + b"\x02" + _EMPTY + pickle.MARK + entries + pickle.SETITEMS + pickle.STOP
+        archive.writestr("archive/data.pkl", body)
+        archive.writestr("archive/byteorder", "little")
+        for key, value in enumerate(state.values()):
+            archive.writestr(f"archive/data/{key}", np.ascontiguousarray(value, "<f4").tobytes())
+        archive.writestr("archive/version", "3\n")
