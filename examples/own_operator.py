@@ -1,6 +1,6 @@
-"""An operator of your own: what it measures is one function; that it is linear is checked, and its adjoint, solve and pinv are found.
+"""An operator of your own: what it measures is one function; its adjoint, solve and pinv are found.
 
-    python examples/own_operator.py
+python examples/own_operator.py
 """
 
 import jax

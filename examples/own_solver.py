@@ -1,6 +1,6 @@
 """A solver of your own, entire, beside the exact posterior of a Gaussian field.
 
-    python examples/own_solver.py
+python examples/own_solver.py
 """
 
 import jax

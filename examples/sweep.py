@@ -1,6 +1,6 @@
 """Many values of a hyperparameter in one compiled program, and their cost.
 
-    python examples/sweep.py
+python examples/sweep.py
 """
 
 import jax
