@@ -18,7 +18,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config = prior32.get_config(mode)
     config.name = "blurring32"
     config.task = "spectral"
-    config.process = ConfigDict({"name": "Blurring", "sigma_blur": 10.0})
+    config.process = {"name": "Blurring", "sigma_blur": 10.0}
     config.weighting = "posterior"
     config.sampler = "ancestral"
     config.field_images = 10_000
@@ -26,9 +26,21 @@ def get_config(mode: str = "") -> ConfigDict:
     config.flip = False
     config.eval_levels = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
     if mode == "":
-        config.channels = 1
-        config.net.update({"channels": 32, "multipliers": (1, 2), "attention": (2,), "patch": 4})
-        config.batch, config.steps, config.cooldown, config.warmup = 32, 4000, 1200, 200
-        config.ema_half_lives = (8000, 3000)
-        config.eval_every, config.eval_images, config.sample_steps = 2000, 1024, 100
+        config.update(
+            channels=1,
+            net={
+                "channels": 32,
+                "multipliers": (1, 2),
+                "attention": (2,),
+                "patch": 4,
+            },
+            batch=32,
+            steps=4000,
+            cooldown=1200,
+            warmup=200,
+            ema_half_lives=(8000, 3000),
+            eval_every=2000,
+            eval_images=1024,
+            sample_steps=100,
+        )
     return config

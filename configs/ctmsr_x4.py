@@ -24,61 +24,165 @@ MODES = ("", "dtm", "distortion", "multistep", "accelerator", "published", "smok
 def base(mode: str) -> ConfigDict:
     """What all modes share: stage 1 of the small network."""
     config = prior32.get_config("smoke" if mode == "smoke" else "")
-    config.task, config.name, config.method = "super_resolution", "ctmsr_x4", "ctmsr"
-    config.scale, config.size, config.stride = 4, 64, 48
-    config.degradation, config.turn = "bicubic", True
+    config.task = "super_resolution"
+    config.name = "ctmsr_x4"
+    config.method = "ctmsr"
+    config.scale = 4
+    config.size = 64
+    config.stride = 48
+    config.degradation = "bicubic"
+    config.turn = True
+
     config.architecture = "srnet"
-    config.net = ConfigDict({"channels": 32, "blocks": 8, "residual": True, "cubic": -0.5, "dtype": "float32"})
-    config.sigma_max, config.cubic = 1.0, -0.5
-    config.index, config.anchor = "sample", 0.5
-    config.first_intervals, config.last_intervals, config.curriculum_steps = 1, 3, 0
-    config.charbonnier, config.charbonnier_weight = 1e-3, 1.0
-    config.feature_weight, config.feature_taps, config.feature_size = 0.0, 3, 0
-    config.perceptual, config.lpips_vgg, config.lpips_linear = "features", "", ""
-    config.matching, config.matching_weight, config.matching_weighting = "l2", 0.8, "improved"
-    config.matching_t_min, config.matching_t_max, config.refresh, config.reference = 0.1, 0.5, 500, "start"
-    config.batch, config.steps, config.warmup, config.cooldown = 16, 4000, 100, 2000
-    config.learning_rate, config.weight_decay = 1e-3, 0.0
+    config.net = ConfigDict(
+        {
+            "channels": 32,
+            "blocks": 8,
+            "residual": True,
+            "cubic": -0.5,
+            "dtype": "float32",
+        }
+    )
+    config.sigma_max = 1.0
+    config.cubic = -0.5
+
+    config.index = "sample"
+    config.anchor = 0.5
+    config.first_intervals = 1
+    config.last_intervals = 3
+    config.curriculum_steps = 0
+    config.charbonnier = 1e-3
+    config.charbonnier_weight = 1.0
+    config.feature_weight = 0.0
+    config.feature_taps = 3
+    config.feature_size = 0
+    config.perceptual = "features"
+    config.lpips_vgg = ""
+    config.lpips_linear = ""
+    config.matching = "l2"
+    config.matching_weight = 0.8
+    config.matching_weighting = "improved"
+    config.matching_t_min = 0.1
+    config.matching_t_max = 0.5
+    config.refresh = 500
+    config.reference = "start"
+
+    config.batch = 16
+    config.steps = 4000
+    config.warmup = 100
+    config.cooldown = 2000
+    config.learning_rate = 1e-3
+    config.weight_decay = 0.0
     config.ema_half_lives = (8_000, 2_000, 24_000)
-    config.eval_every, config.eval_images, config.sample_grid, config.sample_steps = 1000, 128, 4, 15
+    config.eval_every = 1000
+    config.eval_images = 128
+    config.sample_grid = 4
+    config.sample_steps = 15
     return config
 
 
-def small(config: ConfigDict, mode: str) -> None:
-    """The modes of the small network."""
-    if mode == "distortion":
-        config.name, config.last_intervals, config.anchor, config.steps = "sr_x4_distortion", 1, 0.0, 3000
-        config.cooldown = 1500
-    elif mode == "dtm":
-        config.name, config.method, config.steps, config.cooldown = "ctmsr_x4_dtm", "dtm", 1000, 500
-        config.first_intervals, config.learning_rate = 3, 2e-4
-    elif mode == "multistep":
-        config.name, config.method, config.sigma_max, config.steps = "resshift_x4", "resshift", 2.0, 5000
-        config.cooldown = 1500
-
-
-def large(config: ConfigDict, mode: str) -> None:
-    """The modes for accelerators."""
-    config.architecture = "ctmsr"
-    fields = {"dtype": "bfloat16", "remat": False, "dropout": 0.0, "residual": True, "cubic": -0.5}
-    config.net = ConfigDict(
-        {"channels": 64, "multipliers": (1, 2, 2), "blocks": 2, "heads": 4, "resolution": 16, **fields}
-    )
-    config.batch, config.steps, config.curriculum_steps, config.cooldown = 256, 20_000, 0, 12_000
-    config.learning_rate, config.warmup = 1e-4, 1000
-    config.ema_half_lives = (180_000, 40_000, 700_000)
-    if mode == "published":
-        config.size, config.stride, config.degradation, config.cubic = 256, 0, "resshift", -0.75
-        config.perceptual, config.name = "lpips", "ctmsr_x4_published"
-        config.net.update({"channels": 192, "multipliers": (1, 2, 2, 2), "blocks": 4, "heads": 6, "resolution": 64})
-        config.net.update({"dropout": 0.13, "residual": False, "cubic": -0.75, "dtype": "float32"})
-        config.flip, config.turn, config.index, config.anchor = False, False, "batch", 0.0
-        config.first_intervals, config.last_intervals, config.curriculum_steps = 4, 3, 502_000
-        config.charbonnier, config.charbonnier_weight, config.feature_weight = 1e-6, 0.5, 0.5
-        config.matching, config.matching_weight, config.refresh = "perceptual", 0.8, 1000
-        config.batch, config.steps, config.warmup, config.cooldown = 32, 500_000, 0, 0
-        config.learning_rate, config.b1, config.b2, config.clip = 2.5e-5, 0.9, 0.9, 1e9  # 5e-5 until 50,000
-        config.ema_half_lives = (22_000,)
+SMALL = {
+    "": {},
+    "distortion": {
+        "name": "sr_x4_distortion",
+        "last_intervals": 1,
+        "anchor": 0.0,
+        "steps": 3000,
+        "cooldown": 1500,
+    },
+    "dtm": {
+        "name": "ctmsr_x4_dtm",
+        "method": "dtm",
+        "first_intervals": 3,
+        "steps": 1000,
+        "cooldown": 500,
+        "learning_rate": 2e-4,
+    },
+    "multistep": {
+        "name": "resshift_x4",
+        "method": "resshift",
+        "sigma_max": 2.0,
+        "steps": 5000,
+        "cooldown": 1500,
+    },
+    "smoke": {
+        "size": 32,
+        "stride": 32,
+        "net": {"channels": 8, "blocks": 1},
+        "batch": 8,
+        "steps": 6,
+        "warmup": 2,
+        "cooldown": 2,
+        "eval_every": 3,
+        "eval_images": 8,
+        "sample_grid": 2,
+        "sample_steps": 3,
+    },
+}
+"""What the modes of the small network change."""
+ACCELERATOR = {
+    "architecture": "ctmsr",
+    "batch": 256,
+    "steps": 20_000,
+    "curriculum_steps": 0,
+    "warmup": 1000,
+    "cooldown": 12_000,
+    "learning_rate": 1e-4,
+    "ema_half_lives": (180_000, 40_000, 700_000),
+}
+WINDOWED = {
+    "channels": 64,
+    "multipliers": (1, 2, 2),
+    "blocks": 2,
+    "heads": 4,
+    "resolution": 16,
+    "residual": True,
+    "cubic": -0.5,
+    "dtype": "bfloat16",
+    "remat": False,
+    "dropout": 0.0,
+}
+PUBLISHED = {
+    "name": "ctmsr_x4_published",
+    "size": 256,
+    "stride": 0,
+    "degradation": "resshift",
+    "cubic": -0.75,
+    "flip": False,
+    "turn": False,
+    "net": {
+        "channels": 192,
+        "multipliers": (1, 2, 2, 2),
+        "blocks": 4,
+        "heads": 6,
+        "resolution": 64,
+        "residual": False,
+        "cubic": -0.75,
+        "dtype": "float32",
+        "dropout": 0.13,
+    },
+    "index": "batch",
+    "anchor": 0.0,
+    "first_intervals": 4,
+    "last_intervals": 3,
+    "curriculum_steps": 502_000,
+    "charbonnier": 1e-6,
+    "charbonnier_weight": 0.5,
+    "feature_weight": 0.5,
+    "perceptual": "lpips",
+    "matching": "perceptual",
+    "matching_weight": 0.8,
+    "refresh": 1000,
+    "batch": 32,
+    "steps": 500_000,
+    "warmup": 0,
+    "cooldown": 0,
+    "learning_rate": 2.5e-5,  # 5e-5 until 50,000
+    "b1": 0.9,
+    "b2": 0.9,
+    "clip": 1e9,
+    "ema_half_lives": (22_000,),
+}
 
 
 def get_config(mode: str = "") -> ConfigDict:
@@ -86,12 +190,11 @@ def get_config(mode: str = "") -> ConfigDict:
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; configs/ctmsr_x4.py knows {', '.join(map(repr, MODES))}")
     config = base(mode)
-    if mode in ("accelerator", "published"):
-        large(config, mode)
-    else:
-        small(config, mode)
-    if mode == "smoke":
-        config.size, config.stride, config.batch, config.steps, config.warmup, config.cooldown = 32, 32, 8, 6, 2, 2
-        config.net.update({"channels": 8, "blocks": 1})
-        config.eval_every, config.eval_images, config.sample_grid, config.sample_steps = 3, 8, 2, 3
+    if mode in SMALL:
+        config.update(SMALL[mode])
+        return config
+    config.update(ACCELERATOR)
+    config.net = ConfigDict(WINDOWED)
+    if mode == "published":
+        config.update(PUBLISHED)
     return config

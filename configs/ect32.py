@@ -26,10 +26,18 @@ def get_config(mode: str = "") -> ConfigDict:
     if mode != "smoke":
         config.start = "prior32"
     if mode == "":
-        config.net.dropout = 0.2
-        config.batch, config.steps, config.options.ect.every = 128, 400_000, 25_000
-        config.ema_half_lives = (500_000, 2_000_000)
+        config.update(
+            options={"ect": {"every": 25_000}},
+            net={"dropout": 0.2},
+            batch=128,
+            steps=400_000,
+            ema_half_lives=(500_000, 2_000_000),
+        )
     elif mode == "small":
-        config.steps, config.cooldown, config.options.ect.every = 2000, 800, 250
-        config.learning_rate = 4e-4
+        config.update(
+            options={"ect": {"every": 250}},
+            steps=2000,
+            cooldown=800,
+            learning_rate=4e-4,
+        )
     return config

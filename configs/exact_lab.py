@@ -25,17 +25,26 @@ def get_config(mode: str = "") -> ConfigDict:
     config.draws = 256
     config.projections = 100
     kinds = "MMPS,PiGDM likelihood,DPS,DDNM+,DDRM,DiffPIR,DAPS conjugate,PnP-DM,SITCOM"
-    config.reduced = ConfigDict({
+    config.reduced = {
         "bipsda": {"methods": f"{kinds},DAPS,TDS 16,MCGDiff 16"},
         "levy": {"methods": f"{kinds},TDS 16,MCGDiff 16", "draws": 128},
         "field": {"methods": f"{kinds},DDNM,RePaint,ReGuidance(DDRM)", "draws": 64},
-    })  # fmt: skip
+    }
     if mode == "smoke":
-        config.name, config.problems, config.methods = "exact_lab_smoke", "gaussian8", "MMPS,DDRM,MCGDiff 16"
-        config.rows, config.draws = 20, 32
+        config.update(
+            name="exact_lab_smoke",
+            problems="gaussian8",
+            methods="MMPS,DDRM,MCGDiff 16",
+            rows=20,
+            draws=32,
+        )
     elif mode == "field":
-        config.name, config.problems, config.draws = "exact_lab_field", "field", 64
-        config.methods = "MMPS,PiGDM likelihood,DPS,DDNM,DDNM+,DDRM,RePaint,DiffPIR,DAPS conjugate,ReGuidance(DDRM)"
+        config.update(
+            name="exact_lab_field",
+            problems="field",
+            methods="MMPS,PiGDM likelihood,DPS,DDNM,DDNM+,DDRM,RePaint,DiffPIR,DAPS conjugate,ReGuidance(DDRM)",
+            draws=64,
+        )
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/exact_lab.py knows '', 'smoke' and 'field'")
     return config

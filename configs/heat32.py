@@ -16,6 +16,12 @@ def get_config(mode: str = "") -> ConfigDict:
     """`mode`: "" for the real run, "smoke" for a few seconds on generated images."""
     config = blurring32.get_config(mode)
     config.name = "heat32"
-    config.process = ConfigDict({"name": "HeatDissipation", "blur_max": 36.0, "delta": 0.01})
+    config.process = ConfigDict(
+        {
+            "name": "HeatDissipation",
+            "blur_max": 36.0,
+            "delta": 0.01,
+        }
+    )
     config.weighting = "step"
     return config

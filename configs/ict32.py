@@ -29,27 +29,70 @@ def get_config(mode: str = "") -> ConfigDict:
     config.consistency_levels = (80.0, 0.821)
     config.optimizer = "radam"
     config.clip = 1e6
-    config.options = ConfigDict({
+    config.options = {
         "ct": {},
         "cd": {"n": 18},
-        "ict": {"s0": 10, "s1": 1280, "log_sigma_mean": -1.1, "log_sigma_std": 2.0},
-        "ect": {"every": 12_500, "q": 2.0, "c": 0.0, "k": 8.0, "b": 1.0},
-        "scm": {"log_sigma_mean": -1.0, "log_sigma_std": 1.4, "warmup": 10_000, "constant": 0.1},
+        "ict": {
+            "s0": 10,
+            "s1": 1280,
+            "log_sigma_mean": -1.1,
+            "log_sigma_std": 2.0,
+        },
+        "ect": {
+            "every": 12_500,
+            "q": 2.0,
+            "c": 0.0,
+            "k": 8.0,
+            "b": 1.0,
+        },
+        "scm": {
+            "log_sigma_mean": -1.0,
+            "log_sigma_std": 1.4,
+            "warmup": 10_000,
+            "constant": 0.1,
+        },
         "ctm": {"n": 18, "denoising": 1.0},
-        "shortcut": {"sections": 128, "bootstrap": 0.125, "clip": 4.0},
-        "meanflow": {"mean": -2.0, "std": 2.0, "distinct": 0.75, "power": 0.75, "constant": 0.01},
-        "imm": {"group": 4, "a": 1.0, "b": 5.0, "halvings": 15},
-    })  # fmt: skip
+        "shortcut": {
+            "sections": 128,
+            "bootstrap": 0.125,
+            "clip": 4.0,
+        },
+        "meanflow": {
+            "mean": -2.0,
+            "std": 2.0,
+            "distinct": 0.75,
+            "power": 0.75,
+            "constant": 0.01,
+        },
+        "imm": {
+            "group": 4,
+            "a": 1.0,
+            "b": 5.0,
+            "halvings": 15,
+        },
+    }
     if mode == "":
-        config.net.dropout = 0.3
-        config.batch, config.steps, config.cooldown, config.warmup = 1024, 400_000, 1, 1
-        config.learning_rate, config.b2 = 1e-4, 0.999
-        config.ema_half_lives = (10_000_000, 2_000_000)
-        config.eval_every = 10_000
+        config.update(
+            net={"dropout": 0.3},
+            batch=1024,
+            steps=400_000,
+            cooldown=1,
+            warmup=1,
+            learning_rate=1e-4,
+            b2=0.999,
+            ema_half_lives=(10_000_000, 2_000_000),
+            eval_every=10_000,
+        )
     elif mode == "small":
-        config.steps, config.cooldown, config.warmup = 2000, 800, 50
-        config.learning_rate, config.b2 = 1e-3, 0.99
-        config.ema_half_lives = (6_000, 20_000)
-        config.options.ict.s1 = 80
-        config.eval_every, config.eval_images = 500, 512
+        config.update(
+            options={"ict": {"s1": 80}},
+            steps=2000,
+            cooldown=800,
+            warmup=50,
+            learning_rate=1e-3,
+            b2=0.99,
+            ema_half_lives=(6_000, 20_000),
+            eval_every=500,
+            eval_images=512,
+        )
     return config

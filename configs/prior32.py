@@ -19,11 +19,10 @@ def get_config(mode: str = "") -> ConfigDict:
     config.task = "denoising"
     config.start = ""
     config.seed = 0
+
     config.data = ""
-    config.data_name, config.data_licence = (
-        "",
-        "",
-    )  # what the card says of the pictures; '' for what they say themselves
+    config.data_name = ""  # what the card says of the pictures; "" for what they say themselves
+    config.data_licence = ""
     config.data_folder = ""
     config.download = False
     config.resident = True
@@ -32,13 +31,24 @@ def get_config(mode: str = "") -> ConfigDict:
     config.channels = 3
     config.classes = 0
     config.label_dropout = 0.1
-    config.flip, config.shift, config.turn = True, 0, False
+    config.flip = True
+    config.shift = 0
+    config.turn = False
 
     config.architecture = "unet"
-    config.net = ConfigDict(
-        {"channels": 64, "multipliers": (1, 1.5, 2), "blocks": 1, "attention": (2, 4), "head_channels": 32}
-        | {"patch": 2, "time_scale": 40.0, "resample_blocks": False, "dropout": 0.0, "remat": False, "dtype": "float32"}
-    )
+    config.net = {
+        "channels": 64,
+        "multipliers": (1, 1.5, 2),
+        "blocks": 1,
+        "attention": (2, 4),
+        "head_channels": 32,
+        "patch": 2,
+        "time_scale": 40.0,
+        "resample_blocks": False,
+        "dropout": 0.0,
+        "remat": False,
+        "dtype": "float32",
+    }
     config.sigma_data = 0.5
     config.log_sigma_mean = -1.2
     config.log_sigma_std = 1.2
@@ -53,7 +63,8 @@ def get_config(mode: str = "") -> ConfigDict:
     config.weight_decay = 0.01
     config.clip = 1.0
     config.optimizer = "adamw"
-    config.b1, config.b2 = 0.9, 0.99
+    config.b1 = 0.9
+    config.b2 = 0.99
     config.ema_half_lives = (44_000, 12_000, 160_000)
     config.patience = 10
 
@@ -68,12 +79,27 @@ def get_config(mode: str = "") -> ConfigDict:
     config.permanent_every = 10_000
     config.keep = 2
     if mode == "smoke":
-        config.data = "gradients"
-        config.size, config.batch, config.steps, config.cooldown, config.warmup = 8, 8, 6, 2, 2
-        config.net.update({"channels": 8, "attention": (2,), "head_channels": 8, "multipliers": (1, 2)})
-        config.ema_half_lives = (100, 20)
-        config.log_every, config.eval_every, config.eval_images, config.sample_grid, config.sample_steps = 1, 3, 8, 2, 3
-        config.checkpoint_every = 1
+        config.update(
+            data="gradients",
+            size=8,
+            net={
+                "channels": 8,
+                "multipliers": (1, 2),
+                "attention": (2,),
+                "head_channels": 8,
+            },
+            batch=8,
+            steps=6,
+            cooldown=2,
+            warmup=2,
+            ema_half_lives=(100, 20),
+            log_every=1,
+            eval_every=3,
+            eval_images=8,
+            sample_grid=2,
+            sample_steps=3,
+            checkpoint_every=1,
+        )
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/prior32.py knows '' and 'smoke'")
     return config

@@ -16,9 +16,15 @@ def get_config(mode: str = "") -> ConfigDict:
     """`mode`: "" for the real run, "smoke" for a few seconds on generated images."""
     config = prior32.get_config(mode)
     config.name = "prior32_cond"
-    config.classes = 200 if mode == "" else 2
+    config.classes = 2
     if mode == "":
-        config.batch, config.steps, config.cooldown, config.warmup = 256, 100_000, 20_000, 1000
-        config.ema_half_lives = (500_000, 100_000, 2_000_000)
-        config.net.dtype = "bfloat16"
+        config.update(
+            classes=200,
+            net={"dtype": "bfloat16"},
+            batch=256,
+            steps=100_000,
+            cooldown=20_000,
+            warmup=1000,
+            ema_half_lives=(500_000, 100_000, 2_000_000),
+        )
     return config

@@ -17,10 +17,22 @@ def get_config(mode: str = "") -> ConfigDict:
     config = prior32.get_config(mode)
     config.name = "prior64"
     if mode == "":
-        config.size = 64
-        config.net.update({"channels": 128, "multipliers": (1, 1.5, 2, 2), "attention": (4, 8), "head_channels": 64})
-        config.net.update({"blocks": 2, "patch": 2, "dtype": "bfloat16"})
-        config.batch, config.steps, config.cooldown, config.warmup = 256, 200_000, 40_000, 1000
-        config.learning_rate = 1e-3
-        config.ema_half_lives = (500_000, 100_000, 2_000_000)
+        config.update(
+            size=64,
+            net={
+                "channels": 128,
+                "multipliers": (1, 1.5, 2, 2),
+                "blocks": 2,
+                "attention": (4, 8),
+                "head_channels": 64,
+                "patch": 2,
+                "dtype": "bfloat16",
+            },
+            batch=256,
+            steps=200_000,
+            cooldown=40_000,
+            warmup=1000,
+            learning_rate=1e-3,
+            ema_half_lives=(500_000, 100_000, 2_000_000),
+        )
     return config

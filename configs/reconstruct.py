@@ -27,24 +27,56 @@ def get_config(mode: str = "") -> ConfigDict:
     config.seed = 0
     config.optimisation = 3  # of XLA's code generator; 0 compiles twice as fast and runs at half the speed
 
-    config.box = ConfigDict({"top": 8, "left": 8, "size": 16})
-    config.random = ConfigDict({"masked": 0.7})
+    config.box = {"top": 8, "left": 8, "size": 16}
+    config.random = {"masked": 0.7}
     config.factor = 4  # of both super-resolutions
-    config.blur = ConfigDict({"size": 9, "std": 1.5, "threshold": 0.03})  # as DDRM's code has it for blurs
+    config.blur = {
+        "size": 9,
+        "std": 1.5,
+        "threshold": 0.03,  # as DDRM's code has it for blurs
+    }
 
     config.steps = 0  # of the solvers that run with their paper's defaults; 0: the paper's
-    config.dps = ConfigDict({"steps": 300, "zeta": 1.0, "clip": True})
-    config.daps = ConfigDict({"steps": 50, "ode_steps": 5, "mcmc_steps": 100, "chain": "langevin", "spread": 1.0})
-    config.daps.update({"lr": 1.0, "tau": 0.01, "decay": 0.01})  # as published: 1e-4 falling to 1e-6
-    config.daps.update({"sigma_max": 100.0, "sigma_min": 0.02, "sigma_end": 0.005})
-    config.lgd = ConfigDict({"scale": 1.0})
-    config.tds = ConfigDict({"spread": 1.0})  # far modes want up to 100: docs/choosing.md
-    config.reguidance = ConfigDict({"steps": 60, "rho": 20.0, "convention": "square", "horizon": 0.3, "power": 2.0})
-    config.guided = ConfigDict({"steps": 50, "iterations": 4, "eta": 0.85})  # pigdm, mmps, ddnm
+    config.dps = {"steps": 300, "zeta": 1.0, "clip": True}
+    config.daps = {
+        "steps": 50,
+        "ode_steps": 5,
+        "mcmc_steps": 100,
+        "chain": "langevin",
+        "spread": 1.0,
+        "lr": 1.0,  # as published: 1e-4 falling to 1e-6
+        "tau": 0.01,
+        "decay": 0.01,
+        "sigma_max": 100.0,
+        "sigma_min": 0.02,
+        "sigma_end": 0.005,
+    }
+    config.lgd = {"scale": 1.0}
+    config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
+    config.reguidance = {
+        "steps": 60,
+        "rho": 20.0,
+        "convention": "square",
+        "horizon": 0.3,
+        "power": 2.0,
+    }
+    config.guided = {  # pigdm, mmps, tmpd, ddnm
+        "steps": 50,
+        "iterations": 4,
+        "eta": 0.85,
+    }
     if mode == "smoke":
-        config.task, config.pictures, config.group = "box_inpainting", 2, 2
-        config.dps.steps, config.daps.steps, config.daps.mcmc_steps, config.reguidance.steps = 10, 5, 10, 12
-        config.guided.steps, config.steps, config.optimisation = 5, 5, 0
+        config.update(
+            task="box_inpainting",
+            pictures=2,
+            group=2,
+            optimisation=0,
+            steps=5,
+            dps={"steps": 10},
+            daps={"steps": 5, "mcmc_steps": 10},
+            reguidance={"steps": 12},
+            guided={"steps": 5},
+        )
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/reconstruct.py knows '' and 'smoke'")
     return config

@@ -19,13 +19,26 @@ def get_config(mode: str = "") -> ConfigDict:
     """`mode`: "" for the real run, "smoke" for a few seconds on generated images."""
     config = prior32.get_config(mode)
     config.name = "satellite64"
-    config.classes = 10 if mode == "" else 2
+    config.classes = 2
     config.turn = True  # seen from above, every quarter turn is a picture of the same kind
     if mode == "":
-        config.size = 64
-        config.net.update({"channels": 32, "multipliers": (1, 2, 4, 4), "attention": (4, 8), "head_channels": 32})
-        config.batch, config.steps, config.cooldown, config.warmup = 32, 20_000, 1000, 300
-        config.learning_rate = 1e-3
-        config.ema_half_lives = (20_000, 5_000, 60_000)
-        config.eval_every, config.eval_images, config.sample_grid = 1000, 256, 10
+        config.update(
+            size=64,
+            classes=10,
+            net={
+                "channels": 32,
+                "multipliers": (1, 2, 4, 4),
+                "attention": (4, 8),
+                "head_channels": 32,
+            },
+            batch=32,
+            steps=20_000,
+            cooldown=1000,
+            warmup=300,
+            learning_rate=1e-3,
+            ema_half_lives=(20_000, 5_000, 60_000),
+            eval_every=1000,
+            eval_images=256,
+            sample_grid=10,
+        )
     return config

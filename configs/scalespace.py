@@ -30,12 +30,21 @@ def get_config(mode: str = "") -> ConfigDict:
     config.levels = 121  # SNRs of the I-MMSE integrals
     config.matched = 300  # samples a side of marginal matching
     config.pictures = ""  # the network's own data (Tiny ImageNet), for memorisation; "": photographs in their place
-    config.network_images, config.network_levels = 48, 25
+    config.network_images = 48
+    config.network_levels = 25
     config.seed = 0
     if mode == "smoke":
-        config.name, config.data, config.draws = "scalespace-smoke", "patterns", 400
-        config.times, config.curve, config.strip, config.sigma_blur, config.features = 5, 4, 3, (20.0,), 0
-        config.reverse = ""
+        config.update(
+            name="scalespace-smoke",
+            data="patterns",
+            draws=400,
+            times=5,
+            curve=4,
+            strip=3,
+            sigma_blur=(20.0,),
+            features=0,
+            reverse="",
+        )
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/scalespace.py knows '' and 'smoke'")
     return config
