@@ -150,9 +150,10 @@ class Moved(Noise):
 
 
 def pull_back(chart: Chart, measurement: Measurement) -> Measurement:
-    """The measurement as seen from the chart's codes; a linear decode's constant moves into `y`.
+    """The measurement as seen from the chart's codes.
 
-    With it moves the law of the noise, unless that is Gaussian and the same everywhere.
+    The constant of a linear decode moves into `y`; the law of the noise moves with it, unless the law is Gaussian and
+    the same everywhere.
     """
     if not (chart.linear and isinstance(measurement.operator, LinearOperator)):
         return replace(measurement, operator=Decoded(measurement.operator, chart))
@@ -163,9 +164,10 @@ def pull_back(chart: Chart, measurement: Measurement) -> Measurement:
 
 
 def within(chart: Chart, method: Callable[[Measurement], Sampler]) -> Callable[[Measurement], Sampler]:
-    """`method` run in the chart's codes: its measurement pulled back, a given start encoded, its final sample decoded.
+    """Runs `method` in the chart's codes.
 
-    A start at time t is taken as a noisy code already where its shape is the code's. Original.
+    Its measurement is pulled back, a given start is encoded and its final sample decoded. A start at time t that has
+    the shape of a code is taken as a noisy code. Original.
     """
 
     def charted(measurement: Measurement) -> Sampler:
@@ -180,8 +182,11 @@ def within(chart: Chart, method: Callable[[Measurement], Sampler]) -> Callable[[
 
 
 def through(chart: Chart, solver: Solver) -> Solver:
-    """A whole solver (`reguidance`, `warm_start`) run in the chart's codes: as `within`, and its sample decoded; the
-    candidates and latents in its info stay codes. Original."""
+    """Runs a whole solver (`reguidance`, `warm_start`) in the chart's codes.
+
+    It is like `within`: the solver's sample is decoded, while the candidates and latents in its info stay codes.
+    Original.
+    """
 
     def charted(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
         start = x if x is None or tuple(x.shape) == chart.shape else chart.encode(x)

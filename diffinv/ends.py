@@ -1,4 +1,4 @@
-"""What a process must be, to begin in noise and to end in data: each check looks at what is known beforehand alone."""
+"""What a process must be so that it begins in noise and ends in data. Traced values are not checked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def require_table(table: Any) -> None:
 
 
 def require_noisy_end(process: Any) -> None:
-    """ValueError where `alpha > sigma / 5` at time 1 of a known process: noise alone is no start there."""
+    """Raises ValueError where a known process has `alpha > sigma / 5` at time 1: noise alone would be a wrong start."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(process)):
         return
     with jax.ensure_compile_time_eval():

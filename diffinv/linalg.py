@@ -30,8 +30,9 @@ def norm(x: Array) -> Array:
 def square_distances(x: Array, centres: Array, scale: Array | float, spread: Array) -> Array:
     """`|x - scale c_k|^2` for K centres (K, *shape), to be divided by `spread` (K,): shape (K,).
 
-    By one matrix product; where its rounding would be seen in the quotient, at little noise, by the differences
-    themselves. Which of the two depends on `scale` and `spread` alone, so that vmap over x keeps the choice.
+    The distances come from one matrix product. At little noise its rounding would be seen in the quotient; there they
+    come from the differences themselves. Which of the two is used depends on `scale` and `spread` alone, so that vmap
+    over x keeps the choice.
     """
     flat, eps = centres.reshape(len(centres), -1), jnp.finfo(x.dtype).eps
     norms = scale**2 * jnp.sum(flat**2, axis=1)
@@ -58,10 +59,12 @@ def _times(a: Array, x: Array) -> Array:
 
 
 def cg(matrix: Callable[[Array], Array], b: Array, iterations: int, tolerance: float = 0.0) -> Array:
-    r"""Solves `M u = b` for a Hermitian positive semi-definite `M` by conjugate gradients from 0.
+    """Solves `M u = b` for a Hermitian positive semi-definite `M` by conjugate gradients from 0.
 
-    A fixed number of `iterations` (static), so that it can be differentiated and vmapped; a system whose residual has
-    fallen below `tolerance |b|` stands still; what is not finite gives NaN. Source: Hestenes & Stiefel 1952.
+    The number of `iterations` is fixed (static), so that the result can be differentiated and vmapped. A system whose
+    residual has fallen below `tolerance |b|` changes no more. A value that is not finite gives NaN.
+
+    Source: Hestenes & Stiefel 1952.
     """
     whole = inner(b, b)
     floor = (jnp.maximum(tolerance, 4 * jnp.finfo(b.dtype).eps) ** 2) * jnp.where(jnp.isfinite(whole), whole, jnp.nan)
@@ -83,7 +86,7 @@ def cg(matrix: Callable[[Array], Array], b: Array, iterations: int, tolerance: f
 def spectral_norm(matrix: Callable[[Array], Array], x: Array, iterations: int = 32) -> Array:
     """The largest eigenvalue of a Hermitian positive semi-definite `matrix`, by power iteration from `x`.
 
-    A lower bound that converges with the spectral gap; `iterations` is static.
+    The result is a lower bound, which converges at a rate given by the spectral gap; `iterations` is static.
     """
 
     def step(v: Array, _: None) -> tuple[Array, Array]:

@@ -128,9 +128,10 @@ class Measurement(Described):
 def measure(
     key: Key, operator: Operator, x: Array, sigma: Array | float = 0.0, noise: Noise | None = None
 ) -> Measurement:
-    """Measures one sample: Gaussian noise of `sigma` unless another law is given, kept in the operator's range.
+    """Measures one sample, with Gaussian noise of `sigma` unless another law is given.
 
-    Noise outside the range (on masked pixels, say) would only spoil every residual's floor.
+    The noise is projected onto the operator's range: noise outside of it, as on masked pixels, cannot be fitted by any
+    picture, and would raise the residual of every method by the same amount.
 
     Raises:
       ValueError: where `x` has not the operator's shape, is no real floating-point array or not finite, or the noise's

@@ -71,8 +71,12 @@ class Prior(Described):
         return replace(self, denoise=self.denoise.given(**condition))
 
     def start(self, key: Key, t: Time = 1.0) -> Array:
-        """A draw from the noisy end, in the dtype of `t`: `N(0, sigma_t^2)`, exact in the limit `alpha_t -> 0`, or
-        `alpha_t` times a draw of `law`, and that noise. ValueError for neither: see `ends.require_noisy_end`."""
+        """A draw of `x_t` at the noisy end, in the dtype of `t`.
+
+        It is `N(0, sigma_t^2)`, which is exact in the limit `alpha_t -> 0`; where the prior has a `law`, it is
+        `alpha_t` times a draw of the law, plus that noise. Raises ValueError where the process does not end in noise
+        and there is no law: see `ends.require_noisy_end`.
+        """
         if self.law is not None:
             draw, noise = jax.random.split(key)
             return self.process.perturb(self.law.sample(draw), t).sample(noise)

@@ -178,11 +178,15 @@ def renoise(prior: Prior) -> Sampler:
 def invert(prior: Prior, x: Array, times: Array, method: Callable[[Prior], Sampler] = heun) -> Array:
     """The latent of `x`: the probability-flow ODE from data to noise.
 
-    `times` increase from a small positive time (see `times.ascending`), at which `alpha x` is taken as the state; that
-    first time sets the error. `method` (static) is `euler` or `heun`.
+    Source: Song et al. 2021, arXiv:2011.13456, section 4.3 (uniquely identifiable encoding).
 
-    Source: Song et al. 2021, arXiv:2011.13456, section 4.3 (uniquely identifiable encoding). Raises ValueError for
-    known times that fall, or start at 0; traced ones give NaN.
+    Args:
+      prior: of the sample.
+      x: the sample; `alpha x` at the first time is taken as the state, so that the first time sets the error.
+      times: increasing from a small positive time, see `times.ascending`.
+      method: `euler` or `heun`; static.
+
+    Raises ValueError for known times that fall, or start at 0; traced ones give NaN.
     """
     times = rising(times)
     start = prior.process.alpha(times[0]) * x

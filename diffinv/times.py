@@ -61,10 +61,13 @@ def _like(ramp: np.ndarray, *values: Any) -> Any:
 
 
 def grid(steps: int, start: float = 1.0, power: float = 1.0) -> Array:
-    """`t_i = start (1 - i/steps)^power`, the last exactly 0. `power = 2` puts more times near the data.
+    """`t_i = start (1 - i/steps)^power`, the last exactly 0; `power = 2` puts more times near the data.
 
-    Original. Dimensionless, `0 < start <= 1`, `power > 0`. Raises ValueError for steps that are no whole number above
-    0, a start or a power out of range, and times that repeat in their precision; a traced one out of range gives NaN.
+    Original. Everything is dimensionless, with `0 < start <= 1` and `power > 0`. A traced argument that is out of range
+    gives NaN.
+
+    Raises ValueError for steps that are no whole number above 0, a start or a power out of range, and times that repeat
+    in their precision.
     """
     steps = _steps(steps)
     start, power = _number("start", start, 1.0), _number("power", power)
@@ -103,10 +106,13 @@ def _ratio(process: Process, t: Any, caller: str) -> Array:
 
 
 def from_sigma(process: Process, sigma: Array) -> Array:
-    """The times at which an isotropic process has noise-to-signal `sigma_t / alpha_t = sigma`, by 60 bisections.
+    """The times at which an isotropic process has the noise-to-signal ratio `sigma_t / alpha_t = sigma`.
 
-    Original. `sigma` of any shape; 0 gives time 0, and the process's last level and those beyond it 1. Raises
-    ValueError for a process that is not isotropic and for a sigma that is negative or NaN (NaN where it is traced).
+    Original. They are found by 60 bisections. `sigma` has any shape. Its value 0 gives time 0; the process's last
+    level, and all values beyond it, give time 1.
+
+    Raises ValueError for a process that is not isotropic and for a sigma that is negative or NaN (NaN where it is
+    traced).
     """
     sigma = jnp.asarray(sigma)
     if _known(sigma) and not np.all(np.asarray(sigma) >= 0):
@@ -145,10 +151,10 @@ def log_snr(process: Process, steps: int, sigma_min: float = 0.002, sigma_max: f
 def leading(steps: int, trained: int = 1000) -> Array:
     """The indices `floor(k trained / steps)`, k < steps, of a network trained at `trained` times, as times; then 0.
 
-    Index i is time `(i + 1) / trained`, so that the last positive time is `1 / trained` and the first below 1, where
-    `grid` goes from 1 and jumps from `1 / steps` to 0.
+    Index i is the time `(i + 1) / trained`. So the last positive time is `1 / trained` and the first time is below 1;
+    `grid` goes from 1 instead, and from `1 / steps` to 0.
 
-    Source: Song et al. 2021, arXiv:2010.02502, appendix D.2 (linear), as DDRM's and DDNM's codes have it; "leading" in
+    Source: Song et al. 2021, arXiv:2010.02502, appendix D.2 (linear), as in DDRM's and DDNM's codes; it is "leading" in
     diffusers. Raises ValueError for steps that are no whole number from 1 to `trained`.
     """
     steps, trained = _steps(steps), _steps(trained)
@@ -158,12 +164,18 @@ def leading(steps: int, trained: int = 1000) -> Array:
 
 
 def fitted(process: Process, times: Array, sigma: Array | float) -> Array:
-    """`times` with a last third that falls geometrically in noise-to-signal, to half of `sigma` or as low as it was.
+    """`times` with a last third that falls geometrically in the noise-to-signal ratio, to half of `sigma`.
 
-    Original. For methods that weigh a step's noise against the measurement's (DDRM, DDNM+): without a level near
-    sigma_y the picture keeps the noise of the last positive time. sigma is that of y, in units of the data; at 0, and
-    for fewer than two steps, `times` stays as it is. Raises ValueError for a sigma that is negative or NaN, and for a
-    process that is not isotropic.
+    Original. It is for methods that weigh a step's noise against the measurement's (DDRM, DDNM+): without a level near
+    sigma_y the picture keeps the noise of the last positive time. Where `times` already ends lower than half of
+    `sigma`, it ends as low as before. At `sigma = 0`, and for fewer than two steps, `times` stays as it is.
+
+    Args:
+      process: isotropic.
+      times: a falling grid that ends at 0.
+      sigma: of y, in units of the data.
+
+    Raises ValueError for a sigma that is negative or NaN, and for a process that is not isotropic.
     """
     if _known(sigma) and not np.asarray(sigma) >= 0:
         raise ValueError(f"sigma is {sigma}; give the noise of y, at least 0")
@@ -181,10 +193,10 @@ def fitted(process: Process, times: Array, sigma: Array | float) -> Array:
 
 
 def ascending(times: Array, first: float = 1e-3) -> Array:
-    """The grid of an inversion, data to noise: `times` reversed, its 0 replaced by the small positive `first`.
+    """The grid of an inversion, from data to noise: `times` reversed, with `first` in the place of its 0.
 
-    Original. `first` is a time (dimensionless); the first step's error is set by it, so it is an argument. Raises
-    ValueError for fewer than two times and a first that is not in (0, 1].
+    Original. The first time, small, positive and dimensionless, sets the error of the first step, so it is an argument.
+    Raises ValueError for fewer than two times and a first that is not in (0, 1].
     """
     if len(times) < 2:
         raise ValueError(f"times has shape {times.shape}; an inversion needs at least two")
@@ -193,9 +205,10 @@ def ascending(times: Array, first: float = 1e-3) -> Array:
 
 
 def rising(times: Array, name: str = "times") -> Array:
-    """The grid of an inversion as it is: times that do not fall, the first above 0.
+    """The grid of an inversion, checked: its times do not fall, and the first is above 0.
 
-    Original. ValueError for known ones that are others, such as a sampler's own grid; NaN where they are traced.
+    Original. Raises ValueError for known times that are otherwise, such as a sampler's own grid; traced ones become
+    NaN.
     """
     if not _known(times):
         return jnp.where((times[0] > 0) & jnp.all(jnp.diff(times) >= 0), times, jnp.nan)
@@ -207,12 +220,13 @@ def rising(times: Array, name: str = "times") -> Array:
 
 
 def settled(times: Array) -> Array:
-    """The grid as `sample` runs it: a last time within four roundings of 0 is 0, one as near to 1 at most 1.
+    """The grid as `sample` runs it, with its ends cleared of rounding errors.
 
-    Original. Times outside [0, 1] become NaN, so that a sample over them is no number; where they are known beforehand
-    they are refused. The state at time 0 is the data, from which no step leads on: a 0 stands at the end alone.
+    Original. A last time within four rounding units of 0 becomes 0, and a first one as near to 1 becomes at most 1. The
+    state at time 0 is the data, from which no step goes on, so a 0 may stand at the end only. Known times outside [0,
+    1] are refused; traced ones become NaN, so that a sample over them is NaN too.
 
-    Raises ValueError for times that are not one axis of at least one number in [0, 1], or 0 before the end.
+    Raises ValueError for times that are not one axis of at least one number in [0, 1], or that have a 0 before the end.
     """
     times = jnp.asarray(times)
     if times.ndim != 1 or not len(times):

@@ -1,13 +1,12 @@
-"""Seamless cloning and shadow removal by osmosis, on real pictures.
+"""Seamless cloning, shadow removal and the transfer of grey values by osmosis, on real pictures.
 
-    python -m experiments.osmosis IMAGE --guide=PICTURE --mask=MASK
-    python -m experiments.osmosis IMAGE --mask=MASK
-    python -m experiments.osmosis IMAGE --guide=PICTURE
+    python -m experiments.osmosis IMAGE --guide=PICTURE --mask=MASK     clone the guide into the image, inside the mask
+    python -m experiments.osmosis IMAGE --mask=MASK                     remove the shadow whose border the mask covers
+    python -m experiments.osmosis IMAGE --guide=PICTURE                 carry the image's grey values to the guide
 
-The first clones the guide into the image, inside the mask; the second removes the shadow whose border the mask covers;
-the third carries the image's grey values to the guide. Pictures are of one size, read as docs/pictures.md tells; a mask
-is white where it holds, also on a transparent ground. The result is OUT/result.png, and OUT/strip.png shows everything
-side by side. `--tau` stops the evolution at a time (pixels squared) instead of at the steady state.
+All pictures have the same size and are read by the rules of docs/pictures.md. A mask is white inside; transparent
+pixels of it count as black. The result is OUT/result.png, and OUT/strip.png shows all pictures side by side. With
+`--tau` the evolution stops at that time, in pixels squared; without it, it runs to the steady state.
 """
 
 from __future__ import annotations

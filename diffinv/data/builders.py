@@ -169,10 +169,9 @@ def _times(file: str) -> tuple[int, ...]:
 def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Reading = PLAIN, watch: Watch = iter) -> str:
     """Brings a catalogue to one size and stores it as a TFDS data set under `folder`; returns its directory.
 
-    Done once: a second call with the same files returns at once, and a run that was cut off leaves nothing
-    behind that is taken for a whole set (TFDS renames at the end). Images that are corrupt, too large or not plain are
-    left out and named in the set's metadata. Every 16th picture (the second first) is for validation where the source
-    has no split of its own.
+    A second call with the same files returns at once. A run that was cut off leaves nothing that is taken for a whole
+    set (TFDS renames at the end). Images that are corrupt, too large or not plain are left out and named in the set's
+    metadata. Every 16th picture (the second first) is for validation where the source has no split of its own.
 
     Raises FileNotFoundError where nothing is there, ValueError where no image, or none for validation, is readable, or
     where `size` is under 1 or over the limit of pixels.

@@ -14,7 +14,7 @@ LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow's
 
 
 def plain(picture: Picture) -> Picture:
-    """The picture. Raises `Refused` where it would be almost black, which is hardly meant."""
+    """The picture as it is. Raises `Refused` where it would be almost black, which is hardly what is meant."""
     if picture.dim:
         raise Refused(picture.dim)
     return picture

@@ -63,7 +63,7 @@ def _once(files: list[str]) -> list[str]:
 
 
 def printable_name(path: str) -> str:
-    """A name that can be printed and stored as UTF-8: what is neither is written as `\\xNN`."""
+    r"""A name that can be printed and stored as UTF-8; bytes that are neither are written as `\xNN`."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 

@@ -1,4 +1,4 @@
-r"""Denoisers that are known exactly: of Gaussians, of their mixtures, and of finite data; and the priors of them."""
+"""Denoisers that are known exactly, of Gaussians, their mixtures and finite data sets, and the priors made of them."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ def mixture(process: Process, means: Array, weights: Array, variances: Array) ->
 
 
 def finite(process: Process, data: Array) -> Prior:
-    """The exact prior of a finite data set, each of the N samples (N, *shape) with probability 1/N.
+    """The exact prior of a finite data set: each of the N samples (N, *shape) has probability 1/N.
 
-    Original; the memorising denoiser that a network must not become.
+    A network that memorises its training data becomes this denoiser.
     """
     return mixture(process, data, jnp.ones(len(data), data.dtype), jnp.zeros(len(data), data.dtype))
 

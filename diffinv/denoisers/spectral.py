@@ -103,8 +103,14 @@ class SpectralDenoiser(Described):
 
 
 def denoiser(variables: Any, process: Process, apply: Callable[..., Array]) -> SpectralDenoiser:
-    """From a network's variables with its field beside them, `variables["field"] = {"mean", "variance"}`, as training
-    keeps them; the field is a constant to the gradient."""
+    """The denoiser of a network and its field, as training keeps them.
+
+    Args:
+      variables: of the network, with the field beside them: `variables["field"] = {"mean", "variance"}`, which is a
+        constant to the gradient.
+      process: the forward process.
+      apply: `(params, pictures, t, **given) -> F`.
+    """
     law = GaussianDenoiser(process, **jax.tree.map(jax.lax.stop_gradient, variables["field"]))
     return SpectralDenoiser({name: value for name, value in variables.items() if name != "field"}, law, apply)
 
@@ -143,21 +149,24 @@ def spectral_error(
 def spectral_loss(
     model: Callable[[Any], SpectralDenoiser], weighting: str = "posterior", step: float = 0.01, first: float = 1e-3
 ) -> Callable[[Key, Any, Any], Array]:
-    r"""`(key, params, batch) -> scalar`: `omega (z0_hat - z_0)^2`, a mean over pictures, coefficients and uniform t:
+    """`(key, params, batch) -> scalar`: the mean of `omega (z0_hat - z_0)^2` over pictures, coefficients and uniform t:
 
         "posterior"  omega = alpha_t^2 / sigma_t^2 + 1 / v     |F - its target|^2; 1 is a network that predicts nothing
         "noise"      omega = alpha_t^2 / sigma_t^2             |eps_hat - eps|^2, of blurring diffusion
         "step"       omega = alpha_s^2 / sigma_t^2             |u_hat - alpha_s z_0|^2 / delta^2, s = t - step, of IHD
 
+    "posterior" teaches every coefficient at every time, so that a solver may ask for x_0 also where its alpha is 0. The
+    other two teach only what the next step of their own sampler needs.
+
     Source: Hoogeboom & Salimans 2022, arXiv:2209.05557, algorithm 1 ("noise"); Rissanen et al. 2022, arXiv:2206.13397,
-    eq. 9 ("step", with `step = 1 / K`); "posterior" is original, EDM's weight per coefficient. The last teaches every
-    coefficient at every time, so that solvers may ask for x_0 where its alpha is 0; the others only what the next step
-    of their own sampler needs.
+    eq. 9 ("step", with `step = 1 / K`); "posterior" is original, EDM's weight per coefficient.
 
     Args:
       model: `params -> SpectralDenoiser`. The loss takes pictures (N, H, W, C) in [-1, 1], or a dict of `image` and
         conditions like `label`, (N, ...) each.
-      weighting, step: static; first: the smallest time, above 0 where sigma(0) = 0.
+      weighting: one of `WEIGHTINGS`; static.
+      step: of "step"; static.
+      first: the smallest time, above 0 where sigma(0) = 0.
 
     Raises ValueError for another weighting.
     """

@@ -54,11 +54,11 @@ class Process(Described, abc.ABC):
         return self.alpha(t)
 
     def alive(self, t: Time) -> Array:
-        """`t`, or `0.999 t` where every alpha is lost beside sigma: a thousand roundings of it, at most a thousandth.
+        """`t`, or a time slightly below it where alpha is 0 beside sigma in every coordinate.
 
-        In bfloat16, which does not tell 0.999 from 1, one rounding below.
-
-        There (Flow, ResidualShift at t = 1) what is divided by alpha is 0/0, or rounding alone, and its limit is meant.
+        There (Flow and ResidualShift at t = 1) a division by alpha gives 0/0 or rounding errors alone, and its limit is
+        wanted. Alpha counts as 0 under a thousand rounding units of sigma, at most a thousandth. The time returned is
+        `0.999 t`; in bfloat16, which does not tell 0.999 from 1, it is one rounding unit below `t`.
         """
         t = real_time(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
@@ -85,19 +85,21 @@ class Process(Described, abc.ABC):
         return jnp.minimum(_still(t, s, 2 * (alpha_drop - sigma_drop)), 0.0)
 
     def transition(self, x: Array, x0: Array, t: Time, s: Time, eta: Array | float = 1.0) -> Gaussian:
-        r"""The one reverse step, `q(x_s | x_t, x_0)`:
+        """The one reverse step, `q(x_s | x_t, x_0)`:
 
             x_s = alpha_s x_0 + sqrt(sigma_s^2 - c^2)/sigma_t (x_t - alpha_t x_0) + c eps,
             c = eta sigma_s sigma_{t|s} / sigma_t.
 
         `eta = 1` is the exact ancestral posterior (Ho et al. 2020, eq. 6), `eta = 0` is DDIM, the first-order step of
         the probability-flow ODE (Song et al. 2021, eq. 12); a constant sigma with `eta = 0` is Cold Diffusion's
-        Algorithm 2 (Bansal et al. 2022). Differs: stated per coordinate, so that blurring needs no second formula. A
-        step from t to t is the identity, also where sigma or alpha is 0.
+        Algorithm 2 (Bansal et al. 2022). Differs: the step is stated per coordinate, so that blurring needs no second
+        formula. A step from t to t is the identity, also where sigma or alpha is 0.
 
         Args:
-          x: the state at time `t > 0`; x0: the clean estimate, of the same shape.
-          t, s: from and to; `s < t` goes towards the data, `s > t` (inversion) needs `eta = 0`.
+          x: the state at time `t > 0`.
+          x0: the clean estimate, of the same shape.
+          t: the time from which the step goes.
+          s: the time to which it goes; `s < t` is towards the data, `s > t` (inversion) needs `eta = 0`.
           eta: dimensionless, in [0, 1].
         """
         drop = self._drop(t, s)
@@ -128,7 +130,13 @@ class Process(Described, abc.ABC):
 
 
 def require_isotropic(process: Process, name: str, instead: str) -> None:
-    """ValueError where the process has an alpha for every frequency; `name` is the caller, `instead` what would do."""
+    """Raises ValueError where the process has an alpha for every frequency.
+
+    Args:
+      process: to be checked.
+      name: of the caller, for the message.
+      instead: what the caller accepts, for the message.
+    """
     shape = jax.eval_shape(process.alpha, 0.5).shape
     if shape:
         kind = f"process {type(process).__name__} has an alpha of shape {shape}"

@@ -1,7 +1,7 @@
-r"""Laws of the data whose entropies under a process are known: finite sets, mixtures, Gaussians; in the chart's codes.
+"""Laws of the data, in a chart's codes, whose entropies under a process are known: finite sets, mixtures, Gaussians.
 
-`z_t = a z_0 + s eps` with `a`, `s` of shape (n,), flattened. Densities come from matrix products, never from an
-(M, K, n) difference. Use float64: `|z|^2 / s^2` cancels.
+The noisy code is `z_t = a z_0 + s eps` with `a` and `s` of shape (n,), flattened. Densities come from matrix products,
+so that no (M, K, n) array of differences is made. Use float64, because `|z|^2 / s^2` cancels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mixture(Described):
     variances: Array | None = None
 
     def draw(self, key: Key, count: int) -> Array:
-        """(count, n) draws of z_0; of equal weights each component as often as any other, within one."""
+        """(count, n) draws of z_0. Components of equal weight are drawn equally often, to within one."""
         pick, noise = jax.random.split(key)
         order = jax.random.permutation(pick, len(self.means))
         chance = jax.random.categorical(pick, self.log_weights, shape=(count,))

@@ -1,16 +1,18 @@
-r"""Linear osmosis on the pixel grid: the drift-diffusion `du/dt = div(grad u - d u)` with no flow through the border.
+"""Linear osmosis on the pixel grid: the drift-diffusion `du/dt = div(grad u - d u)` with no flow through the border.
 
 Between neighbours i and j the discrete generator moves mass at the rate `1 - d/2` one way and `1 + d/2` the other, for
-the drift d half-way between them. Every column sums to 0, so the average grey value stays for any drift, and for
-`|d| < 2` the chain is irreducible: a positive image stays positive and tends to the one positive steady state. For the
-drift of a guide, `d = grad ln v`, the rates are `2 v_i / (v_i + v_j)` and the steady state is the guide, rescaled.
+the drift d half-way between them. Every column of the generator sums to 0, so that the average grey value stays, for
+any drift. For `|d| < 2` the chain is irreducible: a positive image stays positive and tends to the one positive steady
+state. For the drift of a guide, `d = grad ln v`, the rates are `2 v_i / (v_i + v_j)` and the steady state is the guide,
+rescaled.
 
-It is the Fokker-Planck equation of Langevin dynamics on pixel positions, with the guide as the density; a diffusion
-process on images is the same on another space, so `scalespace.phi_divergence` falls along both.
+The equation is the Fokker-Planck equation of Langevin dynamics on pixel positions, with the guide as the density. A
+diffusion process on images is the same on another space; `scalespace.phi_divergence` falls along both.
 
-One image is (H, W, C), positive; channels do not see each other. Time is in pixels squared. Source: Weickert,
-Hagenburg, Breuss, Vogel 2013, EMMCVPR, LNCS 8081 (theory); Vogel, Hagenburg, Weickert, Setzer 2013, SSVM, LNCS 7893
-(schemes).
+One image is (H, W, C) and positive; each channel evolves by itself. Time is in pixels squared.
+
+Source: Weickert, Hagenburg, Breuss, Vogel 2013, EMMCVPR, LNCS 8081 (theory); Vogel, Hagenburg, Weickert, Setzer 2013,
+SSVM, LNCS 7893 (schemes).
 """
 
 from __future__ import annotations
@@ -75,9 +77,10 @@ def _edges(mask: Array, both: bool) -> tuple[Array, Array]:
 
 
 def barred(drift: Drift, mask: Array) -> Drift:
-    """No drift on the edges that touch the mask (H, W, C or 1): on a shadow's border, that removes the shadow.
+    """The drift without that of the edges that touch the mask (H, W, C or 1).
 
-    Source: Weickert et al. 2013, section 4.2 (shadow removal).
+    On a mask over the border of a shadow, the steady state has no shadow. Source: Weickert et al. 2013, section 4.2
+    (shadow removal).
     """
     return Drift(*(jnp.where(edge, 0.0, d) for edge, d in zip(_edges(mask, both=False), drift)))
 
@@ -181,16 +184,20 @@ def explicit(rates: Rates, u: Array, tau: Array | float) -> Array:
 
 
 def implicit(rates: Rates, u: Array, tau: Array | float, tolerance: float = 1e-8, iterations: int = 100) -> Array:
-    r"""One implicit step: solves `(I - tau A) u_next = u` by BiCGStab, preconditioned by one multigrid cycle.
+    """One implicit step: solves `(I - tau A) u_next = u` by BiCGStab, preconditioned by one multigrid cycle.
 
-    Unconditionally stable and positive; any `tau`, in pixels squared. The average grey value, which the scheme keeps
-    and an unfinished solve would not, is restored per channel. In float32 rounding leaves an error near `1e-7 tau`:
-    from tau = 1e3 on, use float64.
+    The step is stable and positive for any `tau`, in pixels squared. The scheme keeps the average grey value; an
+    unfinished solve would not, so it is restored in each channel. In float32 rounding leaves an error near `1e-7 tau`:
+    use float64 from tau = 1e3 on.
 
     Source: Vogel et al. 2013, section 3.2 (BiCGStab). Differs: the preconditioner is `cycle`.
 
     Args:
-      tolerance: of the residual, relative to `|u|`; iterations: static.
+      rates: the generator A.
+      u: the image before the step, positive.
+      tau: the step's length.
+      tolerance: of the residual, relative to `|u|`.
+      iterations: at most; static.
     """
     u = _fitting(rates, u)
     levels = hierarchy(rates, tau)

@@ -1,7 +1,7 @@
-r"""The reverse side: whether a denoiser, and the trajectories it makes, are those of the scale-space run backwards.
+"""The reverse side: whether a denoiser, and the trajectories it makes, are those of the scale-space run backwards.
 
-Denoisers are `(x, t) -> E[x_0 | x_t]` of one example under an isotropic process. All estimates say their interval, and
-those from too few data give no verdict.
+Denoisers are `(x, t) -> E[x_0 | x_t]` of one example under an isotropic process. Every estimate comes with its
+interval, and one from too few data gives no verdict.
 """
 
 from __future__ import annotations
@@ -70,11 +70,13 @@ def _band(statistic: Callable[[np.ndarray], float], key: Key, size: int, permuta
 def matching(
     key: Key, forward: Array, reverse: Array, permutations: int = 200, directions: int = 128
 ) -> dict[str, Band]:
-    r"""Marginal matching at one time: are forward samples and reverse samples (M, ...) of one law?
+    """Marginal matching at one time: whether forward samples and reverse samples (M, ...) have the same law.
 
-    "mmd2" under a Gaussian kernel of the median distance, "sliced_w2" over random directions, each with the 95 % level
-    of a permutation test; of fewer than 20 samples a side the band is given without a verdict. Original combination;
-    Source: Gretton et al. 2012, section 5 (permutation test). On the host.
+    The statistics are "mmd2" under a Gaussian kernel of the median distance and "sliced_w2" over random directions,
+    each with the 95 % level of a permutation test. With fewer than 20 samples on either side there is no verdict. Runs
+    on the host.
+
+    The combination is original. Source: Gretton et al. 2012, section 5 (permutation test).
     """
     a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (forward, reverse))
     if a.shape != b.shape or len(a) < 2:
@@ -226,11 +228,12 @@ class Memory(NamedTuple):
 
 
 def memorisation(train: Array, held_out: Array) -> list[Memory]:
-    r"""Per time: is the error on training data below that on held-out data, by more than three standard errors?
+    """Per time: whether the error on training data is below that on held-out data, by more than three standard errors.
 
-    "memorises", "generalises", or, of fewer than 20 data a side or of a wide interval, "undecided". Original.
+    The verdict is "memorises", "generalises", or "undecided" for fewer than 20 data on either side and for a wide
+    interval. Original. Runs on the host.
 
-    Args: squared errors (T, N) and (T, M), as `denoiser_mse` gives them. On the host.
+    Args: squared errors (T, N) and (T, M), as `denoiser_mse` gives them.
     """
     rows = []
     for a, b in zip(np.asarray(train, np.float64), np.asarray(held_out, np.float64)):

@@ -1,6 +1,6 @@
-r"""The truth table: which property holds for which process, by derivation, before anything is measured.
+"""The truth table: which property holds for which process, by derivation, before anything is measured.
 
-Each claim is the one that `properties` states. "" leaves it to the data, and `REASONS` says why.
+Each claim is the one that `properties` states. An entry "" leaves the outcome to the data, and `REASONS` says why.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def expected(process: Process, name: str) -> str:
 
 
 def counterexample(alpha: float, sigma: float, later_alpha: float, later_sigma: float) -> tuple[float, float]:
-    r"""(KL at s, KL at t) to N(0, 1) per coordinate of the data law N(0, (1 - sigma_s^2) / alpha_s^2): 0, then above.
+    """(KL at s, KL at t) to N(0, 1) of the data law N(0, (1 - sigma_s^2) / alpha_s^2): the first is 0, the second
+    above.
 
-    What shows that the relative entropy need not fall where N(0, I) is not invariant. Original. Arguments are one
-    coordinate's coefficients at s and at a later t; `sigma < 1`.
+    It shows that the relative entropy need not fall where N(0, I) is not invariant. Original. The arguments are the
+    coefficients of one coordinate at s and at a later t, with `sigma < 1`.
     """
     import math
 
