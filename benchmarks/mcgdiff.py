@@ -30,11 +30,11 @@ import numpy as np
 from benchmarks.sampling import cpu, has
 from diffinv.metrics.posterior import max_sliced_wasserstein
 from experiments.tables import benchopt_gmm, mixture18
-from experiments.tables.mixture18 import METHODS, REFERENCE, SAMPLES, STEPS
+from experiments.tables.mixture18 import REFERENCE, ROWS, SAMPLES, STEPS
 
 PARTICLES, KAPPA, ETA = 128, 1e-6, 0.6
 PUBLISHED, GOAL = 28.0, 10.0
-LOW, HIGH = METHODS["mcgdiff 128"][1:3]
+LOW, HIGH = ROWS["mcgdiff 128"][1:3]
 Program = Callable[[int], np.ndarray]  # seed -> samples (SAMPLES, 8)
 
 

@@ -1,6 +1,8 @@
 """docs/configuration.md out of the declarations that commands check their configurations by.
 
-python -m experiments.fields_page > docs/configuration.md
+    python -m experiments.fields_page > docs/configuration.md
+
+A test compares the page with what this prints.
 """
 
 from __future__ import annotations

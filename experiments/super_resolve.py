@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments.common import runtime  # isort: skip  (before jax)
 
@@ -36,12 +37,9 @@ from experiments.common import photos, pictures, reading
 from experiments.upscale import page, upscaling
 
 flags.adopt_module_key_flags(reading)
-METHODS = ("ctmsr", "dps", "reguidance")
 MODEL = runtime.flag(
     "model", "embedded", schema.path("the network of --solver=ctmsr: a path, or 'embedded' for the one that ships")
 )
-SOLVER = runtime.flag("solver", "ctmsr", schema.choice(METHODS, "what enlarges"))
-CANDIDATE = runtime.flag("candidate", "ctmsr", schema.choice(METHODS[:2], "what --solver=reguidance refines"))
 PRIOR = runtime.flag("prior", "", schema.path("the prior of dps and reguidance: a path, or '' for the embedded one"))
 OUT = runtime.flag("out", "runs/super_resolve", schema.path("the folder of the results"))
 SCALE = runtime.flag("scale", 4, schema.whole("of the sides; the network must be made for it", low=2, high=16))
@@ -58,13 +56,17 @@ SIGMA_Y = runtime.flag(
 SEED = runtime.flag("seed", 0, schema.whole("of the noise", low=0))
 LEAST = 8  # pixels
 
-MOST = {"ctmsr": 25_000_000, "dps": 1_000_000, "reguidance": 1_000_000}
-"""Pixels: ctmsr takes 200 bytes for one (5 GB in all, also of 16 bits), a solver about 2 kB: it keeps all its tiles."""
-
 Enlarge = Callable[[int, np.ndarray, tqdm, bool], np.ndarray]
 
 
-def listed(arguments: list[str]) -> list[str]:
+class Way(NamedTuple):
+    """A way to enlarge: how it is made, and how many pixels a picture may have, by the memory that one takes."""
+
+    make: Callable[[], Enlarge]
+    most: int
+
+
+def images_of(arguments: list[str]) -> list[str]:
     """The image files of all arguments, each once. Raises FileNotFoundError for one that matches nothing."""
     if not arguments:
         raise ValueError("no picture is given; usage: python -m experiments.super_resolve IMAGES [--out=DIR]")
@@ -87,7 +89,7 @@ def by_ctmsr() -> Enlarge:
     return enlarge
 
 
-def by_solver(name: str, candidate: Enlarge | None) -> Enlarge:
+def by_solver(name: str, candidate: Enlarge | None = None) -> Enlarge:
     solver = upscaling.Solver(name, PRIOR.value, SCALE.value, STEPS.value, SIGMA_Y.value)
 
     def enlarge(seed: int, low: np.ndarray, bar: tqdm, deep: bool) -> np.ndarray:
@@ -98,13 +100,23 @@ def by_solver(name: str, candidate: Enlarge | None) -> Enlarge:
     return enlarge
 
 
-def method() -> Enlarge:
-    """What --solver names."""
-    if SOLVER.value == "ctmsr":
-        return by_ctmsr()
-    if SOLVER.value == "dps":
-        return by_solver("dps", None)
-    return by_solver("reguidance", by_ctmsr() if CANDIDATE.value == "ctmsr" else by_solver("dps", None))
+def by_refining() -> Enlarge:
+    return by_solver("reguidance", WAYS[CANDIDATE.value].make())
+
+
+SMALL = 1_000_000
+"""Pixels of a solver, which takes about 2 kB for one: it keeps all its tiles."""
+WAYS = {
+    "ctmsr": Way(by_ctmsr, 25_000_000),  # 200 bytes for a pixel, 5 GB in all, also of 16 bits
+    "dps": Way(lambda: by_solver("dps"), SMALL),
+    "reguidance": Way(by_refining, SMALL),
+}
+SOLVER = runtime.flag("solver", "ctmsr", schema.choice(list(WAYS), "what enlarges"))
+CANDIDATE = runtime.flag(
+    "candidate",
+    "ctmsr",
+    schema.choice([way for way in WAYS if way != "reguidance"], "what --solver=reguidance refines"),
+)
 
 
 def targets(name: str) -> tuple[Path, Path]:
@@ -125,7 +137,7 @@ def require_kept(paths: list[str], names: list[str]) -> None:
 
 def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> page.Entry:
     """Reads, enlarges and writes one picture. Raises ValueError where it cannot be read or is too small."""
-    photo, start = photos.read(path, reading.reading(MOST[SOLVER.value])), time.perf_counter()
+    photo, start = photos.read(path, reading.reading(WAYS[SOLVER.value].most)), time.perf_counter()
     low = photo.unit
     height, width = low.shape[:2]
     if min(height, width) < LEAST:
@@ -146,11 +158,11 @@ def enlarged(path: str, name: str, seed: int, enlarge: Enlarge, bar: tqdm) -> pa
 def main(arguments: list[str]) -> None:
     if OVERLAP.value >= TILE.value:
         raise ValueError(f"--overlap is {OVERLAP.value} and --tile {TILE.value}; give an overlap below the tile's side")
-    paths = listed(arguments)
+    paths = images_of(arguments)
     runtime.writable(OUT.value)
     names = pictures.names(paths)
     require_kept(paths, names)
-    enlarge = method()
+    enlarge = WAYS[SOLVER.value].make()
     entries, failed = [], []
     with tqdm(total=0, unit="tile", dynamic_ncols=True, smoothing=0) as bar:
         for i, (path, name) in enumerate(zip(paths, names)):

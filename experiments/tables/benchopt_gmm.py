@@ -45,7 +45,7 @@ TUNED = {
     "tds 32 tuned": (lambda prior, m, spread: posterior.tds(prior, m, 32, spread=spread), (1.0, 10.0, 100.0, 1000.0)),
 }
 """A method of one more number, and the values among which another measurement chooses."""
-ROWS = {**{name: method for name, (method, *_) in mixture18.METHODS.items()}, **OURS, **TUNED}
+ROWS = {**{name: row.method for name, row in mixture18.ROWS.items()}, **OURS, **TUNED}
 PUBLISHED = {
     "ddrm": Told("29.68 [26.89..33.06]", True),
     "buggy dps": Told("27.22 [23.07..29.23]", True),

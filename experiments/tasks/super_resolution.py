@@ -14,9 +14,9 @@ from experiments.common import reading, runtime
 from experiments.tasks import networks
 from experiments.tasks.denoising import LEVELS, augmented
 
-METHODS = ("ctmsr", "dtm", "resshift")
+LOSSES = ("ctmsr", "dtm", "resshift")
 FIELDS: Schema = {
-    "method": choice(METHODS, "stage 1, stage 2, or several steps"),
+    "method": choice(LOSSES, "stage 1, stage 2, or several steps"),
     "scale": whole("of the sides", 2, 16),
     "stride": whole("from patch to patch, 0 for the size", 0, 4096, "pixels"),
     "degradation": choice(("bicubic", "resshift"), "that makes the low resolution"),
@@ -79,7 +79,7 @@ class SuperResolution:
         return data.patches(config.data, config.size, config.stride, split, **options)
 
     def __init__(self, config, source: data.Source):
-        self.method = runtime.choose("config.method", config.method, list(METHODS))
+        self.method = runtime.choose("config.method", config.method, list(LOSSES))
         self.degradation = runtime.choose("config.degradation", config.degradation, ["bicubic", "resshift"])
         if config.size % config.scale or config.size // config.scale < 4:
             raise ValueError(f"config.size is {config.size}; it must be a multiple of config.scale {config.scale}")

@@ -20,28 +20,31 @@ ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"channels": 8, "multipliers": [1], "blocks": 1, "attention": [], "head_channels": 8, "patch": 4}
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(params=[(32, 32, 3), (16, 24, 1)], ids=["RGB", "grey, not square"])
+def saved(tmp_path, request):
     """A consistency model with drawn weights, and 8 pictures to compare it with."""
-    net = unet.UNet(**{name: tuple(v) if isinstance(v, list) else v for name, v in FIELDS.items()}, out_channels=3)
-    params = net.init(jax.random.key(0), jnp.zeros((32, 32, 3)), jnp.zeros(()))
+    shape, fields = request.param, {**FIELDS, "out_channels": request.param[2]}
+    net = unet.UNet(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+    params = net.init(jax.random.key(0), jnp.zeros(shape), jnp.zeros(()))
     card = {
         "name": "made",
-        "architecture": {"name": "unet", **FIELDS, "out_channels": 3},
+        "architecture": {"name": "unet", **fields},
         "parametrisation": {"parametrisation": "edm", "sigma_data": 0.5},
         "process": {"name": "EDM", "sigma_max": 80.0},
-        "shape": [32, 32, 3],
+        "shape": list(shape),
         "consistency": {"name": "ect", "second_time": False, "middle": 0.5},
     }
     weights.save(str(tmp_path / "made"), jax.tree.map(np.asarray, params), card)
     (tmp_path / "pictures").mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)):
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
-    return tmp_path
+    return tmp_path, shape
 
 
 @pytest.mark.slow
 def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
+    """At the prior's own size and channels, whatever the pictures have; the two grids are of eight samples."""
+    saved, (rows, columns, channels) = saved
     command = [
         sys.executable,
         "-m",
@@ -59,8 +62,11 @@ def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
     assert [f"of {n} consistency step" in note["name"] for n, note in zip((1, 2), notes)] == [True, True]
     assert notes[0]["value"] != notes[1]["value"] and notes[0]["floor"] == notes[1]["floor"] > 0
     assert all(str(note["value"]) in done.stdout for note in notes)
-    assert (saved / "1.png").exists() and (saved / "2.png").exists()
-    assert "compared at 32 x 32, RGB: 8 pictures" in done.stdout
+    for steps in (1, 2):
+        with Image.open(saved / f"{steps}.png") as grid:
+            assert grid.size == (2 * 2 * columns, 2 * 2 * rows) and grid.mode == {1: "L", 3: "RGB"}[channels]
+    kind = {1: "grey", 3: "RGB"}[channels]
+    assert f"compared at {rows} x {columns}, {kind}: 8 pictures" in done.stdout
     wrong = run("--count=8", "--steps=3")
     assert wrong.returncode != 0 and "--steps is 3" in wrong.stderr and "Traceback" not in wrong.stderr
 

@@ -203,7 +203,7 @@ def test_a_picture_over_the_limit_is_told_the_flag_that_moves_it(tmp_path, monke
     Image.fromarray(noise(9, 9)).save(tmp_path / "a.png")
     for solver in ("ctmsr", "dps"):
         monkeypatch.setattr(command, "SOLVER", SimpleNamespace(value=solver))
-        monkeypatch.setitem(command.MOST, solver, 80)
+        monkeypatch.setitem(command.WAYS, solver, command.WAYS[solver]._replace(most=80))
         with pytest.raises(ValueError, match=r"a.png.* 9 x 9 pixels are more than the limit of 80; .*--max_pixels"):
             command.enlarged(str(tmp_path / "a.png"), "a", 0, None, None)
 

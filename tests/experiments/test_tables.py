@@ -1,6 +1,7 @@
 """The published tables: their exact laws against other linear algebra, their options and marks, and small runs."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -24,6 +25,7 @@ from experiments.tables import (
     tuned,
 )
 
+ROOT = Path(__file__).parents[2]
 ALL = [tmpd_gmm, mcgdiff_gmm, benchopt_gmm, gfk, inversebench_scattering, inversebench_navier_stokes]
 
 
@@ -177,7 +179,7 @@ def test_benchopts_published_values_are_those_of_the_reproduction():
     """The same repetitions, there by their range alone."""
     for name, value in benchopt_gmm.PUBLISHED.items():
         mean, low, high = map(float, re.findall(r"[\d.]*\d", value.value.replace("..", " ")))
-        _, least, most, _ = mixture18.METHODS[name]
+        _, least, most, _ = mixture18.ROWS[name]
         assert low < mean < high and value.verified
         np.testing.assert_allclose([low, high], [least, most], atol=0.051)
 
@@ -359,3 +361,11 @@ def test_a_small_run_prints_the_table(table):
     assert re.findall(r"([\d.]+) \(unverified\)", text) == TOLD.get(table, [])
     assert ("not at hand" in text) == (table not in (*TOLD, benchopt_gmm))
     assert ("29.68 [26.89..33.06]" in text) == (table is benchopt_gmm)
+
+
+def test_the_readme_lists_every_table_and_each_has_its_page():
+    """A table is a module with a command; what several share has none."""
+    modules = [path for path in (ROOT / "experiments" / "tables").glob("*.py") if "\ndef main(" in path.read_text()]
+    told = re.search(r"`python -m experiments\.tables\.NAME`\s\((.*?)\)", (ROOT / "README.md").read_text(), re.S)[1]
+    assert sorted(re.findall(r"`(\w+)`", told)) == sorted(path.stem for path in modules)
+    assert {path.stem for path in modules} == {path.stem for path in (ROOT / "docs" / "tables").glob("*.md")}

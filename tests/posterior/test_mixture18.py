@@ -8,7 +8,7 @@ from oracle import mixture_posterior, moment_errors
 import diffinv as di
 from diffinv.metrics.posterior import max_sliced_wasserstein
 from experiments.tables import mixture18
-from experiments.tables.mixture18 import MEANS, METHODS, REFERENCE, SAMPLES, WEIGHTS
+from experiments.tables.mixture18 import MEANS, REFERENCE, ROWS, SAMPLES, WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def test_the_floor_is_that_of_exact_samples(reference):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ROWS)
 def test_the_published_values_are_met(name, reference):
     """The mean over our seeds lies in the published range, or within two standard errors of it."""
-    method, low, high, seeds = METHODS[name]
+    method, low, high, seeds = ROWS[name]
     prior, measurement, grid = mixture18.instance()
     solver = lambda prior, measurement, key: di.as_solver(lambda m: method(prior, m), grid)(key, measurement).x
     run = jax.jit(jax.vmap(solver, (None, None, 0)))
