@@ -44,7 +44,10 @@ def standing() -> set[str]:
 
 def test_the_tree_is_the_projects():
     told, there = named(), standing()
-    assert there - told == set(), "docs/design.md does not name these"
+    opened = {name.removesuffix("...") for name in told if name.endswith("/...")}
+    told -= {f"{folder}..." for folder in opened}
+    unnamed = {name for name in there - told if name.rpartition("/")[0] + "/" not in opened}
+    assert unnamed == set(), "docs/design.md does not name these"
     assert told - there == set(), "docs/design.md names these, and they are not there"
 
 

@@ -1,6 +1,7 @@
 """The networks that may be trained: which fields `config.net` has for each, and how they are built.
 
-Another one is one entry of `NETWORKS`, where the model cards know it: `diffinv.weights.cards`.
+Every network that model cards know (`diffinv.weights.cards.fields`) may be trained. `config.net` has all of its fields
+but those that the task or the picture decides, or those that an entry of `CHOSEN` lists.
 """
 
 from __future__ import annotations
@@ -38,13 +39,22 @@ class Network(NamedTuple):
 _UNET = "channels multipliers blocks attention head_channels patch time_scale resample_blocks dropout remat dtype"
 _SONG = "channels multipliers blocks attention noise_channels fourier residual taps dropout remat dtype"
 _CTMSR = "channels multipliers blocks heads resolution residual cubic dtype remat dropout"
-NETWORKS: dict[str, Network] = {
+CHOSEN: dict[str, Network] = {
     "unet": Network(tuple(_UNET.split())),
     "song": Network(tuple(_SONG.split()), sized=True),
     "srnet": Network(("channels", "blocks", "residual", "cubic", "dtype"), enlarges=True),
     "ctmsr": Network(tuple(_CTMSR.split()), enlarges=True),
 }
+DECIDED = ("out_channels", "classes", "scale", "plain_conv")
 ANY = Field(lambda _: True, "anything")
+
+
+def _network(name: str) -> Network:
+    """With all that the cards declare, where nothing was chosen."""
+    return Network(tuple(field for field in DECLARED[name] if field not in DECIDED), "scale" in DECLARED[name])
+
+
+NETWORKS: dict[str, Network] = {name: CHOSEN.get(name) or _network(name) for name in DECLARED}
 
 
 def architecture(config: ConfigDict) -> str:
@@ -73,7 +83,8 @@ def card(config: ConfigDict, **more: Any) -> dict[str, Any]:
 
 def build(card: dict[str, Any]) -> nn.Module:
     """The network in `lax`'s own convolutions, whose weight gradient XLA wants in its own form."""
-    return cards.build_network({**card, "plain_conv": True}, "config.net")
+    plain = {"plain_conv": True} if "plain_conv" in DECLARED[card["name"]] else {}
+    return cards.build_network({**card, **plain}, "config.net")
 
 
 def require_fit(config: ConfigDict) -> None:

@@ -5,6 +5,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from flax import traverse_util
 
 from diffinv.nn import ctmsr_unet, leaves, song, srnet, unet
@@ -50,6 +51,18 @@ def test_priors(net):
 def test_upscalers(net):
     t = jax.ShapeDtypeStruct((), jnp.float32)
     assert leaves.leaves(net, 3) == traced(net, pictures(16 * net.scale, 3), t, pictures(16, 3))
+
+
+def test_a_network_that_nobody_counts_is_traced():
+    class Own(nn.Module):
+        resolution: int = 16
+
+        @nn.compact
+        def __call__(self, x, condition):
+            return nn.Dense(x.shape[-1], name="last")(nn.Conv(7, (3, 3), name="first")(x))
+
+    counted = {"first/kernel": (3, 3, 4, 7), "first/bias": (7,), "last/kernel": (7, 4), "last/bias": (4,)}
+    assert leaves.leaves(Own(), 4) == {f"params/{name}": shape for name, shape in counted.items()}
 
 
 def test_the_largest_published_network_is_counted_at_once():

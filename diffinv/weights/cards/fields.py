@@ -229,11 +229,12 @@ def levels(net: Any) -> int:
 
 def _widths(net: Any, where: str) -> Iterator[str]:
     """Widths that are 0, that groups do not divide, or that heads do not."""
-    if levels(net) * net.blocks > 256:
-        yield f"{where} has {levels(net)} levels of {net.blocks} blocks; give at most 256 blocks"
+    blocks = getattr(net, "blocks", 1)
+    if levels(net) * blocks > 256:
+        yield f"{where} has {levels(net)} levels of {blocks} blocks; give at most 256 blocks"
     if hasattr(net, "resolution") and net.resolution >> (levels(net) - 1) < 1:
         yield f"{where}.resolution is {net.resolution}, too small for {levels(net)} levels; give a larger one"
-    elif min(int(net.channels * m) for m in getattr(net, "multipliers", (1,))) < 1:
+    elif min(int(getattr(net, "channels", 1) * m) for m in getattr(net, "multipliers", (1,))) < 1:
         yield f"{where}.multipliers are {net.multipliers}: a level has no channel; give larger ones"
     else:
         yield from _undivided(net, where)
