@@ -23,21 +23,10 @@ jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-LONG = """
-    experiments/test_matrix_masks experiments/test_matrix_enlargements experiments/test_matrix_blurs
-    experiments/test_training experiments/test_training_refusals nn/test_unet experiments/test_reconstruct
-    posterior/test_battery experiments/test_super_resolve experiments/test_task_super_resolution
-    posterior/test_mixture18 scalespace/test_scalespace_reverse experiments/test_tables posterior/test_battery_more
-    posterior/test_particles operators/test_battery scalespace/test_scalespace scalespace/test_osmosis
-    experiments/test_scalespace_command
-    experiments/test_spectral
-""".split()
-
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest start first, so that no worker is left alone with one of them at the end."""
-    place = {f"tests/{name}.py": i for i, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(LONG)))
+    """Files that take longest start first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from cells import BLURS, ENLARGEMENTS, MASKS, check, rows
 
 from experiments.restore.operators import OPERATORS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.mark.parametrize("task", BLURS)

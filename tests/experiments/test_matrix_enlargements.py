@@ -3,7 +3,7 @@
 import pytest
 from cells import ENLARGEMENTS, check
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.mark.parametrize("task", ENLARGEMENTS)

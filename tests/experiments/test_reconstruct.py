@@ -15,6 +15,8 @@ from PIL import Image
 import diffinv as di
 from diffinv import process
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -15,6 +15,8 @@ from diffinv.scalespace import reverse
 from experiments.scales import page as scalespace_page
 from experiments.scales import reverse as scalespace_reverse
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,6 +17,8 @@ from diffinv.denoisers import spectral
 from diffinv.loop import sample
 from experiments.tasks.spectral import Spectral
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.slow
 def test_the_quick_run_exports_a_prior_that_loads_and_samples(tmp_path):

@@ -27,6 +27,8 @@ from experiments.report.page import link
 from experiments.upscale import baselines, upscaling
 from experiments.upscale import page as super_resolve_page
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 NET = {"channels": 8, "blocks": 1, "cubic": -0.5}
 

@@ -25,6 +25,8 @@ from experiments.tables import (
     tuned,
 )
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 ALL = [tmpd_gmm, mcgdiff_gmm, benchopt_gmm, gfk, inversebench_scattering, inversebench_navier_stokes]
 

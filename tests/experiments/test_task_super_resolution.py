@@ -20,6 +20,8 @@ from diffinv.nn import unet
 from experiments.tasks import run as training
 from experiments.tasks.super_resolution import SuperResolution
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def as_experiments_run():

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from training_command import ROOT, TINY, command, environment, error, run, steps, together
 
 pytest.importorskip("grain")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 LONGER = (*TINY, "--config.steps=20", "--config.eval_every=10", "--config.checkpoint_every=5")
 
 

@@ -9,7 +9,7 @@ from training_command import TINY, error, run, steps, together
 from diffinv import weights
 
 pytest.importorskip("grain")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_two_processes_must_agree(tmp_path):

@@ -10,6 +10,8 @@ from flax import traverse_util
 
 from diffinv.nn import unet
 
+pytestmark = pytest.mark.long
+
 
 def conv(name, i, o, k=3):
     return {f"{name}/kernel": (k, k, i, o) if k > 1 else (i, o), f"{name}/bias": (o,)}

@@ -10,6 +10,8 @@ import pytest
 import diffinv.operators as ops
 from diffinv.measurement import measure
 
+pytestmark = pytest.mark.long
+
 KERNEL = jnp.asarray([[0.02, 0.05, 0.03], [0.08, 0.7, 0.04], [0.01, 0.05, 0.02]])
 PICTURE = (8, 6, 3)
 

@@ -18,6 +18,8 @@ from diffinv.operators.base import Operator, dense
 from posterior.counting import counted, paid, told
 from posterior.methods import ANY_PROCESS, CORE, GRIDS, METHODS, MORE, blurring, cast
 
+pytestmark = pytest.mark.long
+
 DIM, STEPS, SIGMA = 6, 12, 0.3
 LINEAR_ONLY = ("pigdm", "mmps", "tmpd", "ddnm")
 

@@ -24,6 +24,8 @@ from posterior.test_battery import (
     slow_unless,
 )
 
+pytestmark = pytest.mark.long
+
 ALONE, TOGETHER = ("reddiff mean", "mcgdiff"), ("ddrm", "tds")
 """One of each structure; the others are left to the continuous check."""
 

@@ -10,6 +10,8 @@ from diffinv.metrics.posterior import max_sliced_wasserstein
 from experiments.tables import mixture18
 from experiments.tables.mixture18 import MEANS, REFERENCE, ROWS, SAMPLES, WEIGHTS
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def reference():

@@ -33,6 +33,8 @@ from posterior.published import (
     step,
 )
 
+pytestmark = pytest.mark.long
+
 KEY, STEPS, RUNS, SIZE = jax.random.key(2), 10, 24, 1000
 GRID = times.grid(STEPS, power=2.0)
 

@@ -9,6 +9,8 @@ from scipy.linalg import eigvals, expm, null_space
 
 from diffinv.scalespace import PHI, osmosis, phi_divergence
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def rng():

@@ -12,6 +12,8 @@ from diffinv import denoisers, prior, process, scalespace
 from diffinv.scalespace import axioms, laws, osmosis, truth
 from diffinv.scalespace.grey import grey_properties
 
+pytestmark = pytest.mark.long
+
 FREQUENCIES = process.dct_frequencies(8, 8)
 FEW = process.dct_frequencies(4, 4)
 PROCESSES = {

@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose
 from diffinv import denoisers, prior, process, samplers, weights
 from diffinv.scalespace import reverse
 
+pytestmark = pytest.mark.long
+
 
 def digits():
     """(1797, 64) in [0, 1], and labels."""
