@@ -22,7 +22,7 @@ from diffinv.measurement import GaussianNoise, Measurement, Noise
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
 from diffinv.process import require_isotropic
-from diffinv.typing import Array, Key, Sampler, Solution, Solver, State, Time
+from diffinv.typing import Array, Key, Measured, Sample, Sampler, Solution, Solver, State, Time
 
 
 @described
@@ -98,10 +98,10 @@ class Decoded(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.chart.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.operator(self.chart.decode(x))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return self.operator.project(y)
 
 
@@ -121,7 +121,7 @@ class LinearDecoded(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.chart.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.operator(jax.jvp(self.chart.decode, (jnp.zeros_like(x),), (x,))[1])
 
 

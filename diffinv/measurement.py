@@ -13,7 +13,7 @@ from diffinv.describe import Described, brief
 from diffinv.linalg import inner
 from diffinv.operators.arguments import concrete, numbers, require_key, require_number
 from diffinv.operators.base import LinearOperator, Operator, real_scalar, require_operator
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -25,11 +25,11 @@ class Noise(Described, abc.ABC):
     """
 
     @abc.abstractmethod
-    def sample(self, key: Key, clean: Array) -> Array:
+    def sample(self, key: Key, clean: Measured) -> Measured:
         """One draw of `y`."""
 
     @abc.abstractmethod
-    def log_likelihood(self, y: Array, clean: Array) -> Array:
+    def log_likelihood(self, y: Measured, clean: Measured) -> Array:
         """`log p(y | clean)` in nats, up to a constant in `clean`."""
 
 
@@ -46,15 +46,15 @@ class GaussianNoise(Noise):
     """`y = A x + sigma n`, where `n` is standard normal; for a complex `y` in each of its two parts.
 
     Attributes:
-      sigma: the standard deviation, on the scale of the data ([-1, 1]); a scalar, or of the shape of `y`.
+      sigma: the standard deviation, on the scale of the data ([-1, 1]).
     """
 
-    sigma: Array | float
+    sigma: Scalar
 
-    def sample(self, key: Key, clean: Array) -> Array:
+    def sample(self, key: Key, clean: Measured) -> Measured:
         return clean + real_scalar(self.sigma, clean).astype(clean.dtype) * _standard_normal(key, clean)
 
-    def log_likelihood(self, y: Array, clean: Array) -> Array:
+    def log_likelihood(self, y: Measured, clean: Measured) -> Array:
         return -0.5 * inner(y - clean, y - clean) / real_scalar(self.sigma, clean) ** 2
 
 
@@ -69,7 +69,7 @@ class PoissonNoise(Noise):
       peak: the expected count at the value 1.
     """
 
-    peak: Array | float
+    peak: Scalar
 
     @property
     def sigma(self) -> Array:
@@ -79,13 +79,13 @@ class PoissonNoise(Noise):
     def _rate(self, clean: Array) -> Array:
         return jnp.maximum(0.5 * real_scalar(self.peak, clean) * (clean + 1), 1e-3)
 
-    def sample(self, key: Key, clean: Array) -> Array:
+    def sample(self, key: Key, clean: Measured) -> Measured:
         peak = real_scalar(self.peak, clean)
         counts = jax.random.poisson(key, self._rate(clean), clean.shape).astype(clean.dtype)
         sound = jnp.isfinite(clean) & (peak > 0)  # of a rate that is none, JAX draws -1 or 0
         return jnp.where(sound, 2 * counts / peak - 1, jnp.nan)
 
-    def log_likelihood(self, y: Array, clean: Array) -> Array:
+    def log_likelihood(self, y: Measured, clean: Measured) -> Array:
         rate = self._rate(clean)
         return jnp.sum(0.5 * real_scalar(self.peak, clean) * (y + 1) * jnp.log(rate) - rate)
 
@@ -101,7 +101,7 @@ class Measurement(Described):
     """
 
     operator: Operator
-    y: Array
+    y: Measured
     noise: Noise
 
     @property
@@ -116,18 +116,16 @@ class Measurement(Described):
             )
         return self.noise.sigma
 
-    def residual(self, x0: Array) -> Array:
+    def residual(self, x0: Sample) -> Measured:
         """`y - A(x_0)`."""
         return self.y - self.operator(x0)
 
-    def log_likelihood(self, x0: Array) -> Array:
+    def log_likelihood(self, x0: Sample) -> Array:
         """`log p(y | x_0)` in nats, up to a constant in `x_0`."""
         return self.noise.log_likelihood(self.y, self.operator(x0))
 
 
-def measure(
-    key: Key, operator: Operator, x: Array, sigma: Array | float = 0.0, noise: Noise | None = None
-) -> Measurement:
+def measure(key: Key, operator: Operator, x: Sample, sigma: Scalar = 0.0, noise: Noise | None = None) -> Measurement:
     """Measures one sample, with Gaussian noise of `sigma` unless another law is given.
 
     The noise is projected onto the operator's range: noise outside of it, as on masked pixels, cannot be fitted by any
@@ -162,7 +160,7 @@ def _sample(x: Array) -> Array:
     return found
 
 
-def _law(sigma: Array | float, noise: Noise | None) -> Noise:
+def _law(sigma: Scalar, noise: Noise | None) -> Noise:
     """The law of the noise, its level looked at where it is known."""
     if noise is None:
         _require_level("sigma", sigma, 0)

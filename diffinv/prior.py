@@ -16,7 +16,7 @@ from flax import struct
 from diffinv.describe import Described, described
 from diffinv.ends import require_noisy_end, require_same
 from diffinv.process import Process
-from diffinv.typing import Array, Cost, Denoiser, Key, Time
+from diffinv.typing import Array, Cost, Denoiser, Key, Sample, Time
 
 
 @described
@@ -29,8 +29,8 @@ class Prediction(NamedTuple):
         it; None where none is learned.
     """
 
-    x0: Array
-    v: Array | None
+    x0: Sample
+    v: Sample | None
 
 
 @struct.dataclass
@@ -54,7 +54,7 @@ class Prior(Described):
     def __post_init__(self) -> None:
         require_same(self.process, self.denoise)
 
-    def predict(self, x: Array, t: Time) -> Prediction:
+    def predict(self, x: Sample, t: Time) -> Prediction:
         """`Prediction(x0, v)`; `v` is None where the denoiser learns no variance."""
         predict = getattr(self.denoise, "predict", None)
         return predict(x, t) if predict else Prediction(self.denoise(x, t), None)
@@ -70,7 +70,7 @@ class Prior(Described):
             raise TypeError(f"denoiser {type(self.denoise).__name__} takes no condition; use a NetworkDenoiser")
         return replace(self, denoise=self.denoise.given(**condition))
 
-    def start(self, key: Key, t: Time = 1.0) -> Array:
+    def start(self, key: Key, t: Time = 1.0) -> Sample:
         """A draw of `x_t` at the noisy end, in the dtype of `t`.
 
         It is `N(0, sigma_t^2)`, which is exact in the limit `alpha_t -> 0`; where the prior has a `law`, it is
@@ -166,10 +166,10 @@ class NetworkDenoiser(Described):
         """The same network under `condition`."""
         return replace(self, extra={**self.extra, **condition})
 
-    def __call__(self, x: Array, t: Time) -> Array:
+    def __call__(self, x: Sample, t: Time) -> Sample:
         return self.predict(x, t).x0
 
-    def predict(self, x: Array, t: Time) -> Prediction:
+    def predict(self, x: Sample, t: Time) -> Prediction:
         """`Prediction(x0, v)`."""
         x0, v = self._edm(x, t) if self.parametrisation == "edm" else self._plain(x, t)
         return Prediction(jnp.clip(x0, -1, 1) if self.clip else x0, v)

@@ -16,15 +16,27 @@ from diffinv.describe import described
 
 Array = jax.Array
 Key = jax.Array
+"""One typed key of `jax.random`, shape ()."""
 Time = jax.Array | float
+"""A time in [0, 1], shape ()."""
+Scalar = jax.Array | float
+"""A real number, shape (); a Python number is a constant of the program."""
+Sample = jax.Array
+"""One sample, of the prior's shape, such as (H, W, C); floating point, never a batch."""
+Measured = jax.Array
+"""One measurement `y`, of the shape that the operator gives; real or complex."""
+Coefficient = jax.Array
+"""A number of a process at one time, such as alpha: () or (H, W, 1), which broadcasts against one sample."""
 State = Any
+"""What a sampler carries from step to step, a pytree."""
 Info = Any
+"""What a step tells, a pytree with a `cost`."""
 
 
 class Denoiser(Protocol):
     """`(x_t, t) -> E[x_0 | x_t]`; a pytree that is callable."""
 
-    def __call__(self, x: Array, t: Time, /) -> Array: ...
+    def __call__(self, x: Sample, t: Time, /) -> Sample: ...
 
 
 @described
@@ -102,9 +114,9 @@ class Sampler(NamedTuple):
       final: `(key, state) -> x`: decode, draw a particle, or the identity.
     """
 
-    init: Callable[[Key, Time, Array | None], State]
+    init: Callable[[Key, Time, Sample | None], State]
     step: Callable[[Key, State, Time, Time], tuple[State, Info]]
-    final: Callable[[Key, State], Array]
+    final: Callable[[Key, State], Sample]
 
 
 @described
@@ -116,11 +128,11 @@ class Solution(NamedTuple):
       info: what the steps tell, stacked over the steps.
     """
 
-    x: Array
+    x: Sample
     info: Info
 
 
 class Solver(Protocol):
     """`(key, measurement, x=None) -> Solution`: a sampler with its time grid."""
 
-    def __call__(self, key: Key, measurement: Any, x: Array | None = None) -> Solution: ...
+    def __call__(self, key: Key, measurement: Any, x: Sample | None = None) -> Solution: ...

@@ -10,7 +10,7 @@ from diffinv.describe import Described
 from diffinv.linalg import dct_hw, idct_hw, square_distances
 from diffinv.prior import Prior
 from diffinv.process import Process, require_isotropic
-from diffinv.typing import Array, Key, Time
+from diffinv.typing import Array, Key, Sample, Time
 
 
 @struct.dataclass
@@ -45,7 +45,7 @@ class GaussianDenoiser(Described):
             return jnp.dot(self.basis, c, precision="highest").reshape(self.mean.shape)
         return idct_hw(c) if self.spectral else c
 
-    def __call__(self, x: Array, t: Time) -> Array:
+    def __call__(self, x: Sample, t: Time) -> Sample:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
         return self.mean + self.synthesise(gain * self.analyse(x - alpha * self.mean))
@@ -123,7 +123,7 @@ class MixtureDenoiser(Described):
         terms = (x[None] - alpha * self.means) ** 2 / spread + jnp.log(2 * jnp.pi * spread)
         return self.log_weights - 0.5 * jnp.sum(terms, axis=tuple(range(1, terms.ndim)))
 
-    def __call__(self, x: Array, t: Time) -> Array:
+    def __call__(self, x: Sample, t: Time) -> Sample:
         alpha, v, spread = self._spread(t)
         gain = alpha * v / spread
         logits = self._log_joint(x, t)
@@ -196,7 +196,7 @@ class FullMixtureDenoiser(Described):
     def _log_joint(self, c: Array, spread: Array) -> Array:
         return self.log_weights - 0.5 * jnp.sum(c**2 / spread + jnp.log(2 * jnp.pi * spread), axis=1)
 
-    def __call__(self, x: Array, t: Time) -> Array:
+    def __call__(self, x: Sample, t: Time) -> Sample:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         c, spread = self._coordinates(x, alpha), alpha**2 * self.variances + sigma**2
         r = jax.nn.softmax(self._log_joint(c, spread))

@@ -11,7 +11,7 @@ from diffinv import times
 from diffinv.describe import Described
 from diffinv.prior import NetworkDenoiser, Prediction
 from diffinv.process import Process
-from diffinv.typing import Array, Cost, Time
+from diffinv.typing import Array, Cost, Sample, Time
 
 
 @struct.dataclass
@@ -45,10 +45,10 @@ class Rescheduled(Described):
         """The same network under `condition`."""
         return replace(self, denoise=self.denoise.given(**condition))
 
-    def __call__(self, x: Array, t: Time) -> Array:
+    def __call__(self, x: Sample, t: Time) -> Sample:
         return self.predict(x, t).x0
 
-    def predict(self, x: Array, t: Time) -> Prediction:
+    def predict(self, x: Sample, t: Time) -> Prediction:
         """`Prediction(x0, v)`; `v` is the share that the network learned at its own nearest time."""
         own, alpha, sigma = self.denoise.process, self.process.alpha(t), self.process.sigma(t)
         s = jnp.clip(times.from_sigma(own, jnp.exp(-0.5 * self.process.log_snr(t))), self.first, 1.0).astype(x.dtype)

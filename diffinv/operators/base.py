@@ -24,7 +24,7 @@ from diffinv.fft import at_least_single
 from diffinv.linalg import cg
 from diffinv.operators import spectra
 from diffinv.operators.arguments import inexact, sample_shape
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -32,7 +32,7 @@ class Operator(Described, abc.ABC):
     """Any differentiable `A`: only `__call__` and `shape`, the static shape of one input."""
 
     @abc.abstractmethod
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         """`A(x)` for one sample."""
 
     @property
@@ -40,7 +40,7 @@ class Operator(Described, abc.ABC):
     def shape(self) -> tuple[int, ...]:
         """The shape of one input; static."""
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         """Linear projection onto the subspace in which noise lives; the identity unless overridden."""
         return y
 
@@ -56,22 +56,22 @@ class LinearOperator(Operator):
 
     iterations = 64
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         """`A^H y` with `Re <A x, y> = <x, A^H y>`: real, of shape `shape`, for real and complex `y`."""
         x = jax.ShapeDtypeStruct(self.shape, jnp.finfo(y.dtype).dtype)
         (x,) = jax.linear_transpose(self, x)(jnp.conj(y))
         return x
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         """`(A A^H + damping I)^{-1} v` for `damping >= 0`; with 0 the least-norm solution for `v` in the range."""
         damping = real_scalar(damping, v).astype(v.dtype)
         return cg(lambda u: self(self.adjoint(u)) + damping * u, v, self.iterations)
 
-    def pinv(self, y: Array) -> Array:
+    def pinv(self, y: Measured) -> Sample:
         """`A^+ y`, from the normal equations `A^H A x = A^H y`, which are consistent for every `y`."""
         return cg(lambda x: self.adjoint(self(x)), self.adjoint(y), self.iterations)
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         """`A A^+ y`; operators that are onto override it by the identity."""
         return self(self.pinv(y))
 
@@ -97,10 +97,10 @@ class ClosedForm(LinearOperator):
     """A linear `A` with an exact `solve`, `(A A^H)^+` for damping 0, so that nothing needs iterations."""
 
     @abc.abstractmethod
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         """`(A A^H + damping I)^{-1} v`; with damping 0 the pseudo-inverse, for every `v`."""
 
-    def pinv(self, y: Array) -> Array:
+    def pinv(self, y: Measured) -> Sample:
         return self.adjoint(self.solve(y, 0.0))
 
 
@@ -120,10 +120,10 @@ class Composed(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.inner.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.outer(self.inner(x))
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return self.inner.adjoint(self.outer.adjoint(y))
 
 
@@ -152,24 +152,24 @@ class Dense(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self._output(_dot(self.u, self.s.astype(x.dtype) * _dot(self.vh, x.ravel())))
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         c = _dot(self.u.T, as_real(y).ravel())
         return _dot(self.vh.T, self.s.astype(c.dtype) * c).reshape(self.shape)
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         damping, v = real_scalar(damping, v), as_real(v).ravel()
         c = _dot(self.u.T, v)
         rest = divide(v - _dot(self.u, c), damping)
         return self._output(_dot(self.u, divide(c, self._live(v) ** 2 + damping)) + rest)
 
-    def pinv(self, y: Array) -> Array:
+    def pinv(self, y: Measured) -> Sample:
         y = as_real(y).ravel()
         return _dot(self.vh.T, divide(_dot(self.u.T, y), self._live(y))).reshape(self.shape)
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         y = as_real(y).ravel()
         return self._output(_dot(self.u, jnp.where(self._live(y) > 0, _dot(self.u.T, y), 0.0)))
 

@@ -26,7 +26,7 @@ from diffinv.operators.arguments import (
     whole_number,
 )
 from diffinv.operators.base import ClosedForm, LinearOperator, as_complex, as_real, divide, real_scalar
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample, Scalar
 
 
 def fft2c(z: Array) -> Array:
@@ -55,17 +55,17 @@ class SingleCoilMRI(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         k = fft2c(as_complex(x))
         return (self.mask.astype(k.dtype) * k)[None]
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return as_real(ifft2c(self.mask.astype(y.dtype) * y[0]))
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         return divide(v, (self.mask.astype(v.real.dtype) ** 2 + real_scalar(damping, v))[None])
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return jnp.where((self.mask != 0)[None], y, 0.0)
 
 
@@ -90,12 +90,12 @@ class MultiCoilMRI(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         z = as_complex(x)
         k = fft2c(self.sensitivities.astype(z.dtype) * z[None])
         return self.mask.astype(k.dtype)[None] * k
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         z = ifft2c(self.mask.astype(y.dtype)[None] * y)
         return as_real(jnp.sum(jnp.conj(self.sensitivities).astype(z.dtype) * z, 0))
 

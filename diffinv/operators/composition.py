@@ -28,7 +28,7 @@ from diffinv.operators.base import (
     require_operator,
 )
 from diffinv.operators.functions import output
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -47,10 +47,10 @@ class Chain(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.inner.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.outer(self.inner(x))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return self.outer.project(y)
 
 
@@ -100,10 +100,10 @@ class Scaled(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.operator.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return _times(self.gain, self.operator(x))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return self.operator.project(y)
 
 
@@ -123,20 +123,20 @@ class ScaledLinear(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.operator.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return _times(self.gain, self.operator(x))
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return _times(self.gain, self.operator.adjoint(y))
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         square = real_scalar(self.gain, v) ** 2
         return _times(1 / square, self.operator.solve(v, real_scalar(damping, v) / square))
 
-    def pinv(self, y: Array) -> Array:
+    def pinv(self, y: Measured) -> Sample:
         return _times(1 / self.gain, self.operator.pinv(y))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return self.operator.project(y)
 
     def spectrum(self) -> spectra.Spectrum:
@@ -169,7 +169,7 @@ class _Stack:
     def shape(self) -> tuple[int, ...]:
         return self.parts[0].shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return _joined([part(x) for part in self.parts])
 
     def split(self, y: Array) -> list[Array]:
@@ -195,7 +195,7 @@ class Stacked(_Stack, Operator):
 
     parts: tuple[Operator, ...]
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return _joined([part.project(piece) for part, piece in zip(self.parts, self.split(y), strict=True)])
 
 
@@ -211,7 +211,7 @@ class StackedLinear(_Stack, LinearOperator):
 
     parts: tuple[LinearOperator, ...]
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return added(part.adjoint(piece) for part, piece in zip(self.parts, self.split(y), strict=True))
 
 

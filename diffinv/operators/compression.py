@@ -9,7 +9,7 @@ from flax import struct
 
 from diffinv.operators.arguments import picture_shape, require_number, require_one_of
 from diffinv.operators.base import Operator
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample
 
 LUMINANCE = np.array(
     [
@@ -48,7 +48,7 @@ class JPEG(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         height, width, channels = self.shape
         levels = 127.5 * (x + 1) - 128
         if channels == 1:

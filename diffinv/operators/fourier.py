@@ -27,7 +27,7 @@ from diffinv.operators.arguments import (
     whole_number,
 )
 from diffinv.operators.base import ClosedForm, LinearOperator, divide, real_scalar
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -51,22 +51,22 @@ class CircularBlur(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self._filter(x, self.transfer)
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return self._filter(y, jnp.conj(self.transfer))
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         damping = real_scalar(damping, self.transfer)
         kept = self._live | (damping > 0)
         gain = jnp.where(kept, jnp.abs(self.transfer) ** 2 + damping, 1.0)
         return self._filter(v, jnp.where(kept, 1 / gain, 0.0))
 
-    def pinv(self, y: Array) -> Array:
+    def pinv(self, y: Measured) -> Sample:
         return self._filter(y, jnp.where(self._live, 1 / jnp.where(self._live, self.transfer, 1.0), 0.0))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return self._filter(y, self._live)
 
     def spectrum(self) -> spectra.Spectrum:
@@ -111,7 +111,7 @@ class ReflectBlur(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         height, width, _ = self.shape
         pads = [(n // 2, n - 1 - n // 2) for n in self.kernel.shape]
         mirrored = jnp.pad(x, (*pads, (0, 0)), mode="reflect")

@@ -27,7 +27,7 @@ from diffinv.operators.base import (
 )
 from diffinv.operators.maps import applied
 from diffinv.operators.matrices import Sparse, callbacks, fitting_shape, is_called, is_sparse, sparse
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample
 
 
 @struct.dataclass
@@ -48,7 +48,7 @@ class Function(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.call(x, *self.parameters)
 
 
@@ -74,12 +74,12 @@ class LinearFunction(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         if self.transposed is None:
             return self.call(x, *self.parameters)
         return applied(self.call, self.transposed, x, *self.parameters)
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         if self.transposed is None:
             return LinearOperator.adjoint(self, y)
         return applied(self.transposed, self.call, y, *self.parameters)

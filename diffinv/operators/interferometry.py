@@ -22,7 +22,7 @@ from diffinv.fft import at_least_single
 from diffinv.operators.arguments import numbers, picture_shape, static_number
 from diffinv.operators.base import LinearOperator, Operator, divide
 from diffinv.operators.nonuniform import summed, waves
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample
 
 MICROARCSECOND = np.pi / 180 / 3600 * 1e-6
 
@@ -45,7 +45,7 @@ class Visibilities(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         z = at_least_single(x[:, :, 0])
         z = jax.lax.complex(z, jnp.zeros_like(z))
         return summed(z, self.rows, self.columns)
@@ -94,7 +94,7 @@ class Closure(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.visibility.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.of(self.visibility(x))
 
     def of(self, v: Array) -> Array:

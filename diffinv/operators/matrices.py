@@ -14,7 +14,7 @@ from flax import struct
 
 from diffinv.operators.arguments import inexact, sample_shape
 from diffinv.operators.base import LinearOperator
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample
 
 
 @struct.dataclass
@@ -41,11 +41,11 @@ class Sparse(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         along = self._values(x) * x.ravel()[self.columns.astype(int)].astype(self._values(x).dtype)
         return jax.ops.segment_sum(along, self.rows.astype(int), self.size)
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         along = jnp.real(jnp.conj(self._values(y)) * y[self.rows.astype(int)].astype(self._values(y).dtype))
         return jax.ops.segment_sum(along, self.columns.astype(int), math.prod(self.shape)).reshape(self.shape)
 

@@ -26,7 +26,7 @@ from diffinv.operators.arguments import (
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
 from diffinv.operators.coils import fft2c
 from diffinv.operators.fourier import blur, motion_kernel
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample
 
 
 @struct.dataclass
@@ -47,7 +47,7 @@ class PhaseRetrieval(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         values = 0.5 * (x + 1) if self.unit_range else x
         padded = jnp.pad(values, (*((p, p) for p in self.padding), (0, 0)))
         return in_planes(lambda planes: jnp.abs(fft2c(planes)), padded).astype(x.dtype)
@@ -94,7 +94,7 @@ class HighDynamicRange(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return jnp.clip(real_scalar(self.gain, x) * x, -1.0, 1.0)
 
 
@@ -126,7 +126,7 @@ class Affine(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return real_scalar(self.gain, x) * x + real_scalar(self.offset, x)
 
 
@@ -168,7 +168,7 @@ class NonlinearBlur(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.linear.shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         contrast = real_scalar(self.contrast, x)
         brightest = jax.lax.stop_gradient(jnp.max(contrast * x))
         light = self.linear(jnp.exp(contrast * x - brightest))
@@ -227,7 +227,7 @@ class Quantised(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         half = 0.5 * (real_scalar(self.levels, x) - 1)
         clipped = jnp.clip(x, -1.0, 1.0)
         return clipped + jax.lax.stop_gradient(jnp.round((clipped + 1) * half) / half - 1 - clipped)

@@ -18,7 +18,7 @@ from jax.scipy.special import i0
 from diffinv.operators.arguments import inexact, numbers, size_of, static_number, whole_number
 from diffinv.operators.base import LinearOperator, as_complex
 from diffinv.operators.coils import fft2c
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample
 
 
 def nudft(z: Array, points: Array) -> Array:
@@ -108,7 +108,7 @@ class NonCartesianMRI(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         z = as_complex(x)
         z = self.sensitivities.astype(z.dtype) * z[None]
         return (summed if self.exact else _interpolated)(z, *self.plan)

@@ -12,7 +12,7 @@ from flax import struct
 from diffinv.fft import at_least_single, irfft2, rfft2
 from diffinv.operators.arguments import numbers, picture_shape, radians, require_number, static_number, whole_number
 from diffinv.operators.base import LinearOperator, Operator, real_scalar
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample
 
 
 @struct.dataclass
@@ -33,7 +33,7 @@ class Scattering(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         flat = at_least_single(x.ravel())
         flat = jax.lax.complex(flat, jnp.zeros_like(flat))
         incident, green = self.incident.astype(flat.dtype), self.green.astype(flat.dtype)
@@ -118,7 +118,7 @@ class NavierStokes(Operator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         gain = real_scalar(self.gain, x)
         later = self.evolve(gain * x[:, :, 0])[:: self.factor, :: self.factor, None]
         return later.astype(x.dtype) / gain

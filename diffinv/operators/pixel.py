@@ -21,7 +21,7 @@ from diffinv.operators.arguments import (
     whole_number,
 )
 from diffinv.operators.base import ClosedForm, divide, real_scalar
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -38,16 +38,16 @@ class Identity(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return x
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return y
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         return divide(v, 1 + real_scalar(damping, v))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return y
 
     def spectrum(self) -> spectra.Spectrum:
@@ -75,16 +75,16 @@ class Mask(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.mask.astype(x.dtype) * x
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return self(y)
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         return divide(v, self.mask.astype(v.dtype) ** 2 + real_scalar(damping, v))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return jnp.where(self.mask != 0, y, 0.0)
 
     def spectrum(self) -> spectra.Spectrum:
@@ -218,16 +218,16 @@ class ChannelMean(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return jnp.sum(self._row(x) * x, -1, keepdims=True)
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return self._row(y) * y
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         return divide(v, jnp.sum(self.weights**2).astype(v.dtype) + real_scalar(damping, v))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return y
 
     def spectrum(self) -> spectra.Spectrum:

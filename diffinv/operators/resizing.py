@@ -13,7 +13,7 @@ from diffinv.operators.arguments import (
     whole_number,
 )
 from diffinv.operators.base import ClosedForm, divide, real_scalar
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -32,18 +32,18 @@ class AveragePool(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         height, width, channels = self.shape
         f = self.factor
         return x.reshape(height // f, f, width // f, f, channels).mean((1, 3))
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return jnp.repeat(jnp.repeat(y, self.factor, 0), self.factor, 1) / self.factor**2
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         return divide(v, 1 / self.factor**2 + real_scalar(damping, v))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return y
 
     def spectrum(self) -> spectra.Spectrum:
@@ -138,19 +138,19 @@ class Resize(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return _separable(self.rows, x, self.columns)
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return _separable(self.rows.T, y, self.columns.T)
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         gain = self.row_gain[:, None, None] * self.column_gain[None, :, None]
         code = _separable(self.row_basis.T, v, self.column_basis.T)
         code = divide(code, gain.astype(v.dtype) + real_scalar(damping, v))
         return _separable(self.row_basis, code, self.column_basis)
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         live = (self.row_gain > 0)[:, None, None] & (self.column_gain > 0)[None, :, None]
         code = _separable(self.row_basis.T, y, self.column_basis.T)
         return _separable(self.row_basis, jnp.where(live, code, 0.0), self.column_basis)

@@ -12,7 +12,7 @@ from diffinv.linalg import dct_hw, idct_hw
 from diffinv.operators import spectra
 from diffinv.operators.arguments import picture_shape, require_key, require_one_of, sample_shape, static_number
 from diffinv.operators.base import ClosedForm, Dense, dense, divide, real_scalar
-from diffinv.typing import Array, Key
+from diffinv.typing import Array, Key, Measured, Sample, Scalar
 
 
 @struct.dataclass
@@ -37,16 +37,16 @@ class Subsampled(ClosedForm):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         return self.mask.astype(x.dtype) * self._analyse(x)
 
-    def adjoint(self, y: Array) -> Array:
+    def adjoint(self, y: Measured) -> Sample:
         return self._synthesise(self.mask.astype(y.dtype) * y)
 
-    def solve(self, v: Array, damping: Array | float) -> Array:
+    def solve(self, v: Measured, damping: Scalar) -> Measured:
         return divide(v, self.mask.astype(v.dtype) ** 2 + real_scalar(damping, v))
 
-    def project(self, y: Array) -> Array:
+    def project(self, y: Measured) -> Measured:
         return jnp.where(self.mask != 0, y, 0.0)
 
     def spectrum(self) -> spectra.Spectrum:

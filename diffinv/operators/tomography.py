@@ -19,7 +19,7 @@ from jax.scipy.ndimage import map_coordinates
 from diffinv.fft import at_least_single
 from diffinv.operators.arguments import picture_shape, radians, require_one_of, static_number, whole_number
 from diffinv.operators.base import LinearOperator, real_scalar
-from diffinv.typing import Array
+from diffinv.typing import Array, Measured, Sample
 
 
 @struct.dataclass
@@ -48,7 +48,7 @@ class RayTransform(LinearOperator):
     def shape(self) -> tuple[int, ...]:
         return self.input_shape
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Sample) -> Measured:
         planes = jnp.moveaxis(at_least_single(x), -1, 0)
 
         @jax.checkpoint

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffinv.describe import Described
-from diffinv.typing import Array, Gaussian, Time
+from diffinv.typing import Array, Coefficient, Gaussian, Sample, Scalar, Time
 
 DEAD = 1e-3
 """A signal under this share of the noise counts as gone where something is divided by it."""
@@ -30,26 +30,26 @@ class Process(Described, abc.ABC):
     """A linear-Gaussian Markov process; times in [0, 1], `sigma(0) = 0` unless the docstring says otherwise."""
 
     @abc.abstractmethod
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         """`log alpha_t`, dimensionless; `-inf` where the signal is gone."""
 
     @abc.abstractmethod
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         """`log sigma_t`, in units of the data; `-inf` where there is no noise."""
 
-    def alpha(self, t: Time) -> Array:
+    def alpha(self, t: Time) -> Coefficient:
         """`alpha_t`, the share of the data that is left."""
         return jnp.exp(self.log_alpha(t))
 
-    def sigma(self, t: Time) -> Array:
+    def sigma(self, t: Time) -> Coefficient:
         """`sigma_t`, the noise's standard deviation."""
         return jnp.exp(self.log_sigma(t))
 
-    def log_snr(self, t: Time) -> Array:
+    def log_snr(self, t: Time) -> Coefficient:
         """`log(alpha_t^2 / sigma_t^2)`; `+inf` at time 0."""
         return 2 * (self.log_alpha(t) - self.log_sigma(t))
 
-    def scale(self, t: Time) -> Array:
+    def scale(self, t: Time) -> Coefficient:
         """The normaliser `n_t` in whose chart `x / n` the ODE samplers step; `alpha_t` gives EDM's clock."""
         return self.alpha(t)
 
@@ -66,16 +66,16 @@ class Process(Described, abc.ABC):
         inward = 1 - max(DEAD, float(jnp.finfo(t.dtype).eps))
         return jnp.where(jnp.any(alpha > lost * sigma), t, inward * t)
 
-    def perturb(self, x0: Array, t: Time) -> Gaussian:
+    def perturb(self, x0: Sample, t: Time) -> Gaussian:
         """`p(x_t | x_0) = N(alpha_t x_0, sigma_t^2)`."""
         return Gaussian(self.alpha(t) * x0, self.sigma(t))
 
-    def forward(self, x: Array, t: Time, s: Time) -> Gaussian:
+    def forward(self, x: Sample, t: Time, s: Time) -> Gaussian:
         """`p(x_s | x_t)`, `s > t`: mean `a x` and variance `sigma_s^2 - a^2 sigma_t^2`, for `a = alpha_s / alpha_t`."""
         ratio = jnp.exp(_still(t, s, self.log_alpha(s) - self.log_alpha(t)))
         return Gaussian(ratio * x, self.kernel_std(s, t))
 
-    def kernel_std(self, t: Time, s: Time) -> Array:
+    def kernel_std(self, t: Time, s: Time) -> Coefficient:
         """`sigma_{t|s}`, the standard deviation of `p(x_t | x_s)` for `s < t`."""
         return self.sigma(t) * jnp.sqrt(-jnp.expm1(self._drop(t, s)))
 
@@ -84,7 +84,7 @@ class Process(Described, abc.ABC):
         alpha_drop, sigma_drop = self.log_alpha(t) - self.log_alpha(s), self.log_sigma(t) - self.log_sigma(s)
         return jnp.minimum(_still(t, s, 2 * (alpha_drop - sigma_drop)), 0.0)
 
-    def transition(self, x: Array, x0: Array, t: Time, s: Time, eta: Array | float = 1.0) -> Gaussian:
+    def transition(self, x: Sample, x0: Sample, t: Time, s: Time, eta: Scalar = 1.0) -> Gaussian:
         """The one reverse step, `q(x_s | x_t, x_0)`:
 
             x_s = alpha_s x_0 + sqrt(sigma_s^2 - c^2)/sigma_t (x_t - alpha_t x_0) + c eps,
@@ -109,20 +109,20 @@ class Process(Described, abc.ABC):
         mean = self.alpha(s) * x0 + keep * (x - self.alpha(t) * x0)
         return Gaussian(jnp.where(jnp.asarray(s) == t, x, mean), c)
 
-    def noise(self, x: Array, x0: Array, t: Time) -> Array:
+    def noise(self, x: Sample, x0: Sample, t: Time) -> Sample:
         """`eps = (x_t - alpha_t x_0) / sigma_t`."""
         return (x - self.alpha(t) * x0) / self.sigma(t)
 
-    def score(self, x: Array, x0: Array, t: Time) -> Array:
+    def score(self, x: Sample, x0: Sample, t: Time) -> Sample:
         """`grad log p_t(x_t) = -(x_t - alpha_t x_0) / sigma_t^2` when `x_0 = E[x_0 | x_t]` (Tweedie)."""
         return -self.noise(x, x0, t) / self.sigma(t)
 
-    def velocity(self, x: Array, x0: Array, t: Time) -> Array:
+    def velocity(self, x: Sample, x0: Sample, t: Time) -> Sample:
         """`dx/dt` of the probability-flow ODE: `alpha'_t x_0 + sigma'_t eps`."""
         alpha_rate, sigma_rate = self.rates(t)
         return alpha_rate * x0 + sigma_rate * self.noise(x, x0, t)
 
-    def rates(self, t: Time) -> tuple[Array, Array]:
+    def rates(self, t: Time) -> tuple[Coefficient, Coefficient]:
         """`(alpha'_t, sigma'_t)`; `sigma'` is infinite at time 0 for VP, DDPM and VE."""
         t = real_time(t)
         one = jnp.ones_like(t)
@@ -148,13 +148,13 @@ class Explicit(Process):
     """A process given by `alpha` and `sigma` themselves, so that both and their rates are finite at either end."""
 
     @abc.abstractmethod
-    def alpha(self, t: Time) -> Array: ...
+    def alpha(self, t: Time) -> Coefficient: ...
 
     @abc.abstractmethod
-    def sigma(self, t: Time) -> Array: ...
+    def sigma(self, t: Time) -> Coefficient: ...
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         return jnp.log(self.alpha(t))
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         return jnp.log(self.sigma(t))

@@ -7,7 +7,7 @@ from flax import struct
 
 from diffinv.process.base import Process, real_time
 from diffinv.process.isotropic import Cosine
-from diffinv.typing import Array, Time
+from diffinv.typing import Array, Coefficient, Time
 
 
 def dct_frequencies(height: int, width: int) -> Array:
@@ -41,18 +41,18 @@ class Blurring(Process):
     d_min: float = 1e-3
     margin: float = 1e-3
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         tau = 0.5 * (self.sigma_blur * jnp.sin(0.5 * jnp.pi * jnp.asarray(t)) ** 2) ** 2
         blur = jnp.log1p(-self.d_min) - self.frequencies * tau
         return Cosine(self.margin).log_alpha(t) + jnp.logaddexp(blur, jnp.log(self.d_min).astype(blur.dtype))
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         return Cosine(self.margin).log_sigma(t)
 
-    def sigma(self, t: Time) -> Array:
+    def sigma(self, t: Time) -> Coefficient:
         return Cosine(self.margin).sigma(t)
 
-    def scale(self, t: Time) -> Array:
+    def scale(self, t: Time) -> Coefficient:
         return self.alpha(t) + self.sigma(t)
 
 
@@ -79,12 +79,12 @@ class HeatDissipation(Process):
     blur_max: float = 20.0
     delta: float = 0.01
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         width = self.blur_min * jnp.expm1(jnp.asarray(t) * jnp.log(self.blur_max / self.blur_min))
         return -0.5 * self.frequencies * width**2
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         return jnp.full_like(real_time(t), jnp.log(self.delta))
 
-    def scale(self, t: Time) -> Array:
+    def scale(self, t: Time) -> Coefficient:
         return self.alpha(t) + self.sigma(t)

@@ -7,7 +7,7 @@ from flax import struct
 
 from diffinv.ends import require_rates, require_table
 from diffinv.process.base import Explicit, Process, real_time
-from diffinv.typing import Array, Time
+from diffinv.typing import Array, Coefficient, Time
 
 
 def _log_sigma_vp(log_alpha: Array) -> Array:
@@ -37,11 +37,11 @@ class VP(Process):
     def __post_init__(self) -> None:
         require_rates(beta_min=self.beta_min, beta_max=self.beta_max)
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         t = jnp.asarray(t)
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         return _log_sigma_vp(self.log_alpha(t))
 
 
@@ -67,11 +67,11 @@ class DDPM(Process):
     def __post_init__(self) -> None:
         require_table(self.table)
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         grid = jnp.linspace(0.0, 1.0, self.table.shape[0], dtype=self.table.dtype)
         return jnp.interp(jnp.asarray(t, self.table.dtype), grid, self.table)
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         return _log_sigma_vp(self.log_alpha(t))
 
 
@@ -103,13 +103,13 @@ class Cosine(Explicit):
     def _angle(self, t: Time) -> Array:
         return 0.5 * jnp.pi * (1 - self.margin) * real_time(t)
 
-    def alpha(self, t: Time) -> Array:
+    def alpha(self, t: Time) -> Coefficient:
         return jnp.cos(self._angle(t))
 
-    def sigma(self, t: Time) -> Array:
+    def sigma(self, t: Time) -> Coefficient:
         return jnp.sin(self._angle(t))
 
-    def scale(self, t: Time) -> Array:
+    def scale(self, t: Time) -> Coefficient:
         return self.alpha(t) + self.sigma(t)
 
 
@@ -127,10 +127,10 @@ class VE(Process):
     sigma_min: float = 0.01
     sigma_max: float = 50.0
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         return jnp.zeros_like(real_time(t))
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         growth = 2 * jnp.asarray(t) * (jnp.log(self.sigma_max) - jnp.log(self.sigma_min))
         return jnp.log(self.sigma_min) + 0.5 * jnp.log(jnp.expm1(growth))
 
@@ -147,10 +147,10 @@ class EDM(Explicit):
 
     sigma_max: float = 80.0
 
-    def alpha(self, t: Time) -> Array:
+    def alpha(self, t: Time) -> Coefficient:
         return jnp.ones_like(real_time(t))
 
-    def sigma(self, t: Time) -> Array:
+    def sigma(self, t: Time) -> Coefficient:
         return self.sigma_max * real_time(t)
 
 
@@ -161,13 +161,13 @@ class Flow(Explicit):
     Source: Liu et al. 2022, arXiv:2209.03003, eq. 1, with time reversed (here 1 is noise).
     """
 
-    def alpha(self, t: Time) -> Array:
+    def alpha(self, t: Time) -> Coefficient:
         return 1 - real_time(t)
 
-    def sigma(self, t: Time) -> Array:
+    def sigma(self, t: Time) -> Coefficient:
         return real_time(t)
 
-    def scale(self, t: Time) -> Array:
+    def scale(self, t: Time) -> Coefficient:
         return self.alpha(t) + self.sigma(t)
 
 
@@ -190,11 +190,11 @@ class ResidualShift(Explicit):
     kappa: float = 1.0
     power: float = 1.0
 
-    def alpha(self, t: Time) -> Array:
+    def alpha(self, t: Time) -> Coefficient:
         return 1 - real_time(t)
 
-    def sigma(self, t: Time) -> Array:
+    def sigma(self, t: Time) -> Coefficient:
         return self.kappa * real_time(t) ** self.power
 
-    def scale(self, t: Time) -> Array:
+    def scale(self, t: Time) -> Coefficient:
         return self.alpha(t) + self.sigma(t)

@@ -10,7 +10,7 @@ from flax import struct
 from diffinv import linalg
 from diffinv.charts import Chart, dct
 from diffinv.process import VE, Process, dct_frequencies
-from diffinv.typing import Array, Time
+from diffinv.typing import Array, Coefficient, Time
 
 
 @struct.dataclass
@@ -38,12 +38,12 @@ class Relay(Process):
     noise_process: VE = VE()
     block: int = struct.field(pytree_node=False, default=4)
 
-    def log_alpha(self, t: Time) -> Array:
+    def log_alpha(self, t: Time) -> Coefficient:
         tau = 0.5 * (self.sigma_blur * jnp.sin(0.5 * jnp.pi * jnp.asarray(t)) ** 2) ** 2
         blur = jnp.log1p(-self.d_min) - self.frequencies * tau
         return jnp.logaddexp(blur, jnp.log(self.d_min).astype(blur.dtype))
 
-    def log_sigma(self, t: Time) -> Array:
+    def log_sigma(self, t: Time) -> Coefficient:
         return self.noise_process.log_sigma(t)
 
 

@@ -67,8 +67,7 @@ def expected(process: Process, name: str) -> str:
 
 
 def counterexample(alpha: float, sigma: float, later_alpha: float, later_sigma: float) -> tuple[float, float]:
-    """(KL at s, KL at t) to N(0, 1) of the data law N(0, (1 - sigma_s^2) / alpha_s^2): the first is 0, the second
-    above.
+    """(KL at s, KL at t) to N(0, 1) of the data law N(0, (1 - sigma_s^2) / alpha_s^2): 0, then above 0.
 
     It shows that the relative entropy need not fall where N(0, I) is not invariant. Original. The arguments are the
     coefficients of one coordinate at s and at a later t, with `sigma < 1`.

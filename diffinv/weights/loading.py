@@ -61,7 +61,8 @@ def _given(card: dict[str, Any]) -> dict[str, Array]:
 
 def _network(params: Any, card: dict[str, Any], apply: Callable[..., Array], process: Process) -> Any:
     """The network as a denoiser under `process`; one with a second time as a flow map."""
-    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in card["parametrisation"].items()}
+    told = card["parametrisation"].items()
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told}
     if card.get("consistency", {}).get("second_time", False):
         return consistency.FlowMap(NetworkDenoiser(params, process, consistency.second_channel(apply), **fields))
     return NetworkDenoiser(params, process, apply, **fields)

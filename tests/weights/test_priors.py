@@ -7,6 +7,8 @@ import pytest
 from test_parity import CASES, FAST, drawn
 
 from diffinv import denoisers, process, times, weights
+from diffinv.weights import loading
+from diffinv.weights.cards import fields
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,10 @@ def test_another_process_asks_it_at_the_same_noise(saved, reference, other):
     check(prior.predict(jnp.asarray(x) * scale, t), x0, v)
     np.testing.assert_allclose(asked[0][0], x, rtol=1e-5, atol=1e-5)
     assert asked[0][1] == pytest.approx(index, abs=0.05)
+
+
+def test_every_parametrisation_that_a_card_may_name_has_a_builder():
+    assert set(loading.BUILDERS) == set(fields.PARAMETRISATION["parametrisation"].known)
 
 
 @pytest.mark.slow
