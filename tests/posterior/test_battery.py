@@ -256,7 +256,8 @@ def test_what_is_not_linear_is_refused_by_name_of_the_method():
             getattr(posterior, name)(prior, bent)
     with pytest.raises(TypeError, match=r"daps with chain=chains.conjugate\(\) needs"):
         posterior.daps(prior, bent, chain=posterior.chains.conjugate())
-    posterior.dps(prior, bent), posterior.dps_score(prior, bent), posterior.daps(prior, bent)
+    for method in (posterior.dps, posterior.dps_score, posterior.daps):
+        assert isinstance(method(prior, bent), di.Sampler | di.Prior)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,8 @@ def test_daps_refuses_a_chain_without_temperature():
     noiseless = measurement.replace(noise=di.GaussianNoise(0.0))
     with pytest.raises(ValueError, match="tau is 0.0; Langevin needs one above 0"):
         posterior.daps(prior, noiseless)
-    posterior.daps(prior, noiseless, tau=0.01), posterior.daps(prior, noiseless, chain=posterior.chains.conjugate())
+    for options in ({"tau": 0.01}, {"chain": posterior.chains.conjugate()}):
+        assert isinstance(posterior.daps(prior, noiseless, **options), di.Sampler)
 
 
 NOISELESS = [slow_unless(name == "mmps", name) for name in ("pigdm likelihood", "mmps", "tmpd exact", "tmpd diagonal")]
