@@ -111,8 +111,8 @@ class Measurement(Described):
             name = type(self.noise).__name__
             raise TypeError(
                 f"noise {name} has no sigma; give it one, a standard deviation, for methods that take it as Gaussian "
-                "or step by it, or use one that needs its likelihood alone: lgd(form='paper'), mgps, "
-                "dps(reward=rewards.likelihood)"
+                "or step by it, or use one that needs its likelihood alone: lgd(reward=rewards.cloud_likelihood), "
+                "mgps, dps(reward=rewards.likelihood)"
             )
         return self.noise.sigma
 

@@ -3,7 +3,7 @@
 from diffinv.posterior import laws
 from diffinv.posterior.annealing import daps, pnpdm
 from diffinv.posterior.blind import blind_dps
-from diffinv.posterior.core import chains, rewards
+from diffinv.posterior.core import chains, moments, proximal, resampling, rewards
 from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
 from diffinv.posterior.guidance import autoguidance, cfg, dps_score, mmps, pigdm, tmpd
 from diffinv.posterior.latent import psld, resample
@@ -36,14 +36,17 @@ __all__ = [
     "mcgdiff",
     "mgps",
     "mmps",
+    "moments",
     "pgdm",
     "pigdm",
     "pnpdm",
+    "proximal",
     "psld",
     "reddiff",
     "reguidance",
     "repaint",
     "resample",
+    "resampling",
     "restarts",
     "rewards",
     "sitcom",

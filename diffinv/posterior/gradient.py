@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from diffinv.checks import require_choice, require_count, require_fit, require_noise
+from diffinv.checks import require_count, require_fit, require_switch
 from diffinv.linalg import norm
 from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
@@ -123,7 +123,7 @@ def pgdm(
     measurement: Measurement,
     weight: Array | float = 1.0,
     eta: Array | float = 0.0,
-    form: str = "paper",
+    awd: bool = False,
     clip: bool = False,
 ) -> Sampler:
     r"""PiGDM as published, a sampler: DDIM by the network's own x0 and eps, plus the guidance.
@@ -133,8 +133,8 @@ def pgdm(
 
     Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
-    Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), algorithm 1, with
-    `form = "paper"`: `c = alpha_t`. "code" (static) is that of the authors' RED-diff repository with `awd`:
+    Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), algorithm 1:
+    `c = alpha_t`. `awd` (static) is the authors' RED-diff repository under its option of that name:
     `c = alpha_s alpha_t`, and under a mask x0 is overwritten by y where it is seen, and g is 0 there. Differs: theirs
     is noiseless, and has `A^+` in the place of the damped inverse. `posterior.pigdm` is the guidance as a prior, for
     any sampler: there eps follows the guided x0.
@@ -143,12 +143,12 @@ def pgdm(
       weight: dimensionless; published: 1. eta: dimensionless; published: 0.
       clip: clamp x0 to [-1, 1], which TMPD's authors found it to need; gradient 0 where it clips; static.
 
-    Raises TypeError for an operator that is not linear, ValueError for another form or a process that is not isotropic.
+    Raises TypeError for an operator that is not linear, ValueError for a process that is not isotropic.
     """
     measurement = require_fit(prior, measurement, "pgdm", isotropic=True)
-    require_choice("form", form, ("paper", "code"))
+    require_switch("awd", awd)
     A, process = require_linear(measurement, "pgdm"), prior.process
-    overwrites = form == "code" and isinstance(A, Mask)
+    overwrites = awd and isinstance(A, Mask)
 
     def init(key: Key, t: Time, x: Array | None) -> Array:
         return process.alpha(t) * A.pinv(measurement.y) + prior.start(key, t) if x is None else x
@@ -162,7 +162,7 @@ def pgdm(
         alpha, sigma, residual = process.alpha(t), process.sigma(t), measurement.residual(x0)
         damping = measurement.sigma**2 * (sigma**2 + alpha**2) / sigma**2
         (g,) = pullback(A.adjoint(A.solve(residual, damping)))
-        c = weight * alpha * (process.alpha(s) if form == "code" else 1.0)
+        c = weight * alpha * (process.alpha(s) if awd else 1.0)
         if overwrites:
             seen, eps = A.pinv(A(jnp.ones_like(x))), process.noise(x, x0, t)
             x0 = x0 + A.pinv(residual)
@@ -178,42 +178,40 @@ def lgd(
     measurement: Measurement,
     scale: Array | float = 3e-3,
     draws: int = 3,
-    form: str = "code",
+    reward: rewards.Reward = rewards.cloud_norm,
     eta: Array | float = 1.0,
 ) -> Sampler:
     r"""Loss-guided diffusion by Monte Carlo: the likelihood is averaged over `x0_k = x0 + r_t e_k`, k = 1 .. draws.
 
         x' ~ q(x_s | x_t, x0),   r_t^2 = sigma^2 / (sigma^2 + alpha^2)
-        "code":   x_s = x' - scale grad_{x_t} sqrt(L) / draws,  L = sum_k |y - A x0_k|^2
-        "paper":  x_s = x' + scale grad_{x_t} log mean_k p(y | x0_k)
+        cloud_norm:        x_s = x' - scale grad_{x_t} sqrt(L) / draws,  L = sum_k |y - A x0_k|^2
+        cloud_likelihood:  x_s = x' + scale grad_{x_t} log mean_k p(y | x0_k)
 
-    Noise: "paper" takes any law, by its likelihood; "code" is least squares, whatever the law.
+    Noise: least squares, whatever the law; `rewards.cloud_likelihood` takes any law, by its likelihood.
 
     Source: Song et al. 2023 (ICML, "Loss-guided diffusion models for plug-and-play controllable generation"), eq. 8, is
-    "paper"; there is no official code, and "code" is InverseBench's (3 draws, 3e-3, 1000 steps): its gradient is a mean
-    over the draws, and the root that divides it that of their sum, `sqrt(draws)` above the root of their mean.
+    `cloud_likelihood`; there is no official code, and `cloud_norm` is InverseBench's (3 draws, 3e-3, 1000 steps): its
+    gradient is a mean over the draws, and the root that divides it that of their sum, `sqrt(draws)` above the root of
+    their mean.
 
     Args:
       measurement: any differentiable operator. scale: in the units of the gradient's inverse.
-      draws: static, at least 1. form: static.
+      draws: static, at least 1.
+      reward: `(measurement, guesses) -> R` of the draws (draws, *shape): a cloud's of `posterior.rewards`, or your own.
 
-    Raises ValueError for another form, draws under 1, or "paper" with a concrete sigma_y of 0.
+    Raises TypeError for a reward's name, ValueError for draws under 1, or `rewards.cloud_likelihood` with a concrete
+    sigma_y of 0.
     """
     measurement = require_fit(prior, measurement, "lgd")
-    require_choice("form", form, ("code", "paper"))
+    measurement = rewards.require_reward(reward, measurement, "lgd", rewards.cloud_norm, rewards.CLOUDS)
     require_count("draws", draws)
     process = prior.process
-    if form == "paper":
-        measurement = require_noise(measurement, "lgd with form='paper'", "form='code'")
 
     def loss(x: Array, t: Time, e: Array) -> tuple[Array, Array]:
         alpha, sigma = process.alpha(t), process.sigma(t)
         x0 = prior.denoise(x, t)
         guesses = x0[None] + sigma / jnp.sqrt(sigma**2 + alpha**2) * e
-        if form == "paper":
-            return -jax.nn.logsumexp(jax.vmap(measurement.log_likelihood)(guesses)), x0
-        residuals = jax.vmap(measurement.residual)(guesses)
-        return norm(residuals) / draws, x0
+        return -reward(measurement, guesses), x0
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         step_key, guess_key = jax.random.split(key)

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffinv.checks import require_choice, require_count, require_fit
+from diffinv.checks import require_count, require_fit, require_switch, require_value
 from diffinv.describe import Described
 from diffinv.linalg import cg
 from diffinv.measurement import Measurement, require_linear
-from diffinv.operators.base import divide
-from diffinv.posterior.core import rewards
+from diffinv.posterior.core import moments, rewards
 from diffinv.posterior.core.guided import guided, linearise
+from diffinv.posterior.core.moments import Moment
 from diffinv.prior import Prediction, Prior
 from diffinv.typing import Array, Cost, Time
 
@@ -56,35 +56,37 @@ def dps_score(
     return guided(prior, measurement, _dps_score, 1, 2, weights={"rho": rho}, reward=reward)
 
 
-def _pigdm(prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, form: str) -> Prediction:
+def _pigdm(
+    prior: Prior, measurement: Measurement, x: Array, t: Time, weight: Array | float, adaptive: bool
+) -> Prediction:
     A, process = require_linear(measurement, "pigdm"), prior.process
     prediction, covariance = linearise(prior, x, t)
     alpha, sigma = process.alpha(t), process.sigma(t)
     spread = sigma**2 / (sigma**2 + alpha**2)
     u = A.solve(measurement.residual(prediction.x0), measurement.sigma**2 / spread)
-    gain = weight * (alpha**2 / sigma**2 if form == "adaptive" else 1 / spread)
+    gain = weight * (alpha**2 / sigma**2 if adaptive else 1 / spread)
     return prediction._replace(x0=prediction.x0 + gain * covariance(A.adjoint(u)))
 
 
-def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, form: str = "likelihood") -> Prior:
+def pigdm(prior: Prior, measurement: Measurement, weight: Array | float = 1.0, adaptive: bool = False) -> Prior:
     r"""Pseudoinverse guidance: `p(x_0 | x_t) ~ N(x0, r^2 I)` with `r^2 = sigma^2 / (sigma^2 + alpha^2)`, so that
 
         grad log p(y | x_t) = J^T A^H (r^2 A A^H + sigma_y^2 I)^{-1} (y - A x0).
 
     Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
-    Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), eq. 7 and 8. `form`
-    (static): "likelihood" is the score above as it stands; "adaptive" their algorithm 1, which adds
-    `alpha J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0)` to x0. In "likelihood" form exact for `x_0 ~ N(m, I)`.
+    Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse problems"), eq. 7 and 8.
+    Exact for `x_0 ~ N(m, I)` unless `adaptive` (static), which is their algorithm 1: it adds
+    `alpha J^T A^H (A A^H + (sigma_y^2 / r^2) I)^{-1} (y - A x0)` to x0.
     Differs: the sampler's eps follows the guided x0, where algorithm 1 keeps the network's own.
 
-    Raises TypeError for an operator that is not linear, ValueError for another form, a y that does not fit or a process
-    that is not isotropic.
+    Raises TypeError for an operator that is not linear, ValueError for a y that does not fit or a process that is not
+    isotropic.
     """
     measurement = require_fit(prior, measurement, "pigdm", isotropic=True)
     require_linear(measurement, "pigdm")
-    require_choice("form", form, ("likelihood", "adaptive"))
-    return guided(prior, measurement, _pigdm, 1, 3, weights={"weight": weight}, form=form)
+    require_switch("adaptive", adaptive)
+    return guided(prior, measurement, _pigdm, 1, 3, weights={"weight": weight}, adaptive=adaptive)
 
 
 def _mmps(prior: Prior, measurement: Measurement, x: Array, t: Time, iterations: int) -> Prediction:
@@ -125,48 +127,36 @@ def _complexify(u: Array, like: Array) -> Array:
     return jax.lax.complex(*jnp.split(u, 2)).reshape(like.shape)
 
 
-def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, form: str) -> Prediction:
+def _tmpd(prior: Prior, measurement: Measurement, x: Array, t: Time, moment: Moment) -> Prediction:
     A, variance = require_linear(measurement, "tmpd"), measurement.sigma**2
     prediction, covariance = linearise(prior, x, t)
     y = measurement.residual(prediction.x0)
-    r = _realise(y)
 
     def spread(u: Array) -> Array:
         return _realise(A(covariance(A.adjoint(_complexify(u, y)))))
 
-    if form == "entries":
-        entry = lambda e: jnp.sum(e * spread(e))
-        u = divide(r, jnp.maximum(jax.lax.map(entry, jnp.eye(r.size, dtype=r.dtype)), 0.0) + variance)
-    elif form == "exact":
-        C = jax.vmap(spread)(jnp.eye(r.size, dtype=r.dtype))
-        unseen = jnp.where(jnp.diag(C) + variance > 0, 0.0, 1.0).astype(r.dtype)
-        wide = jnp.float32 if jnp.finfo(r.dtype).bits < 32 else r.dtype  # LAPACK has no half precision
-        matrix = (0.5 * (C + C.T) + jnp.diag(variance + unseen)).astype(wide)
-        u = jnp.linalg.solve(matrix, r.astype(wide)).astype(r.dtype)
-    else:
-        u = divide(r, jnp.maximum(spread(jnp.ones_like(r)), 0.0) + variance)
+    u = moment(spread, _realise(y), variance)
     return prediction._replace(x0=prediction.x0 + covariance(A.adjoint(_complexify(u, y))))
 
 
-def tmpd(prior: Prior, measurement: Measurement, form: str = "exact") -> Prior:
+def tmpd(prior: Prior, measurement: Measurement, moment: Moment = moments.exact) -> Prior:
     r"""Tweedie moment projection: the update of `mmps`, with `A Cov A^H + sigma_y^2 I` as a matrix.
 
-    `form` (static): "exact" builds the dy x dy matrix by dy pullbacks and solves it; "entries" needs them, too, and
-    keeps its diagonal alone; "diagonal", their vjp form, takes the row sums in its place, one pullback more (for masks
-    and other operators whose rows hardly overlap: negative row sums are cut at 0, and without much noise the guidance
-    blows up). A measurement that is 0 by construction, as on masked pixels, pulls at nothing, also at `sigma_y = 0`.
+    `moment` (static): `moments.exact` builds the dy x dy matrix by dy pullbacks and solves it; `moments.entries` needs
+    them, too, and keeps its diagonal alone; `moments.diagonal`, their vjp form, takes the row sums in its place, one
+    pullback more. A measurement that is 0 by construction, as on masked pixels, moves nothing, also at `sigma_y = 0`.
 
     Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Boys et al. 2024, arXiv:2310.06721, eq. 9 and 14, as KGDMVP, "diag" and "plus" in their code. Raises
-    TypeError for an operator that is not linear, ValueError for another form or a y that does not fit.
+    TypeError for an operator that is not linear or a moment's name, ValueError for a y that does not fit.
     """
     measurement = require_fit(prior, measurement, "tmpd")
     require_linear(measurement, "tmpd")
-    require_choice("form", form, ("exact", "entries", "diagonal"))
+    require_value("moment", moment, "moments", {name: name for name in moments.KNOWN})
     parts = 2 if jnp.iscomplexobj(measurement.y) else 1
-    probes = 1 if form == "diagonal" else parts * measurement.y.size
-    return guided(prior, measurement, _tmpd, 1 + probes, 2 + 2 * probes, form=form)
+    probes = parts * measurement.y.size if moment.whole else 1
+    return guided(prior, measurement, _tmpd, 1 + probes, 2 + 2 * probes, moment=moment)
 
 
 @struct.dataclass

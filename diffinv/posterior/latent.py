@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from diffinv.charts import Chart
-from diffinv.checks import require_choice, require_count, require_sound
+from diffinv.checks import require_count, require_sound
 from diffinv.describe import described
 from diffinv.linalg import inner, norm
 from diffinv.loop import markov
@@ -83,7 +83,6 @@ def resample(
     start: Array | float = 2 / 3,
     iterations: int = 500,
     lr: Array | float = 5e-3,
-    space: str = "staged",
     gamma: Array | float = 40.0,
     pixel_iterations: int = 2000,
     pixel_lr: Array | float = 1e-2,
@@ -92,14 +91,13 @@ def resample(
     r"""ReSample: latent DPS, and in every `every`-th step below time `start` hard data consistency,
 
         z'  = DDIM(z_t) - scale alpha_t^2 grad_{z_t} |y - A D(z0)|
-        z0* = E(argmin_x |y - A x|^2)        from D(z0), above time `turn`: `pixel_iterations` of Adam in "pixel" space
-        z0* = argmin_z |y - A D(z)|^2        from z0, below it: `iterations` of Adam in "latent" space
+        z0* = E(argmin_x |y - A x|^2)        from D(z0), above time `turn`: `pixel_iterations` of Adam in pixels
+        z0* = argmin_z |y - A D(z)|^2        from z0, below it: `iterations` of Adam in codes
         z_s ~ N((k alpha_s z0* + sigma_s^2 z') / (k + sigma_s^2),  k sigma_s^2 / (k + sigma_s^2))
 
     with `k = gamma sigma_s^2 sigma_{t|s}^2 / sigma_t^2`, gamma times the variance of the ancestral step.
 
-    The last step ends with one more optimisation in codes. `space` (static): "staged" as above; "latent" or "pixel" for
-    all of the steps before the last.
+    The last step ends with one more optimisation in codes. `turn` 1 has codes in all of the steps before it, 0 pixels.
 
     Noise: least squares, whatever the law.
 
@@ -113,12 +111,11 @@ def resample(
     Args:
       chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
       measurement: of the picture; any differentiable operator.
-      scale, gamma: dimensionless. every, iterations, pixel_iterations, space: static. start, turn: times.
+      scale, gamma: dimensionless. every, iterations, pixel_iterations: static. start, turn: times.
       lr, pixel_lr: of Adam, in the units of codes and of pixels.
 
-    Raises ValueError for another space or a count under 1.
+    Raises ValueError for a count under 1.
     """
-    require_choice("space", space, ("staged", "latent", "pixel"))
     require_count("every", every)
     require_count("iterations", iterations)
     require_count("pixel_iterations", pixel_iterations)
@@ -144,13 +141,8 @@ def resample(
     def in_pixels(z: Array) -> Array:
         return chart.encode(fitted(chart.decode(z), lambda x: x, pixel_iterations, pixel_lr))
 
-    def pixels(t: Time) -> Array:
-        return jnp.asarray(t) > turn if space == "staged" else jnp.asarray(space == "pixel")
-
     def consistent(z0: Array, t: Time) -> Array:
-        if space != "staged":
-            return in_codes(z0) if space == "latent" else in_pixels(z0)
-        return jax.lax.cond(pixels(t), in_pixels, in_codes, z0)
+        return jax.lax.cond(jnp.asarray(t) > turn, in_pixels, in_codes, z0)
 
     def loss(z: Array, t: Time) -> tuple[Array, Array]:
         z0 = prior.denoise(z, t)
@@ -174,7 +166,7 @@ def resample(
         last = jnp.asarray(s) <= 0
         due = (steps % every == every - 1) & (jnp.asarray(t) <= start) & ~last
         z_s = jax.lax.cond(last, lambda: in_codes(moved), lambda: jax.lax.cond(due, again, lambda: moved))
-        many = jnp.where(~last & pixels(t), jnp.int32(2 * pixel_iterations), jnp.int32(2 * iterations))
+        many = jnp.where(~last & (jnp.asarray(t) > turn), jnp.int32(2 * pixel_iterations), jnp.int32(2 * iterations))
         cost = prior.cost.plus(1, 2 + jnp.where(due | last, many, jnp.int32(0)))
         return CountedState(z_s, steps + 1), StepInfo(cost, residual)
 

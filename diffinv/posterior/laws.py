@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from diffinv.describe import described
-from diffinv.posterior.core import chains, rewards
+from diffinv.posterior.core import chains, proximal, rewards
 
 USES: dict[str, str] = {
     "likelihood": "any law, by its likelihood",
@@ -36,7 +36,7 @@ LAWS: tuple[Law, ...] = (
     Law("dps_score", "residual"),
     Law("dps_score", "likelihood", {"reward": rewards.likelihood}),
     Law("lgd", "residual"),
-    Law("lgd", "likelihood", {"form": "paper"}),
+    Law("lgd", "likelihood", {"reward": rewards.cloud_likelihood}),
     Law("mcg", "residual"),
     Law("mgps", "likelihood"),
     Law("daps", "chain"),
@@ -55,9 +55,9 @@ LAWS: tuple[Law, ...] = (
     Law("tmpd", "gaussian"),
     Law("ddrm", "gaussian"),
     Law("ddnm_plus", "gaussian"),
-    Law("ddnm_plus", "gaussian", {"form": "scalar"}),
+    Law("ddnm_plus", "gaussian", {"spectral": False}),
     Law("diffpir", "gaussian"),
-    Law("diffpir", "gaussian", {"prox": "gradient"}),
+    Law("diffpir", "gaussian", {"prox": proximal.gradient}),
     Law("ddnm", "residual"),
     Law("repaint", "residual"),
     Law("sitcom", "residual"),

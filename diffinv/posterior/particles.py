@@ -12,13 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffinv.checks import require_choice, require_count, require_fit, require_noise, require_spectrum
+from diffinv.checks import require_count, require_fit, require_noise, require_spectrum, require_value
 from diffinv.describe import described
 from diffinv.linalg import inner, norm
 from diffinv.measurement import Measurement
 from diffinv.operators.base import ClosedForm, divide
 from diffinv.operators.spectra import Spectrum
-from diffinv.posterior.core.resampling import SCHEMES, effective_size, equal_weights, normalised, pick, resampled
+from diffinv.posterior.core import resampling
+from diffinv.posterior.core.resampling import effective_size, equal_weights, normalised, pick, resampled
 from diffinv.prior import Prior
 from diffinv.samplers import euler
 from diffinv.times import grid
@@ -86,7 +87,7 @@ def mcgdiff(
     particles: int = 64,
     kappa: Array | float = 1e-4,
     eta: Array | float = 1.0,
-    scheme: str = "systematic",
+    scheme: resampling.Scheme = resampling.systematic,
 ) -> Sampler:
     r"""MCGDiff. In the basis V coordinate i is observed all but exactly, `x_tau = alpha_tau yb_i` (yb = U^T y / s),
     at the noise level tau_i where `sigma_tau / alpha_tau = sigma_y / s_i`. While `t >= tau_i`
@@ -102,20 +103,20 @@ def mcgdiff(
     Source: Cardoso et al. 2024, arXiv:2308.07983, algorithm 1 (noiseless) and section 3.2. kappa is 1e-2 in their
     Gaussian-mixture script, 1e-4 for pictures, 1e-6 in benchopt; eta 1, and 0.6 or 0.85 for the mixtures. `tau_i` is
     taken as the nearer of the grid's neighbours, as their code does; `v_t` above uses the exact one. Differs: any
-    isotropic process; "systematic" resampling needs several times fewer particles than their "multinomial" (`scheme`,
-    static): 32 are as good as 128 on benchopt's (1, 8) mixture; this is their script, which comes nearer to the
-    posterior than their later package: that weighs a coordinate at its tau, and the last particles by `p(y | x_0)`.
+    isotropic process; systematic resampling needs several times fewer particles than their `resampling.multinomial`
+    (`scheme`, static): 32 are as good as 128 on benchopt's (1, 8) mixture; this is their script, which comes nearer to
+    the posterior than their later package: that weighs a coordinate at its tau, and the last particles by `p(y | x_0)`.
 
     Args:
       measurement: with an operator that has `spectrum()`; sigma_y may be 0.
       particles: N, static, at least 1; published: 64 for pictures. kappa, eta: dimensionless.
 
-    Raises TypeError without a spectrum; ValueError for no particles, another scheme, a y that does not fit, or a
+    Raises TypeError without a spectrum or for a scheme's name; ValueError for no particles, a y that does not fit, or a
     process that is not isotropic.
     """
     measurement = require_fit(prior, measurement, "mcgdiff", isotropic=True)
     require_count("particles", particles)
-    require_choice("scheme", scheme, tuple(SCHEMES))
+    require_value("scheme", scheme, "resampling", {name: name for name in ("systematic", "multinomial")})
     process, (basis, _, singular, y_bar, width) = prior.process, _observed(measurement, "mcgdiff")
     analyse, synthesise = jax.vmap(basis.analyse), jax.vmap(basis.synthesise)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffinv.checks import require_choice, require_count, require_fit, require_spectrum
+from diffinv.checks import require_count, require_fit, require_spectrum, require_switch
 from diffinv.describe import described
 from diffinv.linalg import norm
 from diffinv.loop import markov
@@ -65,7 +65,7 @@ def ddrm(
     eta: Array | float = 0.85,
     eta_b: Array | float = 1.0,
     eta_c: Array | float | None = None,
-    ties: str = "paper",
+    strict: bool = False,
 ) -> Sampler:
     r"""Denoising diffusion restoration models. With `A = U S V^T`, `yb = U^T y / s`, and all of x, x0 in the basis V:
 
@@ -80,19 +80,19 @@ def ddrm(
     Source: Kawar et al. 2022, arXiv:2201.11793, eq. 7 and 8; there in VE form, x / alpha. Their code doubles the noise
     given on the command line, for its [-1, 1] pictures: here sigma_y is on that scale already. At an exact tie,
     `sigma_s = alpha_s sy / s` (each one of a noiseless y at s = 0), the paper takes the third line and the code, which
-    compares strictly, the first: `ties`.
+    compares strictly, the first: `strict`.
 
     Args:
       measurement: with an operator that has `spectrum()`, and Gaussian noise, which may be 0.
       eta: of noisy coordinates, eta_b: of well-measured, eta_c: of unseen ones (None: eta; 1 in the Gaussian-mixture
         scripts of MCGDiff); dimensionless, in [0, 1].
-      ties: "paper" or "code"; static.
+      strict: a tie is taken as the code takes it; static.
 
-    Raises TypeError for an operator without a spectrum, ValueError for another `ties`, a y that does not fit and a
-    process that is not isotropic.
+    Raises TypeError for an operator without a spectrum, ValueError for a y that does not fit and a process that is not
+    isotropic.
     """
     measurement = require_fit(prior, measurement, "ddrm", isotropic=True)
-    require_choice("ties", ties, ("paper", "code"))
+    require_switch("strict", strict)
     process, spectrum = prior.process, require_spectrum(measurement, "ddrm")
     eta_c = eta if eta_c is None else eta_c
     seen, noise = spectrum.observe(measurement.y), jnp.asarray(measurement.sigma)
@@ -116,7 +116,7 @@ def ddrm(
         noisy = alpha * x0 + sigma * (jnp.sqrt(1 - eta**2) * divide(seen - s_values * x0, noise) + eta * z)
         left = jnp.sqrt(jnp.maximum(sigma**2 - (eta_b * alpha * width) ** 2, 0.0))
         clear = alpha * ((1 - eta_b) * x0 + eta_b * y_bar) + left * z
-        told = live if ties == "paper" else live & (sigma != alpha * width)
+        told = live & (sigma != alpha * width) if strict else live
         code = jnp.where(told, jnp.where(sigma >= alpha * width, clear, noisy), unseen)
         return spectrum.synthesise(code), norm(measurement.residual(denoised))
 
@@ -131,7 +131,7 @@ class TravelState(NamedTuple):
     x0: Array
 
 
-def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85, form: str = "svd") -> Sampler:
+def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85, spectral: bool = True) -> Sampler:
     r"""DDNM+ for noisy measurements, with time travel where the grid goes up (see `travel`). With `a = alpha_s`:
 
         x_s = a [x0 - V Lambda V^T A^+ (A x0 - y)] + noise
@@ -142,8 +142,8 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
 
     Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
-    Source: Wang et al. 2023, arXiv:2212.00490, eq. 17 to 19 and algorithm 2, as their code reads. `form` (static) "svd"
-    is that; "scalar" their simplified version, for operators without a spectrum that are nearly orthogonal: one
+    Source: Wang et al. 2023, arXiv:2212.00490, eq. 17 to 19 and algorithm 2, as their code reads. Without
+    `spectral` (static) it is their simplified version, for operators without a spectrum that are nearly orthogonal: one
     `Lambda = min(1, sigma_s / (a sy))` for all, with noise `sqrt(max(sigma_s^2 - (a sy)^2, 0)) (eta z + ...)`. That is
     the paper's; differs: their code's simplified version has alpha_s^2 for alpha_s in both, `sqrt(1 - alpha_s^4)` for
     sigma_s, and multiplies the noise by sigma_s once more. Their code doubles the noise given on the command line;
@@ -151,11 +151,11 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
 
     Args: eta dimensionless, in [0, 1]; published: 0.85 at 100 steps, no travel.
 
-    Raises TypeError for an operator that is not linear, or without a spectrum for "svd"; ValueError for another form or
-    a process that is not isotropic.
+    Raises TypeError for an operator that is not linear, or has no spectrum where `spectral`; ValueError for a process
+    that is not isotropic.
     """
     measurement = require_fit(prior, measurement, "ddnm_plus", isotropic=True)
-    require_choice("form", form, ("svd", "scalar"))
+    require_switch("spectral", spectral)
     A, noise, process = require_linear(measurement, "ddnm_plus"), jnp.asarray(measurement.sigma), prior.process
 
     def mix(z: Array, eps: Array) -> Array:
@@ -166,8 +166,8 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
         gamma = jnp.sqrt(jnp.maximum(sigma**2 - (a * noise) ** 2, 0.0))
         return a * (x0 + share * A.pinv(measurement.residual(x0))) + gamma * mix(z, eps)
 
-    if form == "svd":
-        spectrum = require_spectrum(measurement, "ddnm_plus with form='svd'")
+    if spectral:
+        spectrum = require_spectrum(measurement, "ddnm_plus with spectral=True")
         seen = spectrum.observe(measurement.y)
 
     def svd(x0: Array, eps: Array, z: Array, a: Array, sigma: Array) -> Array:
@@ -188,11 +188,11 @@ def ddnm_plus(prior: Prior, measurement: Measurement, eta: Array | float = 0.85,
 
         def down(state: TravelState) -> TravelState:
             x0 = prior.denoise(state.x, t)
-            guide = svd if form == "svd" else scalar
+            guide = svd if spectral else scalar
             return TravelState(guide(x0, process.noise(state.x, x0, t), z, process.alpha(s), process.sigma(s)), x0)
 
         state = jax.lax.cond(s > t, lambda old: old._replace(x=process.perturb(old.x0, s).at(z)), down, state)
-        cost = prior.cost.plus(calls=4 if form == "svd" else 2).times(jnp.where(s > t, 0, 1)).plus(calls=1)
+        cost = prior.cost.plus(calls=4 if spectral else 2).times(jnp.where(s > t, 0, 1)).plus(calls=1)
         return state, StepInfo(cost, norm(measurement.residual(state.x0)))
 
     return Sampler(init, step, lambda key, state: state.x)

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffinv.checks import require_choice, require_count, require_fit
+from diffinv.checks import require_count, require_fit, require_value
 from diffinv.linalg import inner, norm
 from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
+from diffinv.posterior.core import proximal
 from diffinv.posterior.core.adam import adam
+from diffinv.posterior.core.proximal import Proximal, misfit
 from diffinv.prior import Prior
 from diffinv.process import DEAD
 from diffinv.samplers import euler
@@ -18,17 +20,12 @@ from diffinv.times import grid
 from diffinv.typing import Array, Key, Sampler, Time
 
 
-def _misfit(measurement: Measurement, x: Array) -> Array:
-    r = measurement.residual(x)
-    return inner(r, r)
-
-
 def diffpir(
     prior: Prior,
     measurement: Measurement,
     lam: Array | float = 1.0,
     zeta: Array | float = 0.25,
-    prox: str = "closed",
+    prox: Proximal = proximal.closed,
 ) -> Sampler:
     r"""DiffPIR: a proximal step on the denoised mean, then a share `zeta` of fresh noise. For `r_t = sigma_t / alpha_t`
 
@@ -40,36 +37,33 @@ def diffpir(
     Noise: taken as Gaussian of `measurement.sigma`, whatever its law.
 
     Source: Zhu et al. 2023, arXiv:2305.08995, algorithm 1 and eq. 12. Their code takes the proximal step on pictures in
-    [0, 1] with sigma_y on that scale, half of ours, but r_t on the [-1, 1] scale: its lam is 4 times ours. `prox`
-    (static): "closed" by `operator.solve`; "gradient", one step `x0 - grad |y - A x0|^2 / (2 + 2 rho_t)` on the same
-    problem, for operators that are not linear and of norm at most 1 (InverseBench divides by `rho_t` alone, which is
-    nearly 0 at the noisy end and diverges there). Published zeta: 0.25 for super-resolution, 0.1 for deblurring, 1 for
+    [0, 1] with sigma_y on that scale, half of ours, but r_t on the [-1, 1] scale: its lam is 4 times ours. `prox`:
+    `proximal.closed` is the minimiser by `operator.solve`; `proximal.gradient` one step of descent on the same problem,
+    for operators that are not linear and of norm at most 1 (InverseBench divides by `rho_t` alone, which is nearly 0 at
+    the noisy end and diverges there). Published zeta: 0.25 for super-resolution, 0.1 for deblurring, 1 for
     inpainting; times there: `1 - sqrt(k / (n - 1))` ("quad"), the last 1/1000, which `experiments.reconstruct` takes.
     Differs: their code returns the denoised mean of its last level as it is; the last step here takes the
     proximal step too, as the algorithm does.
 
-    Args: lam: dimensionless. zeta: dimensionless, in [0, 1].
+    Args: lam: dimensionless. zeta: dimensionless, in [0, 1]. prox: one of `posterior.proximal`, or your own.
 
-    Raises ValueError for another prox or a process that is not isotropic, TypeError for "closed" with an operator that
-    is not linear.
+    Raises ValueError for a process that is not isotropic, TypeError for a proximal step's name, and for
+    `proximal.closed` with an operator that is not linear.
     """
     measurement = require_fit(prior, measurement, "diffpir", isotropic=True)
-    require_choice("prox", prox, ("closed", "gradient"))
+    require_value("prox", prox, "proximal", {name: name for name in proximal.KNOWN})
     process, variance = prior.process, jnp.asarray(measurement.sigma) ** 2
-    if prox == "closed":
-        A = require_linear(measurement, "diffpir")
-        proximal = lambda x0, rho: x0 + A.adjoint(A.solve(measurement.residual(x0), rho))
-    else:
-        proximal = lambda x0, rho: x0 - jax.grad(_misfit, 1)(measurement, x0) / (2 + 2 * rho)
+    if prox.linear:
+        require_linear(measurement, "diffpir")
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         rho = lam * variance * (process.alpha(t) / process.sigma(t)) ** 2
-        x0 = proximal(prior.denoise(x, t), rho)
+        x0 = prox(measurement, prior.denoise(x, t), rho)
         z = jax.random.normal(key, x.shape, x.dtype)
         noise = jnp.sqrt(1 - zeta) * process.noise(x, x0, t) + jnp.sqrt(zeta) * z
         return process.alpha(s) * x0 + process.sigma(s) * noise, norm(measurement.residual(x0))
 
-    return markov(prior, step, cost=prior.cost.plus(calls=4 if prox == "closed" else 3))
+    return markov(prior, step, cost=prior.cost.plus(calls=prox.calls + 1))
 
 
 def sitcom(
@@ -107,15 +101,15 @@ def sitcom(
     process, optimizer = prior.process, adam(lr)
 
     def loss(v: Array, x: Array, t: Time) -> tuple[Array, Array]:
-        misfit = _misfit(measurement, prior.denoise(v, t))
-        return misfit + lam * inner(v - x, v - x), misfit
+        fit = misfit(measurement, prior.denoise(v, t))
+        return fit + lam * inner(v - x, v - x), fit
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         def descend(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
             v, state = carry
-            (_, misfit), gradient = jax.value_and_grad(loss, has_aux=True)(v, x, t)
+            (_, fit), gradient = jax.value_and_grad(loss, has_aux=True)(v, x, t)
             updates, moved = optimizer.update(gradient, state)
-            live = ~(misfit <= tolerance * measurement.y.size)  # NaN goes on, and shows
+            live = ~(fit <= tolerance * measurement.y.size)  # NaN goes on, and shows
             return jax.tree.map(lambda new, old: jnp.where(live, new, old), (v + updates, moved), carry), None
 
         (v, _), _ = jax.lax.scan(descend, (x, optimizer.init(x)), None, iterations)
@@ -173,7 +167,7 @@ def dcdp(
     def consistent(x: Array) -> Array:
         def descend(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
             x, velocity = carry
-            velocity = momentum * velocity + 0.5 * jax.grad(_misfit, 1)(measurement, x)
+            velocity = momentum * velocity + 0.5 * jax.grad(misfit, 1)(measurement, x)
             return (x - lr * velocity, velocity), None
 
         return jax.lax.scan(descend, (x, jnp.zeros_like(x)), None, iterations)[0][0]

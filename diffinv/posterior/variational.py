@@ -9,23 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffinv.checks import require_choice, require_count, require_fit, require_noise
+from diffinv.checks import require_count, require_fit, require_noise, require_switch
 from diffinv.describe import described
 from diffinv.linalg import inner, norm
 from diffinv.measurement import Measurement
+from diffinv.operators.arguments import require_number
 from diffinv.operators.base import LinearOperator
 from diffinv.posterior.core.adam import adam
 from diffinv.prior import Prior
 from diffinv.process import DEAD
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
-
-WEIGHTS: dict[str, Callable[[Array], Array]] = {
-    "linear": jnp.ones_like,
-    "sqrt": lambda r: r**-0.5,
-    "square": lambda r: r,
-    "const": lambda r: 1 / r,
-}
-"""`w(r) / r` of RED-diff's weights w, for the noise-to-signal `r = sigma / alpha`."""
 
 
 @described
@@ -41,13 +34,13 @@ def reddiff(
     measurement: Measurement,
     lr: Array | float = 0.1,
     lam: Array | float = 0.25,
-    weight: str = "linear",
-    form: str = "mean",
+    power: Array | float = 1.0,
+    sums: bool = False,
 ) -> Sampler:
     r"""RED-diff: stochastic optimisation of a mean mu, without a gradient through the network. At each time
 
         x_t  = alpha_t mu + sigma_t e
-        grad = -A^T (y - A mu) / n_y + lam w(r_t) (eps(x_t) - e) / n_x,        r_t = sigma_t / alpha_t
+        grad = -A^T (y - A mu) / n_y + lam r_t^power (eps(x_t) - e) / n_x,     r_t = sigma_t / alpha_t
         mu  <- Adam(mu, grad),  betas (0.9, 0.99),  from A^+ y
 
     `eps(x_t) - e = (mu - x0(x_t)) / r_t`, in which form it is computed: finite where alpha is 0.
@@ -55,25 +48,25 @@ def reddiff(
     Noise: least squares, whatever the law.
 
     Source: Mardani et al. 2024, arXiv:2305.04391, algorithm 1, with their code's means, Adam at 0.1 (up to 0.5), lam
-    0.25 and `w(r) = r` ("linear"; "sqrt", "square" and "const" are its others), 1000 steps. `form = "sum"` is
-    InverseBench's: `grad |y - A mu|^2 + lam w (eps - e)`, for which it has lr 0.02 and "const". The balance of both
-    terms differs by `2 n_x / n_y` between the forms. Differs: from 0 where A is not linear.
+    0.25 and power 1 ("linear"; 1/2, 2 and 0 are its "sqrt", "square" and "const"), 1000 steps. `sums` is
+    InverseBench's: `grad |y - A mu|^2 + lam r_t^power (eps - e)`, for which it has lr 0.02 and power 0. It changes the
+    balance of both terms by `2 n_x / n_y`. Differs: from 0 where A is not linear.
 
     Args:
       measurement: any differentiable operator.
-      lr: of Adam, in units of x. lam: dimensionless. weight, form: static.
+      lr: of Adam, in units of x. lam, power: dimensionless. sums: static.
 
-    Raises ValueError for another weight or form, or a y that does not fit.
+    Raises ValueError for a y that does not fit, or a power that is no number.
     """
     measurement = require_fit(prior, measurement, "reddiff")
-    require_choice("weight", weight, WEIGHTS)
-    require_choice("form", form, ("mean", "sum"))
+    require_number("power", power)
+    require_switch("sums", sums)
     process, optimizer, A = prior.process, adam(lr, b2=0.99), measurement.operator
-    size = 1 if form == "sum" else measurement.y.size
+    size = 1 if sums else measurement.y.size
 
     def misfit(x: Array) -> Array:
         r = measurement.residual(x)
-        return (1.0 if form == "sum" else 0.5) * inner(r, r) / size
+        return (1.0 if sums else 0.5) * inner(r, r) / size
 
     def init(key: Key, t: Time, x: Array | None) -> ReddiffState:
         blank = jnp.zeros_like(prior.start(key, t))
@@ -86,7 +79,7 @@ def reddiff(
         mean = state.mean
         x0 = prior.denoise(process.perturb(mean, t).sample(key), t)
         ratio = jnp.minimum(jnp.exp(-0.5 * process.log_snr(t)), 1 / DEAD)
-        pull = lam * WEIGHTS[weight](ratio) * (mean - x0) / (1 if form == "sum" else mean.size)
+        pull = lam * ratio ** (power - 1) * (mean - x0) / (1 if sums else mean.size)
         updates, memory = optimizer.update(jax.grad(misfit)(mean) + pull, state.optimizer)
         mean = mean + updates
         return ReddiffState(mean, memory), StepInfo(prior.cost.plus(calls=3), norm(measurement.residual(mean)))

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import diffinv as di
 from diffinv import posterior, samplers
-from diffinv.posterior import chains, rewards
+from diffinv.posterior import chains, moments, rewards
 from diffinv.schema import Schema, choice, number, switch, whole
 from diffinv.typing import Array, Sampler, Solver
 from experiments.methods import grids
@@ -198,10 +198,10 @@ METHODS: dict[str, Method] = {
         "TMPD",
         told(guided(posterior.tmpd)),
         **_guided,
-        settings=lambda config: {**_eta(config), "form": "diagonal"},
+        settings=lambda config: {**_eta(config), "moment": moments.diagonal},
         tried={
             "TMPD exact": Tried("noise", NOISE, "exact", 64),
-            "TMPD diagonal": Tried("noise", NOISE, settings={"form": "diagonal"}),
+            "TMPD diagonal": Tried("noise", NOISE, settings={"moment": moments.diagonal}),
         },
     ),
     "ddnm": Method("DDNM", guided(posterior.ddnm), **_guided, settings=_eta, tried={"DDNM": Tried("eta", ETA)}),

@@ -16,6 +16,7 @@ from flax import struct
 
 import diffinv as di
 from diffinv import operators, posterior
+from diffinv.posterior.core.resampling import multinomial
 from diffinv.process import Process
 from diffinv.typing import Array
 from experiments.lab.problems import Law
@@ -128,8 +129,8 @@ class Row(NamedTuple):
 ROWS = {
     "ddrm": Row(lambda prior, m: posterior.ddrm(prior, m, 0.85, 1.0, 1.0), 26.9, 33.1, 4),
     "buggy dps": Row(buggy_dps, 23.1, 29.2, 4),
-    "mcgdiff 32": Row(lambda prior, m: posterior.mcgdiff(prior, m, 32, 1e-6, 0.6, "multinomial"), 18.0, 23.8, 4),
-    "mcgdiff 128": Row(lambda prior, m: posterior.mcgdiff(prior, m, 128, 1e-6, 0.6, "multinomial"), 4.7, 5.82, 4),
+    "mcgdiff 32": Row(lambda prior, m: posterior.mcgdiff(prior, m, 32, 1e-6, 0.6, multinomial), 18.0, 23.8, 4),
+    "mcgdiff 128": Row(lambda prior, m: posterior.mcgdiff(prior, m, 128, 1e-6, 0.6, multinomial), 4.7, 5.82, 4),
     "mcgdiff 32 systematic": Row(lambda prior, m: posterior.mcgdiff(prior, m, 32, 1e-6, 0.6), 2.5, 6.0, 2),
 }
 """The last is ours."""

@@ -29,8 +29,8 @@ from experiments.tables.published import Option, counted, named, numbers
 
 ROWS = {
     "TMPD": lambda prior, m: samplers.ancestral(posterior.tmpd(prior, m)),
-    "TMPD diag": lambda prior, m: samplers.ancestral(posterior.tmpd(prior, m, "entries")),
-    "TMPD vjp": lambda prior, m: samplers.ancestral(posterior.tmpd(prior, m, "diagonal")),
+    "TMPD diag": lambda prior, m: samplers.ancestral(posterior.tmpd(prior, m, posterior.moments.entries)),
+    "TMPD vjp": lambda prior, m: samplers.ancestral(posterior.tmpd(prior, m, posterior.moments.diagonal)),
     "PiGDM": lambda prior, m: samplers.ancestral(posterior.pigdm(prior, m)),
     "DPS": lambda prior, m: posterior.dps(prior, m, 0.05),
     "DPS clipped": lambda prior, m: posterior.dps(prior, m, 0.05, clip=True),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 import diffinv as di
 from diffinv import posterior, samplers, times
-from diffinv.posterior import chains, rewards
+from diffinv.posterior import chains, moments, proximal, rewards
 
 
 def _assuming(measurement, strength):
@@ -27,16 +27,16 @@ def dps_score(sampler, reward, rho, prior, measurement, strength=1.0):
     return sampler(posterior.dps_score(prior, measurement, rho * strength, reward))
 
 
-def pigdm(form, prior, measurement, strength=1.0):
-    return samplers.ddim(posterior.pigdm(prior, measurement, strength, form), eta=0.5)
+def pigdm(adaptive, prior, measurement, strength=1.0):
+    return samplers.ddim(posterior.pigdm(prior, measurement, strength, adaptive), eta=0.5)
 
 
 def mmps(prior, measurement, strength=1.0):
     return samplers.heun(posterior.mmps(prior, _assuming(measurement, strength)))
 
 
-def tmpd(form, prior, measurement, strength=1.0):
-    return samplers.heun(posterior.tmpd(prior, _assuming(measurement, strength), form))
+def tmpd(moment, prior, measurement, strength=1.0):
+    return samplers.heun(posterior.tmpd(prior, _assuming(measurement, strength), moment))
 
 
 def ddnm(prior, measurement, strength=1.0):
@@ -57,11 +57,11 @@ CORE = {
     "dps likelihood": partial(dps, rewards.likelihood, 0.01),
     "dps_score heun": partial(dps_score, samplers.heun, rewards.square, 1.0),
     "dps_score euler": partial(dps_score, samplers.euler, rewards.norm, 1.0),
-    "pigdm likelihood": partial(pigdm, "likelihood"),
-    "pigdm adaptive": partial(pigdm, "adaptive"),
+    "pigdm likelihood": partial(pigdm, False),
+    "pigdm adaptive": partial(pigdm, True),
     "mmps": mmps,
-    "tmpd exact": partial(tmpd, "exact"),
-    "tmpd diagonal": partial(tmpd, "diagonal"),
+    "tmpd exact": partial(tmpd, moments.exact),
+    "tmpd diagonal": partial(tmpd, moments.diagonal),
     "ddnm": ddnm,
     "daps langevin legacy": partial(daps, chains.langevin, 0.5),
     "daps langevin main": partial(daps, chains.langevin, 0.5, force=2.0),
@@ -80,26 +80,26 @@ def pnpdm(chain, prior, measurement, strength=1.0):
 
 
 def tmpd_entries(prior, measurement, strength=1.0):
-    return samplers.ddim(posterior.tmpd(prior, _assuming(measurement, strength), "entries"), 0.5)
+    return samplers.ddim(posterior.tmpd(prior, _assuming(measurement, strength), moments.entries), 0.5)
 
 
 MORE = {
     "ddrm": partial(swept, posterior.ddrm, "eta", 0.85),
     "ddnm_plus svd": partial(swept, posterior.ddnm_plus, "eta", 0.85),
-    "ddnm_plus scalar": partial(swept, posterior.ddnm_plus, "eta", 0.85, form="scalar"),
+    "ddnm_plus scalar": partial(swept, posterior.ddnm_plus, "eta", 0.85, spectral=False),
     "repaint": partial(swept, posterior.repaint, "eta", 0.9),
     "mcg": partial(swept, posterior.mcg, "zeta", 0.05),
     "pgdm paper": partial(swept, posterior.pgdm, "weight", 1.0, eta=0.5),
-    "pgdm code": partial(swept, posterior.pgdm, "weight", 1.0, eta=0.5, form="code"),
+    "pgdm code": partial(swept, posterior.pgdm, "weight", 1.0, eta=0.5, awd=True),
     "lgd code": partial(swept, posterior.lgd, "scale", 0.1),
-    "lgd paper": partial(swept, posterior.lgd, "scale", 0.01, form="paper"),
+    "lgd paper": partial(swept, posterior.lgd, "scale", 0.01, reward=rewards.cloud_likelihood),
     "tmpd entries": tmpd_entries,
     "diffpir closed": partial(swept, posterior.diffpir, "lam", 1.0),
-    "diffpir gradient": partial(swept, posterior.diffpir, "zeta", 0.5, prox="gradient"),
+    "diffpir gradient": partial(swept, posterior.diffpir, "zeta", 0.5, prox=proximal.gradient),
     "sitcom": partial(swept, posterior.sitcom, "lr", 0.1, iterations=3),
     "dcdp": partial(swept, posterior.dcdp, "lr", 0.1, iterations=10, purify_steps=3),
     "reddiff mean": partial(swept, posterior.reddiff, "lr", 0.1),
-    "reddiff sum": partial(swept, posterior.reddiff, "lr", 0.1, weight="const", form="sum"),
+    "reddiff sum": partial(swept, posterior.reddiff, "lr", 0.1, power=0.0, sums=True),
     "mgps": partial(swept, posterior.mgps, "lr", 0.1, iterations=1, early=3, first=2),
     "mcgdiff": partial(swept, posterior.mcgdiff, "eta", 0.85, particles=4),
     "fps": partial(swept, posterior.fps, "c", 0.85, particles=4),

@@ -261,16 +261,6 @@ def test_what_is_not_linear_is_refused_by_name_of_the_method():
 
 
 @pytest.mark.parametrize(
-    ("function", "argument"),
-    [("pigdm", "form"), ("tmpd", "form")],
-)
-def test_an_unknown_option_is_refused_with_the_known_ones(function, argument):
-    prior, measurement = problem(di.process.VP())
-    with pytest.raises(ValueError, match=f"{argument} is 'nonsense'; choose one of \\w+, "):
-        getattr(posterior, function)(prior, measurement, **{argument: "nonsense"})
-
-
-@pytest.mark.parametrize(
     ("function", "argument", "name", "values"),
     [("dps", "reward", "square", "rewards.square"), ("dps_score", "reward", "norm", "rewards.norm"),
      ("mcg", "reward", "nonsense", "rewards.square, posterior.rewards.norm, posterior.rewards.likelihood"),

@@ -87,10 +87,15 @@ COUNTS = {
     "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "iterations": ("sitcom", "dcdp", "mgps"), "draws": ("lgd",),
     "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm",),
 }  # fmt: skip
-OPTIONS = {
-    "ddrm": "ties", "ddnm_plus": "form", "pgdm": "form", "lgd": "form", "diffpir": "prox",
-    "reddiff": "weight", "mcgdiff": "scheme",
-}  # fmt: skip
+NAMED = [  # a name that another library has, and what is given here
+    ("ddrm", "strict", "code", "give True or False"), ("ddnm_plus", "spectral", "svd", "give True or False"),
+    ("pgdm", "awd", "code", "give True or False"), ("pigdm", "adaptive", "likelihood", "give True or False"),
+    ("reddiff", "sums", "sum", "give True or False"),
+    ("lgd", "reward", "norm", "give a value, not a name: posterior.rewards.cloud_norm, "),
+    ("diffpir", "prox", "closed", "give a value, not a name: posterior.proximal.closed$"),
+    ("tmpd", "moment", "diagonal", "give a value, not a name: posterior.moments.diagonal$"),
+    ("mcgdiff", "scheme", "multinomial", "give a value, not a name: posterior.resampling.multinomial$"),
+]  # fmt: skip
 
 
 def assert_refused(kind, words, name, measurement, **options):
@@ -116,12 +121,13 @@ def test_counts_options_and_noise_are_checked():
             assert_refused(
                 ValueError, f"{argument} is 0; it must be a whole number", name, measurement, **{argument: 0}
             )
-    for name, argument in OPTIONS.items():
-        assert_refused(ValueError, f"{argument} is 'no'; choose one of \\w+, ", name, measurement, **{argument: "no"})
+    for name, argument, value, instead in NAMED:
+        assert_refused(TypeError, f"{argument} is '{value}'; {instead}", name, measurement, **{argument: value})
+    assert_refused(ValueError, "power is 'const'; it must be a number", "reddiff", measurement, power="const")
     quiet = measurement.replace(noise=di.GaussianNoise(0.0))
     for name in ("tds", "ddsmc", "mgps"):
         assert_refused(ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm)", name, quiet)
-    assert_refused(ValueError, "sigma_y is 0.0", "lgd", quiet, form="paper")
+    assert_refused(ValueError, "sigma_y is 0.0", "lgd", quiet, reward=posterior.rewards.cloud_likelihood)
     assert_refused(ValueError, "sigma_y is 0.0", "pnpdm", quiet, chain=posterior.chains.langevin())
 
 

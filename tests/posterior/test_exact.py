@@ -8,7 +8,7 @@ from oracle import Law, gaussian_posterior, matrix, moment_errors, random_covari
 
 import diffinv as di
 from diffinv import operators, posterior, samplers, times
-from diffinv.posterior import chains
+from diffinv.posterior import chains, moments
 from diffinv.posterior.annealing import _descend
 
 DIM, SIGMA = 6, 0.4
@@ -123,7 +123,7 @@ def test_pigdm_is_exact_for_unit_covariance(process):
     """Its assumed `Cov(x_0 | x_t) = r^2 I`, `r^2 = sigma^2 / (sigma^2 + alpha^2)`, is true for N(m, I) alone."""
     process = PROCESSES[process][0]
     prior, measurement, law = problem(process, np.eye(DIM))
-    likelihood, adaptive = (posterior.pigdm(prior, measurement, form=form) for form in ("likelihood", "adaptive"))
+    likelihood, adaptive = (posterior.pigdm(prior, measurement, adaptive=which) for which in (False, True))
     A, (xs, ts) = matrix(measurement.operator), states(process, law)
     both = jax.jit(jax.vmap(lambda x, t: (likelihood.denoise(x, t), adaptive.denoise(x, t), prior.denoise(x, t))))
     for x, t, exact, other, x0 in zip(xs, ts, *map(np.asarray, both(xs, ts)), strict=True):
@@ -140,7 +140,7 @@ def test_tmpd_diagonal_is_exact_where_rows_do_not_overlap():
     prior, measurement, _ = problem(process, np.diag(np.linspace(0.3, 2.0, DIM)))
     A = np.eye(DIM)[[0, 2, 3]]
     measurement = di.measure(jax.random.key(1), operators.dense(jnp.asarray(A)), prior.denoise.mean + 1, SIGMA)
-    guided, exact = (posterior.tmpd(prior, measurement, form) for form in ("diagonal", "exact"))
+    guided, exact = (posterior.tmpd(prior, measurement, moment) for moment in (moments.diagonal, moments.exact))
     both = jax.jit(jax.vmap(lambda t: [form.denoise(jnp.linspace(-1.0, 1.0, DIM), t) for form in (guided, exact)]))
     np.testing.assert_allclose(*both(jnp.asarray([0.05, 0.4, 0.95])), rtol=1e-10, atol=1e-12)
 

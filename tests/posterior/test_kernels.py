@@ -62,7 +62,7 @@ def test_a_chain_is_a_value_whose_rates_are_swept_and_whose_counts_are_static():
     assert len(traces) == 1
     run(chains.hmc(8, jnp.asarray(0.1), jnp.asarray(0.3)), law)
     assert len(traces) == 2
-    swept = jax.vmap(run, (0, None))(chains.hmc(7, jnp.asarray([0.1, 0.4]), jnp.asarray([0.3, 0.3])), law)
+    swept = jax.vmap(lambda lr: run(chains.hmc(7, lr, jnp.asarray(0.3)), law))(jnp.asarray([0.1, 0.4]))
     assert_close(swept, np.stack(alone))
     assert np.abs(alone[0] - alone[1]).max() > 1e-2
     assert hash(chains.langevin()) == hash(chains.langevin(100, 0.1)) and chains.langevin() != chains.langevin(99)
@@ -125,6 +125,6 @@ def test_tmpd_by_its_entries_keeps_the_matrix_diagonal():
     covariance = now.sigma**2 / now.alpha * now.J
     C = np.diag(MATRIX @ covariance @ MATRIX.T) + SIGMA**2
     expected = now.x0 + covariance @ MATRIX.T @ ((Y - MATRIX @ now.x0) / C)
-    assert_close(posterior.tmpd(prior, m, "entries").denoise(jnp.asarray(X), 0.5), expected)
+    assert_close(posterior.tmpd(prior, m, posterior.moments.entries).denoise(jnp.asarray(X), 0.5), expected)
     sums = (MATRIX @ covariance @ MATRIX.T).sum(1)
     assert np.abs(sums - C).max() > 0.1

@@ -64,8 +64,14 @@ CASES = [
 def test_resample_is_the_published_update(space, steps, t):
     """Hard consistency in every tenth step below 2/3: of pixels, and below `turn` of codes, as at the very end."""
     prior, m = problem()
-    fits = {"iterations": 5, "lr": 0.01, "pixel_iterations": 4, "pixel_lr": 0.02, "turn": 0.45}
-    sampler = posterior.resample(CHART, prior, m, 0.5, space=space, **fits)
+    fits = {
+        "iterations": 5,
+        "lr": 0.01,
+        "pixel_iterations": 4,
+        "pixel_lr": 0.02,
+        "turn": {"latent": 1.0, "pixel": 0.0, "staged": 0.45}[space],
+    }
+    sampler = posterior.resample(CHART, prior, m, 0.5, **fits)
     (t, to), last = (T, 0.0) if t == 0 else (t, NEXT), t == 0
     state, _ = step(sampler, KEY, t, to, CountedState(jnp.asarray(X), jnp.int32(steps)))
     now, (a_s, _) = at(t), levels(to)
@@ -118,7 +124,7 @@ def test_latent_methods_come_nearer_to_the_measurement(name):
 LATENT = {
     "psld": (posterior.psld, {}),
     "resample": (posterior.resample, {"every": 2, "iterations": 3, "pixel_iterations": 4}),
-    "resample pixel": (posterior.resample, {"every": 3, "iterations": 2, "pixel_iterations": 2, "space": "pixel"}),
+    "resample pixel": (posterior.resample, {"every": 3, "iterations": 2, "pixel_iterations": 2, "turn": 0.0}),
 }
 
 

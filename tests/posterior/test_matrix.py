@@ -28,7 +28,8 @@ NONE = {
 }
 CASES = [(level, 1.0) for level in LEVELS] + list(NONE.values())
 DIVIDES = {
-    "dps likelihood": "dps with reward=rewards.likelihood: sigma_y", "lgd paper": "lgd with form='paper': sigma_y",
+    "dps likelihood": "dps with reward=rewards.likelihood: sigma_y",
+    "lgd paper": "lgd with reward=rewards.cloud_likelihood: sigma_y",
     "daps langevin legacy": "tau", "daps langevin main": "tau", "daps hmc": "tau", "daps metropolis": "tau",
     "mgps": "mgps: sigma_y", "tds": "tds: sigma_y", "ddsmc": "ddsmc: sigma_y",
     "pnpdm langevin": "pnpdm with chain=Langevin: sigma_y",

@@ -11,7 +11,7 @@ from flax import struct
 
 import diffinv as di
 from diffinv import charts, operators, posterior, samplers, times
-from diffinv.posterior import chains
+from diffinv.posterior import chains, rewards
 from diffinv.posterior.laws import EXAMPLE, LAWS, USES, page, spelled
 from posterior.published import DIM, MATRIX, X, Y, ancestral, assert_close, at, normal, problem, step
 
@@ -129,7 +129,12 @@ def test_daps_steps_by_tau_where_a_law_has_no_width():
 def test_lgd_as_published_needs_the_likelihood_alone():
     """The gradient of the log mean of Laplace's likelihoods, by NumPy."""
     prior, m = problem()
-    x, _ = step(posterior.lgd(prior, m.replace(noise=Laplace(0.5)), 0.05, draws=3, form="paper"), KEY, T, NEXT)
+    x, _ = step(
+        posterior.lgd(prior, m.replace(noise=Laplace(0.5)), 0.05, draws=3, reward=rewards.cloud_likelihood),
+        KEY,
+        T,
+        NEXT,
+    )
     draw, guess = jax.random.split(KEY)
     now = at(T)
     residuals = Y - (now.x0 + np.sqrt(1 - now.alpha**2) * normal(guess, 3, DIM)) @ MATRIX.T
@@ -166,7 +171,7 @@ def test_daps_chains_have_the_law_of_their_noise():
 
 
 SOME = {
-    ("dps", "reward"), ("lgd", "form"), ("mgps",), ("daps",), ("pnpdm", "chain"), ("tds",), ("mcgdiff",),
+    ("dps", "reward"), ("lgd", "reward"), ("mgps",), ("daps",), ("pnpdm", "chain"), ("tds",), ("mcgdiff",),
     ("ddnm_plus",), ("reddiff",),
 }  # fmt: skip
 RUN = [law for law in LAWS if (law.method, *law.options) in SOME]

@@ -85,7 +85,7 @@ def test_ddrm_meets_a_noiseless_measurement_and_its_ties_differ():
     prior, m = problem(0.0)
     x, _ = step(posterior.ddrm(prior, m), KEY, T, 0.0)
     assert_close(MATRIX @ np.asarray(x), Y)
-    x, _ = step(posterior.ddrm(prior, m, ties="code"), KEY, T, 0.0)
+    x, _ = step(posterior.ddrm(prior, m, strict=True), KEY, T, 0.0)
     assert_close(x, at(T).x0)
 
 
@@ -115,7 +115,7 @@ def test_ddnm_plus_is_the_published_update(s):
 def test_ddnm_plus_scalar_is_the_simplified_form(s):
     prior, m = problem()
     state = posterior.projection.TravelState(jnp.asarray(X), jnp.zeros(DIM))
-    x = step(posterior.ddnm_plus(prior, m, 0.7, "scalar"), KEY, T, s, state)[0].x
+    x = step(posterior.ddnm_plus(prior, m, 0.7, spectral=False), KEY, T, s, state)[0].x
     now, (a, sigma) = at(T), levels(s)
     lam = 1.0 if sigma >= a * SIGMA else sigma / (a * SIGMA)
     gamma = np.sqrt(max(sigma**2 - (a * SIGMA) ** 2, 0))
@@ -128,8 +128,8 @@ def test_ddnm_plus_without_noise_is_ddnm():
     state = posterior.projection.TravelState(jnp.asarray(X), jnp.zeros(DIM))
     now, (a, sigma) = at(T), levels(0.3)
     noise = 0.85 * normal(KEY, DIM) + np.sqrt(1 - 0.85**2) * now.eps
-    for form in ("svd", "scalar"):
-        x = step(posterior.ddnm_plus(prior, m, form=form), KEY, T, 0.3, state)[0].x
+    for spectral in (True, False):
+        x = step(posterior.ddnm_plus(prior, m, spectral=spectral), KEY, T, 0.3, state)[0].x
         assert_close(x, a * (now.x0 - PINV @ (MATRIX @ now.x0 - Y)) + sigma * noise)
 
 

@@ -11,6 +11,7 @@ import diffinv as di
 from diffinv import posterior
 from diffinv.operators.base import Operator
 from diffinv.operators.pixel import Mask
+from diffinv.posterior import proximal, rewards
 from diffinv.posterior.variational import MidpointState
 from posterior.published import (
     COVARIANCE,
@@ -44,7 +45,7 @@ def pulled(now):
 @pytest.mark.parametrize("convention", ["square", "norm"])
 def test_mcg(convention):
     prior, m = problem()
-    x, info = step(posterior.mcg(prior, m, 0.2, posterior.rewards.KNOWN[convention], eta=0.6), KEY, T, NEXT)
+    x, info = step(posterior.mcg(prior, m, 0.2, rewards.KNOWN[convention], eta=0.6), KEY, T, NEXT)
     draw, noise = jax.random.split(KEY)
     now, (a, sigma) = at(T), levels(NEXT)
     mean, c = ancestral(now, X, NEXT, 0.6)
@@ -55,11 +56,11 @@ def test_mcg(convention):
     assert (int(info.cost.nfe), int(info.cost.vjps)) == (1, 1)
 
 
-@pytest.mark.parametrize(("form", "sigma_y"), [("paper", SIGMA), ("code", SIGMA), ("code", 0.0)])
-def test_pgdm(form, sigma_y):
+@pytest.mark.parametrize(("awd", "sigma_y"), [(False, SIGMA), (True, SIGMA), (True, 0.0)])
+def test_pgdm(awd, sigma_y):
     """Algorithm 1 has `sqrt(abar_t) g`, the code `sqrt(abar_s abar_t) g`; noiseless, g is `J^T A^+ (y - A x0)`."""
     prior, m = problem(sigma_y)
-    x, _ = step(posterior.pgdm(prior, m, 0.9, eta=0.5, form=form), KEY, T, NEXT)
+    x, _ = step(posterior.pgdm(prior, m, 0.9, eta=0.5, awd=awd), KEY, T, NEXT)
     now = at(T)
     mean, c = ancestral(now, X, NEXT, 0.5)
     r2 = 1 - now.alpha**2
@@ -68,7 +69,7 @@ def test_pgdm(form, sigma_y):
         g = now.J.T @ MATRIX.T @ inverse @ (Y - MATRIX @ now.x0)
     else:
         g = now.J.T @ (PINV @ Y - PINV @ MATRIX @ now.x0)
-    scale = now.alpha * (levels(NEXT)[0] if form == "code" else 1.0)
+    scale = now.alpha * (levels(NEXT)[0] if awd else 1.0)
     assert_close(x, mean + c * normal(KEY, DIM) + 0.9 * scale * g)
 
 
@@ -91,22 +92,22 @@ def test_pgdm_overwrites_what_a_mask_shows_in_the_form_of_the_code():
     prior, m = problem()
     mask, y = np.array([1.0, 0, 1, 0, 0]), np.array([0.4, 0, -0.7, 0, 0])
     m = m.replace(operator=Mask(jnp.asarray(mask), (DIM,)), y=jnp.asarray(y))
-    x, _ = step(posterior.pgdm(prior, m, 0.9, form="code"), KEY, T, NEXT)
+    x, _ = step(posterior.pgdm(prior, m, 0.9, awd=True), KEY, T, NEXT)
     now, (a, _) = at(T), levels(NEXT)
     g = (1 - mask) * (now.J.T @ ((y - mask * now.x0) / (1 + SIGMA**2 / (1 - now.alpha**2))))
     mean, _ = ancestral(now._replace(x0=np.where(mask, y, now.x0)), X, NEXT, 0.0)
     assert_close(x, mean + 0.9 * a * now.alpha * g)
 
 
-@pytest.mark.parametrize("form", ["code", "paper"])
-def test_lgd(form):
+@pytest.mark.parametrize("reward", rewards.CLOUDS.values(), ids=str)
+def test_lgd(reward):
     prior, m = problem()
-    x, _ = step(posterior.lgd(prior, m, 0.05, draws=3, form=form), KEY, T, NEXT)
+    x, _ = step(posterior.lgd(prior, m, 0.05, draws=3, reward=reward), KEY, T, NEXT)
     draw, guess = jax.random.split(KEY)
     now = at(T)
     residuals = Y - (now.x0 + np.sqrt(1 - now.alpha**2) * normal(guess, 3, DIM)) @ MATRIX.T
     squares = (residuals**2).sum(1)
-    if form == "code":
+    if reward == rewards.cloud_norm:
         gradient = -now.J.T @ MATRIX.T @ residuals.mean(0) / np.sqrt(squares.sum())
     else:
         weights = np.exp(-0.5 * (squares - squares.min()) / SIGMA**2)
@@ -115,13 +116,13 @@ def test_lgd(form):
     assert_close(x, mean + c * normal(draw, DIM) - 0.05 * gradient)
 
 
-@pytest.mark.parametrize("prox", ["closed", "gradient"])
+@pytest.mark.parametrize("prox", proximal.KNOWN.values(), ids=str)
 def test_diffpir(prox):
     prior, m = problem()
     x, info = step(posterior.diffpir(prior, m, 0.8, 0.3, prox), KEY, T, NEXT)
     now, (a, sigma) = at(T), levels(NEXT)
     rho = 0.8 * SIGMA**2 / ((1 - now.alpha**2) / now.alpha**2)
-    if prox == "closed":
+    if prox == proximal.closed:
         x0 = np.linalg.solve(MATRIX.T @ MATRIX + rho * np.eye(DIM), MATRIX.T @ Y + rho * now.x0)
     else:
         x0 = now.x0 + MATRIX.T @ (Y - MATRIX @ now.x0) / (1 + rho)
@@ -184,14 +185,14 @@ def test_dcdp_keeps_what_it_fitted_on_the_published_levels():
     assert fitted < 0.05 * ROWS**0.5 and undone > 4 * fitted
 
 
-RATIO = {"linear": lambda r: r, "sqrt": np.sqrt, "square": lambda r: r**2, "const": lambda r: 1.0}
+RATIO = {1.0: lambda r: r, 0.5: np.sqrt, 2.0: lambda r: r**2, 0.0: lambda r: 1.0}
 
 
-@pytest.mark.parametrize(("weight", "form"), [(w, "mean") for w in RATIO] + [("const", "sum")])
-def test_reddiff(weight, form):
+@pytest.mark.parametrize(("power", "sums"), [(power, False) for power in RATIO] + [(0.0, True)])
+def test_reddiff(power, sums):
     """Two steps, so that Adam's memory shows: betas (0.9, 0.99), the loss a mean over pixels or a sum."""
     prior, m = problem()
-    sampler = posterior.reddiff(prior, m, 0.1, 0.25, weight, form)
+    sampler = posterior.reddiff(prior, m, 0.1, 0.25, power, sums)
     state = sampler.init(KEY, 1.0, None)
     assert_close(state.mean, PINV @ Y)
     keys, grid = jax.random.split(KEY), (T, NEXT)
@@ -200,8 +201,8 @@ def test_reddiff(weight, form):
         alpha, sigma = levels(grid[k - 1])
         e = normal(keys[k - 1], DIM)
         eps = at(grid[k - 1], alpha * mu + sigma * e).eps
-        w = 0.25 * RATIO[weight](sigma / alpha)
-        if form == "sum":
+        w = 0.25 * RATIO[power](sigma / alpha)
+        if sums:
             return -2 * MATRIX.T @ (Y - MATRIX @ mu) + w * (eps - e)
         return -MATRIX.T @ (Y - MATRIX @ mu) / ROWS + w * (eps - e) / DIM
 
@@ -220,7 +221,7 @@ def test_reddiff_finds_the_posterior_mean():
     """
     prior, m = problem()
     grid = jnp.full(3001, T)
-    sampler = posterior.reddiff(prior, m, 0.003, 0.5, "const", "sum")
+    sampler = posterior.reddiff(prior, m, 0.003, 0.5, 0.0, True)
     means = jax.jit(lambda k: di.sample(k, di.record(sampler), grid).info.state.mean)(KEY)
     now = at(T)
     pull = 0.5 * now.alpha / now.sigma * (np.eye(DIM) - now.alpha * now.J)
@@ -320,7 +321,7 @@ def test_methods_without_linear_algebra_take_any_operator():
     prior, m = problem()
     bent = m.replace(operator=Cubic())
     x0 = at(T).x0
-    x, _ = step(posterior.diffpir(prior, bent, 1.0, 0.0, "gradient"), KEY, T, NEXT)
+    x, _ = step(posterior.diffpir(prior, bent, 1.0, 0.0, proximal.gradient), KEY, T, NEXT)
     rho = SIGMA**2 * levels(T)[0] ** 2 / levels(T)[1] ** 2
     moved = x0 + np.append(3 * x0[:ROWS] ** 2 * (Y - x0[:ROWS] ** 3), [0, 0]) / (1 + rho)
     assert_close(x, levels(NEXT)[0] * moved + levels(NEXT)[1] * (X - levels(T)[0] * moved) / levels(T)[1])

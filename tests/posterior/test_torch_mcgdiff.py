@@ -23,7 +23,7 @@ def ours():
     prior = di.Prior(process, mixture18.UnitMixture(process, jnp.asarray(MEANS), jnp.log(jnp.asarray(WEIGHTS))), (3,))
     measurement = di.Measurement(operators.dense(jnp.asarray(A)), jnp.asarray(Y), di.GaussianNoise(SIGMA))
     grid = jnp.asarray(np.linspace(999, 0, STEPS + 1).round() / 999)
-    method = lambda m: posterior.mcgdiff(prior, m, PARTICLES, KAPPA, ETA, "multinomial")
+    method = lambda m: posterior.mcgdiff(prior, m, PARTICLES, KAPPA, ETA, posterior.resampling.multinomial)
     run = jax.jit(jax.vmap(lambda key: di.as_solver(method, grid)(key, measurement).x))
     return run(jax.random.split(jax.random.key(0), COUNT))
 

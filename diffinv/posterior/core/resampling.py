@@ -6,12 +6,15 @@ axis, so that particles may be spread over devices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffinv.typing import Array, Key
+
+Scheme = Callable[[Key, Array], Array]
 
 
 def normalised(log_weights: Array) -> Array:
@@ -59,20 +62,17 @@ def multinomial(key: Key, log_weights: Array) -> Array:
     return jnp.minimum(jnp.searchsorted(heights, points, side="right"), size - 1).astype(jnp.int32)
 
 
-SCHEMES = {"systematic": systematic, "multinomial": multinomial}
-
-
 def resampled(
-    key: Key, log_weights: Array, particles: Any, threshold: float = 1.0, scheme: str = "systematic"
+    key: Key, log_weights: Array, particles: Any, threshold: float = 1.0, scheme: Scheme = systematic
 ) -> tuple[Array, Any]:
     """The weights and the particles (N, ...) after resampling where the effective size is at most `threshold N`.
 
     Resampled particles have equal weights `-log N`; others keep theirs, normalised. `threshold` 1 always resamples, 0
-    never does. `scheme` (static): "systematic" or "multinomial". Source: Kong, Liu & Wong 1994.
+    never does. `scheme` (static): `systematic`, `multinomial` or one's own. Source: Kong, Liu & Wong 1994.
     """
     size = len(log_weights)
     due = effective_size(log_weights) <= threshold * size if threshold < 1 else jnp.isfinite(jnp.max(log_weights))
-    index = jnp.where(due, SCHEMES[scheme](key, log_weights), jnp.arange(size, dtype=jnp.int32))
+    index = jnp.where(due, scheme(key, log_weights), jnp.arange(size, dtype=jnp.int32))
     even = jnp.full(size, -jnp.log(float(size)), jnp.float32)
     kept = normalised(log_weights)
     return jnp.where(due, even + 0 * kept, kept), jax.tree.map(lambda leaf: leaf[index], particles)

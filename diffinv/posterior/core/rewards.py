@@ -5,9 +5,11 @@ A reward is `(measurement, x0) -> R`, a scalar array that is larger where x0 fit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import jax
 
 from diffinv.checks import require_noise, require_value
 from diffinv.linalg import inner
@@ -52,17 +54,35 @@ norm = Convention(lambda measurement, x0: -length(measurement.residual(x0)), "no
 likelihood = Convention(lambda measurement, x0: measurement.log_likelihood(x0), "likelihood", divides=True)
 """`log p(y | x0)` of whatever law the noise has."""
 
+cloud_norm = Convention(
+    lambda measurement, guesses: -length(jax.vmap(measurement.residual)(guesses)) / len(guesses), "cloud_norm"
+)
+"""`-sqrt(sum_k |y - A x0_k|^2) / n` of a cloud of n guesses (n, *shape)."""
+
+cloud_likelihood = Convention(
+    lambda measurement, guesses: jax.nn.logsumexp(jax.vmap(measurement.log_likelihood)(guesses)),
+    "cloud_likelihood",
+    divides=True,
+)
+"""`log sum_k p(y | x0_k)` of a cloud of guesses, of whatever law the noise has."""
+
 KNOWN = {reward.name: reward for reward in (square, norm, likelihood)}
 """The three conventions that papers and codes use, by name."""
 
 
-def require_reward(reward: Any, measurement: Measurement, method: str, instead: Convention) -> Measurement:
+CLOUDS = {reward.name: reward for reward in (cloud_norm, cloud_likelihood)}
+"""Those of a cloud of guesses, which `lgd` takes."""
+
+
+def require_reward(
+    reward: Any, measurement: Measurement, method: str, instead: Convention, known: Mapping[str, Convention] = KNOWN
+) -> Measurement:
     """The measurement, with `y` NaN where a traced sigma_y is 0 and the reward divides by it.
 
     TypeError for a reward that is none, as its name; ValueError for a concrete sigma_y of 0 where the reward divides by
     it. `instead` is named as the one that would do.
     """
-    require_value("reward", reward, "rewards", {name: name for name in KNOWN})
+    require_value("reward", reward, "rewards", {name: name for name in known})
     if getattr(reward, "divides", False):
         return require_noise(measurement, f"{method} with reward={reward}", f"reward={instead}")
     return measurement
