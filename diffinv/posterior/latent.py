@@ -7,6 +7,7 @@ Latent DPS, DAPS and all other methods that take any differentiable operator nee
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from diffinv.charts import Chart
-from diffinv.checks import require_count, require_sound
+from diffinv.checks import require_count, require_fit
 from diffinv.describe import described
 from diffinv.linalg import inner, norm
 from diffinv.loop import markov
@@ -24,10 +25,20 @@ from diffinv.prior import Prior
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
+def _seen(prior: Prior, measurement: Measurement, chart: Chart | None, method: str) -> tuple[Chart, Measurement]:
+    """The chart, which is the identity where there is none, and the measurement as `require_fit` gives it for the
+    pictures that the chart decodes to."""
+    if chart is None:
+        return Chart(lambda x: x, lambda z: z, prior.shape, linear=True), require_fit(prior, measurement, method)
+    code = jax.ShapeDtypeStruct(prior.shape, jnp.finfo(measurement.y.dtype).dtype)
+    pictures = replace(prior, shape=jax.eval_shape(chart.decode, code).shape)
+    return chart, require_fit(pictures, measurement, method)
+
+
 def psld(
-    chart: Chart,
     prior: Prior,
     measurement: Measurement,
+    chart: Chart | None = None,
     gamma: Array | float = 0.1,
     omega: Array | float = 0.1,
     eta: Array | float = 0.0,
@@ -45,12 +56,13 @@ def psld(
     adds fresh noise of deviation sigma_y to `A D(z0)` before it takes the residual, which no algorithm of theirs does.
 
     Args:
-      chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
-      measurement: of the picture. gamma, omega: in the codes' unit squared over that of the norm. eta: DDIM's.
+      prior: over codes. measurement: of the picture.
+      chart: encode and decode, of one sample; None where the prior is over pictures.
+      gamma, omega: in the codes' unit squared over that of the norm. eta: DDIM's.
 
-    Raises TypeError for an operator that is not linear.
+    Raises TypeError for an operator that is not linear, ValueError for one, or a y, that does not fit the pictures.
     """
-    measurement = require_sound(measurement, "psld")
+    chart, measurement = _seen(prior, measurement, chart, "psld")
     A, process = require_linear(measurement, "psld"), prior.process
 
     def loss(z: Array, t: Time) -> tuple[Array, tuple[Array, Array]]:
@@ -75,9 +87,9 @@ class CountedState(NamedTuple):
 
 
 def resample(
-    chart: Chart,
     prior: Prior,
     measurement: Measurement,
+    chart: Chart | None = None,
     scale: Array | float = 0.5,
     every: int = 10,
     start: Array | float = 2 / 3,
@@ -109,17 +121,17 @@ def resample(
     `1 - alpha_t^2 / alpha_s^2`; the laws above are those of any process.
 
     Args:
-      chart: encode and decode, of one sample. prior: over codes of `chart.shape`.
-      measurement: of the picture; any differentiable operator.
+      prior: over codes. measurement: of the picture; any differentiable operator.
+      chart: encode and decode, of one sample; None where the prior is over pictures.
       scale, gamma: dimensionless. every, iterations, pixel_iterations: static. start, turn: times.
       lr, pixel_lr: of Adam, in the units of codes and of pixels.
 
-    Raises ValueError for a count under 1.
+    Raises ValueError for a count under 1, and an operator or a y that does not fit the pictures.
     """
     require_count("every", every)
     require_count("iterations", iterations)
     require_count("pixel_iterations", pixel_iterations)
-    process, measurement = prior.process, require_sound(measurement, "resample")
+    process, (chart, measurement) = prior.process, _seen(prior, measurement, chart, "resample")
 
     def fitted(v: Array, decode: Callable[[Array], Array], steps: int, lr: Array | float) -> Array:
         optimizer = adam(lr)

@@ -83,6 +83,12 @@ def tmpd_entries(prior, measurement, strength=1.0):
     return samplers.ddim(posterior.tmpd(prior, _assuming(measurement, strength), moments.entries), 0.5)
 
 
+def blind_dps(prior, measurement, strength=1.0):
+    """What is unknown of the operator is its gain, about 1; its prior is the picture's own, so that it counts, too."""
+    build = lambda kernel: di.operators.scale(measurement.operator, 1 + 0.01 * kernel[0])
+    return posterior.blind_dps(prior, measurement, prior, build, 0.1 * strength, 0.1 * strength)
+
+
 MORE = {
     "ddrm": partial(swept, posterior.ddrm, "eta", 0.85),
     "ddnm_plus svd": partial(swept, posterior.ddnm_plus, "eta", 0.85),
@@ -107,6 +113,9 @@ MORE = {
     "ddsmc": partial(swept, posterior.ddsmc, "eta", 0.5, particles=4, ode_steps=2),
     "pnpdm conjugate": partial(pnpdm, chains.conjugate()),
     "pnpdm langevin": partial(pnpdm, chains.langevin(10)),
+    "psld": partial(swept, posterior.psld, "omega", 0.1),
+    "resample": partial(swept, posterior.resample, "scale", 0.1, every=2, iterations=20, pixel_iterations=20, lr=0.05),
+    "blind_dps": blind_dps,
     "daps hmc": partial(daps, chains.hmc, 0.3),
     "daps metropolis": partial(daps, chains.metropolis, 0.5),
 }

@@ -28,7 +28,7 @@ def decode(z):
 
 def test_psld_is_the_published_update():
     prior, m = problem()
-    x, info = step(posterior.psld(CHART, prior, m, 0.2, 0.3, eta=0.5), KEY, T, NEXT)
+    x, info = step(posterior.psld(prior, m, CHART, 0.2, 0.3, eta=0.5), KEY, T, NEXT)
     now = at(T)
     x0, D = decode(now.x0)
     r = Y - MATRIX @ x0
@@ -40,7 +40,7 @@ def test_psld_is_the_published_update():
     mean, c = ancestral(now, X, NEXT, 0.5)
     assert_close(x, mean + c * normal(KEY, DIM) - gradient)
     assert_close(info.residual, np.linalg.norm(r))
-    assert_close(posterior.psld(CHART, prior, m).final(KEY, jnp.asarray(X)), decode(X)[0])
+    assert_close(posterior.psld(prior, m, CHART).final(KEY, jnp.asarray(X)), decode(X)[0])
 
 
 def fitted(v, space, steps, lr):
@@ -71,7 +71,7 @@ def test_resample_is_the_published_update(space, steps, t):
         "pixel_lr": 0.02,
         "turn": {"latent": 1.0, "pixel": 0.0, "staged": 0.45}[space],
     }
-    sampler = posterior.resample(CHART, prior, m, 0.5, **fits)
+    sampler = posterior.resample(prior, m, CHART, 0.5, **fits)
     (t, to), last = (T, 0.0) if t == 0 else (t, NEXT), t == 0
     state, _ = step(sampler, KEY, t, to, CountedState(jnp.asarray(X), jnp.int32(steps)))
     now, (a_s, _) = at(t), levels(to)
@@ -113,7 +113,7 @@ def test_latent_methods_come_nearer_to_the_measurement(name):
     options = {"gamma": 0.02, "omega": 0.2}
     if name == "resample":
         options = {"every": 2, "iterations": 60, "lr": 0.05, "pixel_iterations": 60, "pixel_lr": 0.05}
-    solver = di.as_solver(lambda m: getattr(posterior, name)(CHART, prior, m, **options), times.grid(30, power=2.0))
+    solver = di.as_solver(lambda m: getattr(posterior, name)(prior, m, CHART, **options), times.grid(30, power=2.0))
     plain = di.as_solver(lambda m: samplers.ddim(prior, 1.0), times.grid(30, power=2.0))
     keys = jax.random.split(KEY, 20)
     x = jax.jit(jax.vmap(lambda k: (solver(k, m).x, plain(k, m).x)))(keys)
@@ -132,7 +132,7 @@ LATENT = {
 def test_the_cost_told_is_the_cost_paid(name):
     """Evaluations, pullbacks and calls of the operator, counted as they run; hard consistency in some steps alone."""
     (function, options), (prior, m) = LATENT[name], problem()
-    solution, tally = counted(lambda p, m: function(CHART, p, m, **options), prior, m, times.grid(8), KEY)
+    solution, tally = counted(lambda p, m: function(p, m, CHART, **options), prior, m, times.grid(8), KEY)
     assert paid(tally) == told(solution) and paid(tally)[:2] == (8, 8)
     assert len(set(solution.info.cost.calls.tolist())) == {"psld": 1, "resample": 3, "resample pixel": 2}[name]
 

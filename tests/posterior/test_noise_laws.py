@@ -63,7 +63,7 @@ def solver(law, steps=2):
         return di.as_solver(lambda m: method(prior, m, kernels, build, **options), grid)
     if law.method in ("psld", "resample"):
         chart = charts.latent(lambda x: x, lambda z: z, (DIM,))
-        return di.as_solver(lambda m: method(chart, prior, m, **options), grid)
+        return di.as_solver(lambda m: method(prior, m, chart, **options), grid)
     return di.as_solver(lambda m: method(prior, m, **options), grid)
 
 
