@@ -28,6 +28,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.resident = True
     config.threads = 4
     config.size = 32
+    config.crop = 0
     config.channels = 3
     config.classes = 0
     config.label_dropout = 0.1

@@ -8,12 +8,15 @@ import numpy as np
 
 import diffinv as di
 from diffinv import data, process, samplers, times, train
-from diffinv.schema import Schema, number
+from diffinv.schema import Schema, number, whole
 from experiments.common import provenance, reading
 from experiments.tasks import networks
 
 SPREAD = number("spread of ln sigma", above=0, high=20)
 MEAN = number("mean of ln sigma", -20, 20)
+CROP: Schema = {
+    "crop": whole("from one square of `size` to the next; 0 for whole pictures, shrunk to it", 0, 8192, "pixels"),
+}
 LEVELS: Schema = {
     "sigma_data": number("deviation of the pictures", above=0, high=100, unit="on [-1, 1]"),
     "log_sigma_mean": MEAN,
@@ -38,8 +41,9 @@ class Denoising:
 
     @staticmethod
     def fields(config) -> Schema:
-        """How noise is spread, and the network."""
-        return {**LEVELS, **networks.fields(config)}
+        """How pictures are cut and noise is spread, and the network."""
+        cut = CROP if "crop" in config else {}  # written before pictures could be cut
+        return {**cut, **LEVELS, **networks.fields(config)}
 
     @staticmethod
     def check(config) -> None:
@@ -49,6 +53,9 @@ class Denoising:
     @staticmethod
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
         """The pictures of one split; `folder` is where prepared data are kept, `watch` a bar for their preparation."""
+        if config.get("crop", 0):
+            known = {"channels": config.channels, "reading": reading.reading()}
+            return data.patches(config.data, config.size, config.crop, split, **known)
         place = (split, folder, config.channels, config.download, reading.reading())
         return data.source(config.data, config.size, *place, watch=watch)
 

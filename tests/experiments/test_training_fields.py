@@ -23,6 +23,7 @@ MODES = {
     "prior32_cond": ("", "smoke"),
     "prior64": ("", "smoke"),
     "satellite64": ("", "smoke"),
+    "photo": ("", "smoke"),
     "blurring32": ("", "smoke"),
     "heat32": ("", "smoke"),
     "ict32": ("", "small", "smoke"),
@@ -268,6 +269,7 @@ TRAINED = [
     ("blurring32", {}),
     ("blurring32", SONG),
     ("ctmsr_x4", {}),
+    ("photo", {}),
 ]
 
 
@@ -286,6 +288,17 @@ def test_every_task_writes_a_card_that_describes_its_weights(name, changes):
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     flat = traverse_util.flatten_dict(shapes, sep="/")
     assert cards.expected_shapes(card) == {path: leaf.shape for path, leaf in flat.items()}
+
+
+def test_pictures_are_cut_where_the_configuration_says(tmp_path):
+    """Two pictures of 24 x 40 into squares of 16 at steps of 8; whole, each is one."""
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (24, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    given = {"data": str(tmp_path), "size": 16}
+    count = lambda crop: len(run.task(config := configured("photo", crop=crop, **given)).source(config, "train", ""))
+    assert (count(8), count(16), count(0)) == (2 * 2 * 4, 2 * 2 * 3, 2)
+    assert "config.crop is -1" in refused(configured("photo", crop=-1))
 
 
 def test_losses_that_are_not_finite_are_not_exported(tmp_path):

@@ -9,14 +9,20 @@ import numpy as np
 
 from diffinv import process as processes
 from diffinv import schema
-from diffinv.nn import ctmsr_unet, song, srnet, unet
+from diffinv.nn import convnet, ctmsr_unet, song, srnet, unet
 from diffinv.nn.leaves import leaves
 from diffinv.prior import PARAMETRISATIONS
 from diffinv.schema import Schema, choice, either, exactly, number, several, switch, text, whole
 from diffinv.weights.convert import schedule
 
 SIDE, VALUES = 8192, 2**26  # of a picture
-ARCHITECTURES = {"unet": unet.UNet, "song": song.SongUNet, "srnet": srnet.SRNet, "ctmsr": ctmsr_unet.CTMSRUNet}
+ARCHITECTURES = {
+    "unet": unet.UNet,
+    "song": song.SongUNet,
+    "srnet": srnet.SRNet,
+    "conv": convnet.ConvUNet,
+    "ctmsr": ctmsr_unet.CTMSRUNet,
+}
 LEVELS = (0.1, 1.0, 10.0)  # noise-to-signal ratios of the certificate
 NONE = exactly(None, "null")
 
@@ -64,6 +70,13 @@ NETWORKS: dict[str, Schema] = {
         "fourier": switch(),
         "residual": switch("whether the encoder adds the shrunken input at every level"),
         "taps": several(number("of the resampling filter", low=-1e3, high=1e3), 2, 16),
+    },
+    "conv": {
+        **_SHARED,
+        "multipliers": _multipliers,
+        "patch": whole("space to depth", 1, 64),
+        "time_scale": number("multiplies the condition", above=0, high=1e6),
+        "remat": _DROPOUT["remat"],
     },
     "srnet": {
         **_SHARED,
