@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import diffinv as di
 from diffinv import process, samplers, times
 from diffinv.denoisers.exact import gaussian
+from diffinv.posterior.core.levels import clean_start, noise_to_signal
 from diffinv.prior import NetworkDenoiser, Prior
 
 BETA = np.linspace(1e-4, 0.02, 1000)
@@ -70,6 +71,24 @@ def test_a_prior_and_its_denoiser_have_one_process():
         Prior(process.VP(0.1, 10.0), NetworkDenoiser({}, process.VP(), lambda p, x, t: x), (2,))
     batched = jax.vmap(lambda beta: prior.replace(process=process.VP(beta_max=beta)).process.alpha(1.0))
     assert_allclose(batched(jnp.asarray([20.0])), prior.process.alpha(1.0)[None])
+
+
+def test_flow_has_a_signal_that_is_trusted_at_the_time_it_is_looked_at():
+    """At 0.999 Flow's is `DEAD` of the noise, up to rounding, and twice what a linearisation trusts."""
+    flow = process.Flow()
+    t = flow.alive(1.0)
+    share = float(flow.alpha(t) / flow.sigma(t))
+    assert share == pytest.approx(process.DEAD, rel=2e-3) and share > 1.9 * process.TRUSTED
+    assert_allclose(t, 1 - process.DEAD, rtol=1e-12)
+
+
+@pytest.mark.parametrize("t", [1.0, 0.9999, 0.5, 1e-3])
+def test_noise_to_signal_and_clean_starts_are_finite_without_a_signal(t):
+    """Flow's `sigma / alpha` is `t / (1 - t)`, cut at 1000, where a start has no clean estimate either."""
+    flow, x = process.Flow(), jnp.asarray([0.3, -2.0])
+    lost = t > 0.999
+    assert_allclose(noise_to_signal(flow, t), 1000.0 if lost else t / (1 - t), rtol=1e-9)
+    assert_allclose(clean_start(flow, t, x, 7.0), [7.0, 7.0] if lost else x / (1 - t), rtol=1e-9)
 
 
 def test_the_limit_of_a_lost_signal_is_below_1_in_half_precision():

@@ -12,6 +12,7 @@ from diffinv.loop import markov
 from diffinv.measurement import Measurement
 from diffinv.posterior.core import chains
 from diffinv.posterior.core.chains import Coupled, InnerChain, require_chain
+from diffinv.posterior.core.levels import noise_to_signal
 from diffinv.prior import Prior
 from diffinv.process import DEAD
 from diffinv.samplers import euler
@@ -21,14 +22,9 @@ from diffinv.typing import Array, Key, Sampler, Time
 LANGEVIN, CONJUGATE = chains.langevin(), chains.conjugate()
 
 
-def _ratio(prior: Prior, t: Time) -> Array:
-    """Noise-to-signal `sigma_t / alpha_t`, at most 1000: where alpha(1) = 0 (Flow) it would be infinite."""
-    return jnp.minimum(jnp.exp(-0.5 * prior.process.log_snr(t)), 1 / DEAD)
-
-
 def _levels(prior: Prior, x: Array, t: Time, steps: int, sigma_end: Array | float, rho: float) -> Array:
     """EDM's grid of `steps + 1` times from `t` to noise-to-signal `sigma_end`, or staying where it is below that."""
-    start = _ratio(prior, t)
+    start = noise_to_signal(prior.process, t)
     ramp = jnp.arange(1, steps + 1, dtype=x.dtype) / steps
     low = jnp.minimum(start, sigma_end) ** (1 / rho)
     sigmas = (start ** (1 / rho) + ramp * (low - start ** (1 / rho))) ** rho
@@ -97,7 +93,7 @@ def daps(
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         chain_key, noise_key = jax.random.split(key)
-        x0, level = _descend(prior, x, t, ode_steps, sigma_end, rho), _ratio(prior, t)
+        x0, level = _descend(prior, x, t, ode_steps, sigma_end, rho), noise_to_signal(prior.process, t)
         x0 = chain(chain_key, Coupled(measurement, x0, spread * level, tau, level))
         return process.perturb(x0, s).sample(noise_key), norm(measurement.residual(x0))
 
@@ -172,7 +168,7 @@ def pnpdm(
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         chain_key, reverse_key = jax.random.split(key)
-        coupling = _ratio(prior, t)
+        coupling = noise_to_signal(prior.process, t)
         z = chain(chain_key, Coupled(measurement, x, coupling, tau, coupling))
         x = reverse(reverse_key, process.sigma(t) / coupling * z, t)
         return x, norm(measurement.residual(x))

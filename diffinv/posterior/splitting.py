@@ -12,9 +12,9 @@ from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
 from diffinv.posterior.core import proximal
 from diffinv.posterior.core.adam import adam
+from diffinv.posterior.core.levels import clean_start
 from diffinv.posterior.core.proximal import Proximal, misfit
 from diffinv.prior import Prior
-from diffinv.process import DEAD
 from diffinv.samplers import euler
 from diffinv.times import grid
 from diffinv.typing import Array, Key, Sampler, Time
@@ -122,10 +122,7 @@ def sitcom(
 
 def _clean(prior: Prior, key: Key, t: Time, x: Array | None) -> Array:
     """A start of the clean estimate: `x / alpha_t`, or 0 where there is no x or no signal in it."""
-    alpha = prior.process.alpha(t)
-    if x is None:
-        return jnp.zeros_like(prior.start(key, t))
-    return jnp.where(alpha > DEAD, x / jnp.maximum(alpha, DEAD), 0.0)
+    return jnp.zeros_like(prior.start(key, t)) if x is None else clean_start(prior.process, t, x, 0.0)
 
 
 def dcdp(

@@ -16,8 +16,8 @@ from diffinv.measurement import Measurement
 from diffinv.operators.arguments import require_number
 from diffinv.operators.base import LinearOperator
 from diffinv.posterior.core.adam import adam
+from diffinv.posterior.core.levels import clean_start, noise_to_signal
 from diffinv.prior import Prior
-from diffinv.process import DEAD
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
@@ -71,15 +71,13 @@ def reddiff(
     def init(key: Key, t: Time, x: Array | None) -> ReddiffState:
         blank = jnp.zeros_like(prior.start(key, t))
         guess = A.pinv(measurement.y).astype(blank.dtype) if isinstance(A, LinearOperator) else blank
-        alpha = process.alpha(t)
-        mean = guess if x is None else jnp.where(alpha > DEAD, x / jnp.maximum(alpha, DEAD), guess)
+        mean = guess if x is None else clean_start(process, t, x, guess)
         return ReddiffState(mean, optimizer.init(mean))
 
     def step(key: Key, state: ReddiffState, t: Time, s: Time) -> tuple[ReddiffState, StepInfo]:
         mean = state.mean
         x0 = prior.denoise(process.perturb(mean, t).sample(key), t)
-        ratio = jnp.minimum(jnp.exp(-0.5 * process.log_snr(t)), 1 / DEAD)
-        pull = lam * ratio ** (power - 1) * (mean - x0) / (1 if sums else mean.size)
+        pull = lam * noise_to_signal(process, t) ** (power - 1) * (mean - x0) / (1 if sums else mean.size)
         updates, memory = optimizer.update(jax.grad(misfit)(mean) + pull, state.optimizer)
         mean = mean + updates
         return ReddiffState(mean, memory), StepInfo(prior.cost.plus(calls=3), norm(measurement.residual(mean)))

@@ -5,7 +5,7 @@ is 0/0 under strong blur. They broadcast against one sample: shape `()` for the 
 those that act on the coefficients of the discrete cosine transform. Everything else is derived through `x_0`.
 """
 
-from diffinv.process.base import DEAD, Explicit, Process, require_isotropic
+from diffinv.process.base import DEAD, TRUSTED, Explicit, Process, require_isotropic
 from diffinv.process.blurring import Blurring, HeatDissipation, dct_frequencies
 from diffinv.process.isotropic import DDPM, EDM, VE, VP, Cosine, Flow, ResidualShift, ddpm
 
@@ -20,6 +20,7 @@ __all__ = [
     "HeatDissipation",
     "Process",
     "ResidualShift",
+    "TRUSTED",
     "VE",
     "VP",
     "dct_frequencies",

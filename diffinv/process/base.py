@@ -12,7 +12,16 @@ from diffinv.describe import Described
 from diffinv.typing import Array, Coefficient, Gaussian, Sample, Scalar, Time
 
 DEAD = 1e-3
-"""A signal under this share of the noise counts as gone where something is divided by it."""
+"""The share of the noise under which a signal counts as gone where something is divided by it: noise-to-signal is taken
+as at most `1 / DEAD`. By the same share of itself `Process.alive` moves a time without any signal, from t to `0.999 t`.
+"""
+
+TRUSTED = 0.5 * DEAD
+"""The share of the noise from which a signal is trusted at a time that `Process.alive` gave. Flow's is `DEAD` itself at
+0.999; half of that, so that rounding does not decide there."""
+
+ROUNDINGS = 1000
+"""The rounding units of sigma under which alpha is rounding alone."""
 
 
 def real_time(t: Time) -> Array:
@@ -62,7 +71,7 @@ class Process(Described, abc.ABC):
         """
         t = real_time(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
-        lost = min(1000 * float(jnp.finfo(alpha.dtype).eps), DEAD)
+        lost = min(ROUNDINGS * float(jnp.finfo(alpha.dtype).eps), DEAD)
         inward = 1 - max(DEAD, float(jnp.finfo(t.dtype).eps))
         return jnp.where(jnp.any(alpha > lost * sigma), t, inward * t)
 

@@ -6,7 +6,7 @@ All guidance is written in x0 form. With `J = dx0/dx_t`, Tweedie's second formul
     E[x_0 | x_t, y] = x0 + (sigma^2 / alpha) grad_{x_t} log p(y | x_t).
 
 Where alpha vanishes (Flow, ResidualShift at t = 1) that gain is inf x 0, so the denoiser is looked at a thousandth of
-the way in, at `0.999 t`.
+the way in, at `0.999 t`: see `process.DEAD`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flax import struct
 from diffinv.describe import Described
 from diffinv.measurement import Measurement
 from diffinv.prior import Prediction, Prior
-from diffinv.process import DEAD
+from diffinv.process import TRUSTED
 from diffinv.typing import Array, Cost, Time
 
 
 def linearise(prior: Prior, x: Array, t: Time) -> tuple[Prediction, Callable[[Array], Array]]:
     r"""The prediction at `x_t` and `v -> Cov(x_0 | x_t) v = (sigma^2 / alpha) J^T v`, from one evaluation.
 
-    Coordinates of a blurring process with `alpha < 5e-4 sigma` have no covariance here: their gain would be noise.
+    Coordinates of a blurring process with `alpha < TRUSTED sigma` have no covariance here: their gain would be noise.
 
     Source: Meng et al. 2021, arXiv:2111.04726, eq. 9 (second-order Tweedie).
     """
@@ -37,7 +37,7 @@ def linearise(prior: Prior, x: Array, t: Time) -> tuple[Prediction, Callable[[Ar
     t = process.alive(t)
     prediction, pullback = jax.vjp(lambda x: prior.predict(x, t), x)
     alpha, sigma = process.alpha(t), process.sigma(t)
-    alive = alpha > 0.5 * DEAD * sigma
+    alive = alpha > TRUSTED * sigma
     gain = jnp.where(alive, sigma**2 / jnp.where(alive, alpha, 1.0), 0.0).astype(x.dtype)
     zeros = jax.tree.map(jnp.zeros_like, prediction)
     return prediction, lambda v: gain * pullback(zeros._replace(x0=v))[0]
