@@ -25,7 +25,7 @@ class PixelNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
-        gamma = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        gamma = self.param("gain", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         h = x.astype(jnp.float32)
         h = h * lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6) * gamma[None, None]
         if film is not None:

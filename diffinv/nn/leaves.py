@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from diffinv.nn import ctmsr_unet, song, srnet, unet
+from diffinv.nn import convnet, ctmsr_unet, song, srnet, unet
 
 Shape = tuple[int, ...]
 Leaf = tuple[str, Shape]
@@ -147,6 +147,25 @@ def _song(net: song.SongUNet, channels: int) -> Iterator[Leaf]:
     yield from _conv(f"dec_{net._name(0)}_aux_conv", here, net.out_channels)
 
 
+def _convnet(net: convnet.ConvUNet, channels: int) -> Iterator[Leaf]:
+    widths = [int(net.channels * m) for m in net.multipliers]
+    embedding, patch = 2 * net.channels, net.patch**2
+    yield from _dense("embed0", net.channels, embedding)
+    yield from _dense("embed1", embedding, embedding)
+    yield from _conv("first", channels * patch, widths[0])
+    for level, width in enumerate(widths):
+        if level:
+            yield from _dense(f"down{level}", widths[level - 1], width)
+            yield from _dense(f"up{level - 1}", width, widths[level - 1])
+        for name in (f"{way}{level}_{i}" for way in ("down", "up") for i in range(net.blocks)):
+            yield from _dense(f"{name}/film", embedding, 2 * width)
+            for part in ("in", "out"):
+                yield f"{name}/norm_{part}/gain", (width,)
+                yield from _conv(f"{name}/conv_{part}", width, width)
+    yield "norm_last/gain", (widths[0],)
+    yield from _conv("last", widths[0], net.out_channels * patch)
+
+
 def _srnet(net: srnet.SRNet, channels: int) -> Iterator[Leaf]:
     width = net.channels
     yield from _conv("first", channels, width)
@@ -215,6 +234,7 @@ def _ctmsr(net: ctmsr_unet.CTMSRUNet, channels: int) -> Iterator[Leaf]:
 COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
     unet.UNet: _unet,
     song.SongUNet: _song,
+    convnet.ConvUNet: _convnet,
     srnet.SRNet: _srnet,
     ctmsr_unet.CTMSRUNet: _ctmsr,
 }
@@ -223,6 +243,7 @@ COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
 def _traced(net: Any, channels: int) -> Iterator[Leaf]:
     """By the network's own `init`, `(key, x, condition)`, on a picture of its `resolution`, or of 64 x 64."""
     side = getattr(net, "resolution", 64)
+    net = net.clone(plain_conv=True) if hasattr(net, "plain_conv") else net  # the other looks for a device
     draw = lambda: net.init(jax.random.key(0), jnp.zeros((side, side, channels), jnp.float32), jnp.float32(0))
     tree = jax.eval_shape(draw)
     for name, leaf in traverse_util.flatten_dict(tree["params"], sep="/").items():

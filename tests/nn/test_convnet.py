@@ -58,7 +58,7 @@ def test_a_shift_by_its_unit_shifts_the_result(trained):
 
 def test_the_norm_is_of_one_pixel():
     x = picture(4) * 7
-    y = convnet.PixelNorm().apply({"params": {"scale": jnp.ones(3, jnp.float32)}}, x)
+    y = convnet.PixelNorm().apply({"params": {"gain": jnp.ones(3, jnp.float32)}}, x)
     np.testing.assert_allclose(y, x / np.sqrt(np.mean(np.square(x), -1, keepdims=True)), rtol=1e-5)
 
 

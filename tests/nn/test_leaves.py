@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from diffinv.nn import ctmsr_unet, leaves, song, srnet, unet
+from diffinv.nn import convnet, ctmsr_unet, leaves, song, srnet, unet
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_channels": 8}
 UNETS = [
@@ -20,6 +20,10 @@ SONGS = [
     {"resolution": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "classes": 3},
     {"resolution": 8, "channels": 8, "multipliers": (2, 1), "blocks": 2, "attention": (8,), "noise_channels": 2}
     | {"fourier": True, "residual": True, "taps": (1, 3, 3, 1)},
+]
+CONVS = [
+    {"channels": 8, "multipliers": (1, 1.5, 2), "blocks": 2},
+    {"channels": 4, "multipliers": (2,), "blocks": 1, "patch": 1, "out_channels": 2},
 ]
 WINDOWS = {"resolution": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "heads": 2}
 UPSCALERS = [
@@ -45,6 +49,11 @@ def test_priors(net):
     label = {} if net.classes is None else {"label": jax.ShapeDtypeStruct((), jnp.int32)}
     expected = traced(net, pictures(16, 4), jax.ShapeDtypeStruct((), jnp.float32), **label)
     assert leaves.leaves(net, 4) == expected
+
+
+@pytest.mark.parametrize("net", [convnet.ConvUNet(**fields) for fields in CONVS])
+def test_networks_for_any_size(net):
+    assert leaves.leaves(net, 4) == traced(net, pictures(16, 4), jax.ShapeDtypeStruct((), jnp.float32))
 
 
 @pytest.mark.parametrize("net", UPSCALERS)
