@@ -20,9 +20,9 @@ def null_space(prior, measurement, eta=0.85):
         x0 = prior.denoise(x, t)
         x0 = x0 + A.pinv(measurement.residual(x0))
         x = process.transition(x, x0, t, s, eta).sample(key)
-        return x, di.StepInfo(prior.cost, jnp.linalg.norm(measurement.residual(x0)))
+        return x, jnp.linalg.norm(measurement.residual(x0))
 
-    return di.markov(prior, step)
+    return di.markov(prior, step, cost=prior.cost.plus(calls=3))
 
 
 def field():
