@@ -183,9 +183,7 @@ def fields(node):
     return [target.id for target in inner if isinstance(target, ast.Name) and not target.id.startswith("_")]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if room(path) != "posterior"], ids=lambda path: path.relative_to(LIBRARY).as_posix()
-)
+@every_file
 def test_attributes_stand_one_a_line(path):
     """`Attributes:` in Google's style, a line `name: what it is` for each field, which documentation tools read."""
     for node in public(tree(path).body):

@@ -21,7 +21,12 @@ from diffinv.typing import Array, Cost, Key, Sampler, Time
 
 @described
 class Pair(NamedTuple):
-    """The noisy picture and the noisy parameters (a kernel), at one time."""
+    """What is sampled together, at one time.
+
+    Attributes:
+      image: the noisy picture.
+      kernel: the noisy parameters of the operator, such as a blur's kernel.
+    """
 
     image: Array
     kernel: Array
@@ -29,7 +34,13 @@ class Pair(NamedTuple):
 
 @described
 class BlindInfo(NamedTuple):
-    """A step's `cost` (both networks'), the residual norm, and the `kernel` that the step has come to."""
+    """What a step tells.
+
+    Attributes:
+      cost: of both networks.
+      residual: its norm.
+      kernel: the kernel that the step has come to.
+    """
 
     cost: Cost
     residual: Array

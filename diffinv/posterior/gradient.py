@@ -91,7 +91,8 @@ def mcg(
 
     Noise: least squares, whatever the law, but for `rewards.likelihood`.
 
-    Source: Chung et al. 2022, arXiv:2206.00941, algorithm 1 (zeta 0.1 for colourisation, else 1). Their W is I here.
+    Source: Chung et al. 2022, arXiv:2206.00941, algorithm 1 (zeta 0.1 for colourisation, else 1), with
+    the weight matrix W of its residual left out.
     `rewards.square` is as the algorithm prints it, `rewards.norm` as their own code and DPS's repository compute it.
     Differs: `A^+` stands for their `A^T`, which it is for masks; noise in y is taken as signal; y is noised to s, where
     x_s goes, and theirs to t.

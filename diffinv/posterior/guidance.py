@@ -161,7 +161,13 @@ def tmpd(prior: Prior, measurement: Measurement, moment: Moment = moments.exact)
 
 @struct.dataclass
 class Extrapolated(Described):
-    """`x0 = weak + weight (strong - weak)` of two denoisers, a pytree; conditions reach both."""
+    """`x0 = weak + weight (strong - weak)` of two denoisers, a pytree; conditions reach both.
+
+    Attributes:
+      strong: the prior that is followed.
+      weak: the prior that is moved away from.
+      weight: 1 is the strong one alone.
+    """
 
     strong: Prior
     weak: Prior

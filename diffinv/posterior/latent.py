@@ -80,7 +80,12 @@ def psld(
 
 @described
 class CountedState(NamedTuple):
-    """The code, and the number of steps taken."""
+    """The state of `resample`.
+
+    Attributes:
+      z: the code.
+      steps: the number of steps taken.
+    """
 
     z: Array
     steps: Array

@@ -23,7 +23,13 @@ USES: dict[str, str] = {
 
 @described
 class Law(NamedTuple):
-    """A method under the options that matter here, and what it uses of the noise: a key of `USES`."""
+    """A method under the options that matter here.
+
+    Attributes:
+      method: its name in `posterior`.
+      uses: what it uses of the noise, a key of `USES`.
+      options: its arguments, by name.
+    """
 
     method: str
     uses: str

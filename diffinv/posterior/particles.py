@@ -28,7 +28,12 @@ from diffinv.typing import Array, Cost, Key, Sampler, Time
 
 @described
 class Particles(NamedTuple):
-    """`x` (N, *shape), and float32 log weights (N,) up to a constant."""
+    """A weighted cloud.
+
+    Attributes:
+      x: (N, *shape).
+      log_weights: (N,), float32, up to a constant.
+    """
 
     x: Array
     log_weights: Array
@@ -36,7 +41,13 @@ class Particles(NamedTuple):
 
 @described
 class ParticleInfo(NamedTuple):
-    """A step's `cost`, the weighted mean of the particles' `|y - A x0|`, and the effective size before resampling."""
+    """What a step tells.
+
+    Attributes:
+      cost: of all particles.
+      residual: the weighted mean of the particles' `|y - A x0|`.
+      effective_size: of the cloud, before resampling.
+    """
 
     cost: Cost
     residual: Array
@@ -162,7 +173,12 @@ def mcgdiff(
 
 @described
 class FilteringState(NamedTuple):
-    """The particles, and the noised measurement `U^T y_t` that they were last weighed by."""
+    """The state of `fps`.
+
+    Attributes:
+      particles: the cloud.
+      y: the noised measurement `U^T y_t` that it was last weighed by.
+    """
 
     particles: Particles
     y: Array

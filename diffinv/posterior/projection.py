@@ -125,7 +125,12 @@ def ddrm(
 
 @described
 class TravelState(NamedTuple):
-    """`x`, and the last denoised mean `x0`, from which time travel starts."""
+    """A state from which time may run back.
+
+    Attributes:
+      x: the sample.
+      x0: the last denoised mean, from which time travel starts.
+    """
 
     x: Array
     x0: Array

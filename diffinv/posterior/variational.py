@@ -23,7 +23,12 @@ from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 @described
 class ReddiffState(NamedTuple):
-    """The variational mean and its optimiser's state."""
+    """The state of `reddiff`.
+
+    Attributes:
+      mean: of the variational law.
+      optimizer: its optimiser's state.
+    """
 
     mean: Array
     optimizer: optax.OptState
@@ -87,7 +92,13 @@ def reddiff(
 
 @described
 class MidpointState(NamedTuple):
-    """`x`, the denoised mean `x0` of the last midpoint, where the next fit starts, and the number of steps taken."""
+    """The state of `mgps`.
+
+    Attributes:
+      x: the sample.
+      x0: the denoised mean of the last midpoint, where the next fit starts.
+      steps: the number of steps taken.
+    """
 
     x: Array
     x0: Array

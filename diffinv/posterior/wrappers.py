@@ -21,7 +21,15 @@ from diffinv.typing import Array, Cost, Info, Key, Sampler, Solution, Solver
 
 @described
 class ReguidanceInfo(NamedTuple):
-    """The candidate and its latent, the infos of both solvers, and the `cost` of the inversion between them."""
+    """What ReGuidance tells.
+
+    Attributes:
+      candidate: what was proposed.
+      latent: the candidate's noise, from which the refinement starts.
+      proposal: the proposing solver's own info.
+      refinement: the refining solver's own info.
+      cost: of the inversion between them.
+    """
 
     candidate: Array
     latent: Array
@@ -139,7 +147,8 @@ class Account(NamedTuple):
     Attributes:
       cost: the denoiser's evaluations and pullbacks and the operator's calls, over steps, stages, draws and particles.
         A count beyond 2^31 wraps.
-      residual: `|y - A x|` of the sample; finite: whether all of the sample is.
+      residual: `|y - A x|` of the sample.
+      finite: whether all of the sample is.
       failed_step: the first step at which a guarded solver was frozen, within its stage; -1 where none was.
       diverged: True where the sample is not finite, was frozen, or fits the measurement `limit` times worse than 0,
         where 0 does not fit it exactly (y = 0: nothing to compare with).

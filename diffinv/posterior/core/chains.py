@@ -33,8 +33,10 @@ class Coupled(NamedTuple):
     Under another law of the noise than a Gaussian one, `force` times its log likelihood stands for the first term.
 
     Attributes:
-      measurement: y and A. x0: the centre, at which chains start.
-      r: deviation about x0. tau: deviation of y that the chain assumes. Both scalar arrays.
+      measurement: y and A.
+      x0: the centre, at which chains start.
+      r: deviation about x0, a scalar array.
+      tau: deviation of y that the chain assumes, a scalar array.
       level: noise-to-signal `sigma / alpha` of the time at which the chain runs.
     """
 
@@ -61,10 +63,13 @@ class Coupled(NamedTuple):
 
 @struct.dataclass
 class InnerChain(Described, abc.ABC):
-    """A chain: `chain(key, law) -> x`, a draw from the `Coupled` law or near it."""
+    """A chain: `chain(key, law) -> x`, a draw from the `Coupled` law or near it.
+
+    Attributes:
+      divides: whether it divides by tau, which 0 then cannot be.
+    """
 
     divides: ClassVar[bool] = True
-    """Whether it divides by tau, which 0 then cannot be."""
 
     @property
     @abc.abstractmethod
@@ -81,7 +86,13 @@ class InnerChain(Described, abc.ABC):
 
 @struct.dataclass
 class Langevin(InnerChain):
-    """See `langevin`."""
+    """The chain of `langevin`.
+
+    Attributes:
+      lr: the step, relative to both variances.
+      force: multiplies the measurement's term.
+      steps: their number; static.
+    """
 
     lr: Rate
     force: Array | float
@@ -124,7 +135,14 @@ def langevin(steps: int = 100, lr: Rate = 0.1, force: Array | float = 1.0) -> La
 
 @struct.dataclass
 class HMC(InnerChain):
-    """See `hmc`."""
+    """The chain of `hmc`.
+
+    Attributes:
+      lr: the step, relative to both variances.
+      momentum: the share of the last velocity that is kept.
+      force: multiplies the measurement's term.
+      steps: their number; static.
+    """
 
     lr: Rate
     momentum: Array | float
@@ -169,7 +187,12 @@ def hmc(steps: int = 100, lr: Rate = 0.1, momentum: Array | float = 0.45, force:
 
 @struct.dataclass
 class Metropolis(InnerChain):
-    """See `metropolis`."""
+    """The chain of `metropolis`.
+
+    Attributes:
+      lr: the step, relative to both variances.
+      steps: their number; static.
+    """
 
     lr: Rate
     steps: int = struct.field(pytree_node=False)
@@ -205,7 +228,12 @@ def metropolis(steps: int = 100, lr: Rate = 0.1) -> Metropolis:
 
 @struct.dataclass
 class Conjugate(InnerChain):
-    """See `conjugate`."""
+    """The chain of `conjugate`.
+
+    Attributes:
+      force: multiplies the measurement's term.
+      divides: by no level of noise.
+    """
 
     force: Array | float
 

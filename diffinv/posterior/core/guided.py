@@ -51,8 +51,12 @@ class Guided(Described):
     """A guided denoiser, a pytree: `rule(prior, measurement, x, t, **weights, **options) -> Prediction`.
 
     Attributes:
-      prior, measurement: what the rule combines. weights: dynamic hyperparameters, which may be swept.
-      rule, options, cost: static; options are (name, value) pairs.
+      prior: what is guided.
+      measurement: what it is guided to.
+      weights: dynamic hyperparameters, which may be swept.
+      rule: how the two are combined; static.
+      options: (name, value) pairs; static.
+      cost: of one call; static.
     """
 
     prior: Prior

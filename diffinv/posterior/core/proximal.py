@@ -17,7 +17,8 @@ class Proximal:
     """`argmin_x |y - A x|^2 + rho |x - x0|^2` or near it: `prox(measurement, x0, rho) -> x`.
 
     Attributes:
-      move: the function. name: what it is called here.
+      move: the function.
+      name: what it is called here.
       calls: of the measurement's operator, in one step.
       linear: whether it needs a linear operator.
     """

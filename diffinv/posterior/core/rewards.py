@@ -25,7 +25,8 @@ class Convention:
     """A reward that papers and codes use; it is static, and equal to another of the same contents.
 
     Attributes:
-      value: the function. name: what it is called here.
+      value: the function.
+      name: what it is called here.
       divides: whether it divides by the level of the noise, which 0 then cannot be.
     """
 
