@@ -10,6 +10,9 @@ FUSED = {"xla_cpu_use_fusion_emitters": True} if KNOWN else {}
 """As a command compiles, whatever the suite's flags."""
 
 PLAIN = {"xla_backend_optimization_level": 0}
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+"""Of the few programs that run for longer than they compile."""
+
 SPLIT = {"xla_cpu_parallel_codegen_split_count": 1} if KNOWN else {}
 """A worker for each core is parallel enough."""
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import OPTIMISED
 from numpy.testing import assert_allclose
 
 from diffinv import process, scalespace
@@ -27,7 +28,7 @@ def digits():
 def in_cosines():
     """The law in cosine coefficients, and its information at (a, s), compiled once."""
     law = laws.law(digits(), scalespace.cosines((8, 8, 1)))
-    return law, jax.jit(lambda a, s: law.information(jax.random.key(1), a, s, DRAWS))
+    return law, jax.jit(lambda a, s: law.information(jax.random.key(1), a, s, DRAWS), compiler_options=OPTIMISED)
 
 
 def information(a, s):
