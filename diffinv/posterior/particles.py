@@ -14,58 +14,17 @@ import jax.numpy as jnp
 
 from diffinv.checks import require_count, require_fit, require_noise, require_spectrum, require_value
 from diffinv.describe import described
-from diffinv.linalg import inner, norm
+from diffinv.linalg import inner
 from diffinv.measurement import Measurement
 from diffinv.operators.base import ClosedForm, divide
 from diffinv.operators.spectra import Spectrum
 from diffinv.posterior.core import resampling
-from diffinv.posterior.core.resampling import effective_size, equal_weights, normalised, pick, resampled
+from diffinv.posterior.core.clouds import ParticleInfo, Particles, started, told
+from diffinv.posterior.core.resampling import equal_weights, normalised, pick, resampled
 from diffinv.prior import Prior
 from diffinv.samplers import euler
 from diffinv.times import grid
 from diffinv.typing import Array, Cost, Key, Sampler, Time
-
-
-@described
-class Particles(NamedTuple):
-    """A weighted cloud.
-
-    Attributes:
-      x: (N, *shape).
-      log_weights: (N,), float32, up to a constant.
-    """
-
-    x: Array
-    log_weights: Array
-
-
-@described
-class ParticleInfo(NamedTuple):
-    """What a step tells.
-
-    Attributes:
-      cost: of all particles.
-      residual: the weighted mean of the particles' `|y - A x0|`.
-      effective_size: of the cloud, before resampling.
-    """
-
-    cost: Cost
-    residual: Array
-    effective_size: Array
-
-
-def _start(prior: Prior, key: Key, t: Time, x: Array | None, particles: int) -> Array:
-    """N draws of the noisy end, or N copies of a given start."""
-    if x is None:
-        return jax.vmap(lambda k: prior.start(k, t))(jax.random.split(key, particles))
-    return jnp.broadcast_to(x[None], (particles, *x.shape))
-
-
-def _info(cost: Cost, measurement: Measurement, x0: Array, log_weights: Array) -> ParticleInfo:
-    residuals = jax.vmap(lambda x0: norm(measurement.residual(x0)))(x0)
-    weights = jnp.exp(normalised(log_weights)).astype(residuals.dtype)
-    total = cost.plus(calls=1).times(len(x0))
-    return ParticleInfo(total, jnp.sum(weights * residuals), effective_size(log_weights))
 
 
 def _total(terms: Array) -> Array:
@@ -144,7 +103,7 @@ def mcgdiff(
         return (singular > 0) & (above | (before & (distance(s) < distance(t))))
 
     def init(key: Key, t: Time, x: Array | None) -> Particles:
-        x = _start(prior, key, t, x, particles)
+        x = started(prior, key, t, x, particles)
         o, v = observation(t)
         spread = process.sigma(t) ** 2
         gain = jnp.where(observed_at(t, t), divide(spread * jnp.ones_like(v), spread + v), 0.0)
@@ -166,7 +125,7 @@ def mcgdiff(
         deviation = jnp.sqrt(jnp.where(seen, gain * v_s, var))
         z = jax.random.normal(noise_key, mean.shape, mean.dtype)
         moved = mean + gain[None] * (o_s[None] - mean) + deviation[None] * z
-        return Particles(synthesise(moved), even), _info(prior.cost.plus(calls=3), measurement, x0, log_weights)
+        return Particles(synthesise(moved), even), told(prior.cost.plus(calls=3), measurement, x0, log_weights)
 
     return Sampler(init, step, lambda key, state: pick(key, state.log_weights, state.x))
 
@@ -221,7 +180,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
     def init(key: Key, t: Time, x: Array | None) -> FilteringState:
         x_key, y_key = jax.random.split(key)
         z = jax.random.normal(y_key, seen.shape, seen.dtype)
-        alpha, sigma, cloud = process.alpha(t), process.sigma(t), _start(prior, x_key, t, x, particles)
+        alpha, sigma, cloud = process.alpha(t), process.sigma(t), started(prior, x_key, t, x, particles)
         y = alpha * seen + sigma * singular * z
         if x is None:
             code = jax.vmap(basis.analyse)(cloud) / sigma
@@ -241,7 +200,7 @@ def fps(prior: Prior, measurement: Measurement, particles: int = 5, c: Array | f
         log_weights = -0.5 * _total(jnp.where(singular[None] > 0, divide(gap**2, spread[None]), 0.0))
         even, (mean, gap) = resampled(pick_key, log_weights, (mean, gap))
         moved = drawn(mean, gap, var, blur, jax.random.normal(noise_key, mean.shape, mean.dtype))
-        info = _info(prior.cost.plus(calls=2), measurement, x0, log_weights)
+        info = told(prior.cost.plus(calls=2), measurement, x0, log_weights)
         return FilteringState(Particles(moved, even), y), info
 
     return Sampler(init, step, lambda key, state: pick(key, *state.particles[::-1]))
@@ -257,7 +216,7 @@ def _twisted(
     """
 
     def init(key: Key, t: Time, x: Array | None) -> Particles:
-        return Particles(_start(prior, key, t, x, particles), equal_weights(particles))
+        return Particles(started(prior, key, t, x, particles), equal_weights(particles))
 
     def step(key: Key, state: Particles, t: Time, s: Time) -> tuple[Particles, ParticleInfo]:
         pick_key, noise_key = jax.random.split(key)
@@ -267,7 +226,7 @@ def _twisted(
         kept, (twist, ahead) = resampled(pick_key, log_weights, (twist, ahead), threshold)
         x, ratio = jax.vmap(move)(ahead, jax.random.normal(noise_key, state.x.shape, state.x.dtype))
         state = Particles(x, kept + (ratio - twist).astype(jnp.float32))
-        return state, _info(cost, measurement, x0, log_weights)
+        return state, told(cost, measurement, x0, log_weights)
 
     def final(key: Key, state: Particles) -> Array:
         likelihood = jax.vmap(measurement.log_likelihood)(state.x)

@@ -28,8 +28,8 @@ from diffinv import operators, posterior, process, samplers, schema, times
 from diffinv.denoisers.exact import gaussian_mixture
 from diffinv.linalg import inner, norm
 from diffinv.posterior import rewards
+from diffinv.posterior.core.clouds import ParticleInfo, Particles
 from diffinv.posterior.core.resampling import effective_size, resampled
-from diffinv.posterior.particles import ParticleInfo, Particles
 from diffinv.process import Process
 from diffinv.typing import Array, Key, Sampler, Time
 from experiments.lab.problems import Law

@@ -12,7 +12,7 @@ from oracle import gaussian_posterior
 import diffinv as di
 from diffinv import operators, posterior, sharding, times
 from diffinv.posterior.core import resampling
-from diffinv.posterior.particles import Particles
+from diffinv.posterior.core.clouds import Particles
 from posterior.published import (
     COVARIANCE,
     DIM,

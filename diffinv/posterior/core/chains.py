@@ -278,7 +278,13 @@ def conjugate(force: Array | float = 1.0) -> Conjugate:
 
 @struct.dataclass
 class Decayed(Described):
-    """See `decayed`."""
+    """The rate of `decayed`.
+
+    Attributes:
+      lr: at the first levels.
+      to: what it has fallen to at the last levels, relative to `lr`.
+      rho: of EDM's spacing of levels; static.
+    """
 
     lr: Array | float
     to: Array | float
