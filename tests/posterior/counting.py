@@ -3,6 +3,7 @@
 import collections
 
 import jax
+from compiling import FAST
 from flax import struct
 
 import diffinv as di
@@ -101,7 +102,8 @@ def counted(method, prior, measurement, grid, key, tally=None):
 
         return sampler._replace(step=step)
 
-    solution = jax.block_until_ready(jax.jit(di.as_solver(watched_method, grid))(key, measurement))
+    run = jax.jit(di.as_solver(watched_method, grid), compiler_options=FAST)
+    solution = jax.block_until_ready(run(key, measurement))
     jax.effects_barrier()
     return solution, tally
 

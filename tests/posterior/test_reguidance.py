@@ -1,9 +1,12 @@
 """ReGuidance: the identity at rho = 0, closed forms on Gaussians and mixtures, and that it wraps everything."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from oracle import random_covariance, slope
 from scipy.integrate import quad, solve_ivp
 
@@ -255,6 +258,18 @@ def test_it_wraps_every_solver_of_the_registry(name):
     assert solution.info.refinement.cost.nfe.shape == (6,)
 
 
+@functools.cache
+def latent_and_refined():
+    """Both later stages by hand, in one program for the proposals of all methods."""
+    (prior, _), grid = wrapped_problem(), times.grid(6)
+
+    def run(key, measurement, rho, candidate):
+        latent = samplers.invert(prior, candidate, times.ascending(grid))
+        return latent, refine(prior, grid, rho)(key, measurement, latent)
+
+    return jax.jit(run, compiler_options=FAST)
+
+
 RUN = [pytest.param(n, marks=() if n == "dps norm" else pytest.mark.slow) for n in CORE]
 
 
@@ -268,17 +283,15 @@ def test_its_stages_are_the_solvers_own(name):
     def run(key, measurement, rho):
         return SOLVERS[f"reguidance {name}"](prior, grid, rho)(key, measurement)
 
-    def by_hand(key, measurement, rho):
-        propose, refinement = jax.random.split(key)
-        candidate = di.as_solver(lambda m: METHODS[name](prior, m), grid)(propose, measurement)
-        latent = samplers.invert(prior, candidate.x, times.ascending(grid))
-        return candidate, latent, refine(prior, grid, rho)(refinement, measurement, latent)
+    propose = jax.jit(di.as_solver(lambda m: METHODS[name](prior, m), grid), compiler_options=FAST)
 
     keys, rhos = jax.random.split(jax.random.key(4), 2), jnp.asarray([0.2, 1.0])
     measurements = jax.tree.map(lambda a: jnp.stack([jnp.asarray(a), jnp.asarray(a) * 1.1]), measurement)
-    solution = jax.jit(jax.vmap(run))(keys, measurements, rhos)
-    second = jax.tree.map(lambda a: a[1], (keys, measurements, rhos))
-    candidate, latent, refined = jax.jit(by_hand)(*second)
+    solution = jax.jit(jax.vmap(run), compiler_options=FAST)(keys, measurements, rhos)
+    key, measurement, rho = jax.tree.map(lambda a: a[1], (keys, measurements, rhos))
+    first, second = jax.random.split(key)
+    candidate = propose(first, measurement)
+    latent, refined = latent_and_refined()(second, measurement, rho, candidate.x)
     for one, other in (
         (solution.info.candidate[1], candidate.x),
         (solution.info.latent[1], latent),
