@@ -5,11 +5,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
+import forking
 from compiling import FAST, SPLIT, flags
+from forking import ROOT
 
-ROOT = Path(__file__).parents[1]
 TINY = ("--config.net.multipliers=(1,)", "--config.net.attention=()")
 """One level without attention: what is tested is the loop around the network."""
 
@@ -31,8 +31,7 @@ def command(workdir, *more, config="configs/prior32.py:smoke"):
 
 def run(workdir, *more, config="configs/prior32.py:smoke", **variables):
     """The command, whose process gets `variables` too, and what it left."""
-    options = {"cwd": ROOT, "env": environment(**variables), "capture_output": True, "text": True, "timeout": 600}
-    return subprocess.run(command(workdir, *more, config=config), **options)
+    return forking.run(command(workdir, *more, config=config), environment(**variables))
 
 
 def together(workdir, *more, others=()):

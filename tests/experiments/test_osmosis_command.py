@@ -1,22 +1,20 @@
 """The osmosis command as a user starts it: a shadow goes, and what it says to bad input."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 def start(*arguments):
     command = [sys.executable, "-m", "experiments.osmosis", *map(str, arguments)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return forking.run(command, env)
 
 
 @pytest.fixture

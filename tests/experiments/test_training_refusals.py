@@ -26,6 +26,7 @@ def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_p
         "--config.log_sigma_std=20",
         "--config.patience=2",
         "--config.steps=20",
+        "--config.eval_every=20",
     )
     line = error(done.stderr, done.returncode)
     assert "2 times in a row, up to step" in line and "holds the pictures [" in line and "checkpoints/" in line

@@ -1,0 +1,52 @@
+"""Commands as forks of one process that has imported what they share: each is spared these seconds, and only these."""
+
+import atexit
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SERVER = """
+import json, os, runpy, signal, sys, tempfile
+from experiments.common import runtime, reading
+import diffinv.weights, diffinv.posterior, experiments.tasks.run, experiments.report.series
+for line in sys.stdin:
+    (module, *arguments), env, seconds = json.loads(line)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        if not (child := os.fork()):
+            signal.alarm(seconds)
+            with open(os.devnull) as nothing:
+                os.dup2(nothing.fileno(), 0)
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            given = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} | env
+            os.environ.clear()
+            os.environ.update(given)
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            sys.exit()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said = [os.pread(file.fileno(), 2**26, 0).decode(errors="replace") for file in (out, err)]
+    print(json.dumps([status, *said]), flush=True)
+"""
+
+
+@functools.cache
+def server():
+    """It starts no device, and takes no XLA_FLAGS but those of `runtime`: a fork has its own."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, env=env, **pipes)
+    atexit.register(process.communicate)
+    return process
+
+
+def run(command, env, timeout=600):
+    """`python -m MODULE ARGUMENTS` in this environment, as `subprocess.run` has it of text, from the root."""
+    assert command[:2] == [sys.executable, "-m"]
+    print(json.dumps([command[2:], env, timeout]), file=server().stdin, flush=True)
+    status, *said = json.loads(server().stdout.readline())
+    return subprocess.CompletedProcess(command, status, *("\n".join(text.splitlines()) + "\n" for text in said))
