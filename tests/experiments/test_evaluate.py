@@ -1,11 +1,10 @@
 """The judge of a prior: a consistency model is sampled in one step and in two, and its card gets both numbers."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
+import forking
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,6 @@ from diffinv import data, weights
 from diffinv.nn import unet
 from experiments import evaluate
 
-ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"channels": 8, "multipliers": [1], "blocks": 1, "attention": [], "head_channels": 8, "patch": 4}
 
 
@@ -53,9 +51,7 @@ def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
         f"--prior={saved / 'made'}",
     ]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    run = lambda *more: subprocess.run(
-        [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
-    )
+    run = lambda *more: forking.run([*command, *more], env)
     done = run("--count=8", "--batch=4", "--card", f"--grid={saved}/{{steps}}.png")
     assert done.returncode == 0, done.stderr
     notes = weights.read_card(str(saved / "made"))["sample_quality"]

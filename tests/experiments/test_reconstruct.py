@@ -4,10 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +27,7 @@ def start(*arguments, **environment):
     cache = os.environ.get("DIFFINV_CACHE", "") or os.path.join(tests, "xla")  # the continuous check's holds some
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": cache, **environment}
     env.pop("XLA_FLAGS", None)
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    return forking.run(command, env)
 
 
 def refused(*arguments):
