@@ -29,15 +29,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-BRIEF = "operators/test_battery", "nn/test_unet", "scalespace/", "consistency/"
-"""Whose programs run for less time than they compile with the usual options."""
+USUAL = "experiments/", "posterior/", "test_fft"
+"""Whose programs run for longer than they compile, or whose subject is how XLA optimises."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def plainly(request):
-    """These files compile plainly, whatever the flags: compilation is most of their time."""
-    brief = request.node.nodeid.removeprefix("tests/").startswith(BRIEF)
-    jax.config.update("jax_disable_most_optimizations", brief)
+    """All other files compile plainly, whatever the flags: compilation is most of their time."""
+    usual = request.node.nodeid.removeprefix("tests/").startswith(USUAL)
+    jax.config.update("jax_disable_most_optimizations", not usual)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from compiling import OPTIMISED
 from numpy.testing import assert_allclose, assert_array_equal
 from registries import FREQUENCIES
 
@@ -194,7 +195,8 @@ def test_blurring_diffusion_generates_the_field(sampler, key):
     method = charts.within(charts.dct(shape), lambda _: getattr(samplers, sampler)(prior))
     nothing = Measurement(dense(np.zeros((1, 64)), shape), jnp.zeros(1), GaussianNoise(1.0))
     solver = as_solver(method, times.grid(150, power=1.5))
-    x = np.asarray(jax.jit(jax.vmap(lambda k: solver(k, nothing).x))(jax.random.split(key, 3000))).reshape(3000, 64)
+    run = jax.jit(jax.vmap(lambda k: solver(k, nothing).x), compiler_options=OPTIMISED)
+    x = np.asarray(run(jax.random.split(key, 3000))).reshape(3000, 64)
     basis = np.asarray(jax.vmap(linalg.dct_hw)(jnp.eye(64).reshape(64, *shape))).reshape(64, 64)
     law = oracle.Law(np.asarray(mean).ravel(), basis @ np.diag(np.asarray(spectrum).ravel()) @ basis.T)
     assert max(oracle.moment_errors(x, law)) < 5
