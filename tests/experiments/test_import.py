@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import nets
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def start(module, *arguments):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "DIFFINV_CACHE": cache}
     env.pop("XLA_FLAGS", None)
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    return forking.run(command, env)
 
 
 def run(*sources, **options):

@@ -3,13 +3,12 @@
 import html
 import importlib
 import os
-import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote_to_bytes, urljoin
 
+import forking
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +28,6 @@ from experiments.upscale import page as super_resolve_page
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
 NET = {"channels": 8, "blocks": 1, "cubic": -0.5}
 
 
@@ -264,7 +262,7 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
 def start(*arguments):
     command = [sys.executable, "-m", "experiments.super_resolve", *map(str, arguments)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return forking.run(command, env)
 
 
 @pytest.mark.parametrize("name", ["javascript:alert(1);", "data:text-html,x", "a #?%<b> \"'", "caf\udce9"])
@@ -334,7 +332,7 @@ def test_the_prior_enlarges_what_it_was_given(name, monkeypatch):
 def table(*arguments):
     command = [sys.executable, "-m", "experiments.tables.super_resolution", "--prior_crop=0", *map(str, arguments)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    return forking.run(command, env)
 
 
 @pytest.mark.slow
