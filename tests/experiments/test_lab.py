@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
+import forking
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +20,6 @@ from experiments.lab import problems as lab_problems
 from experiments.methods import lab
 from experiments.tables import mcgdiff_gmm
 
-ROOT = Path(__file__).parents[2]
 ROWS, DRAWS = 3, 64
 
 
@@ -224,9 +222,7 @@ def test_the_command_leaves_a_page_and_goes_on_where_it_was(tmp_path):
     ]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     env.pop("XLA_FLAGS", None)
-    run = lambda *more: subprocess.run(
-        [*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
-    )
+    run = lambda *more: forking.run([*command, *more], env)
     done = run("--config.methods=MMPS")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "exact_lab_smoke" / "results.json").read_text())

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
+import forking
 import jax
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from experiments.scales import page as scalespace_page
 from experiments.scales import reverse as scalespace_reverse
 
 pytestmark = pytest.mark.long
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -30,7 +27,7 @@ def test_the_quick_page_agrees_with_the_truth_table(tmp_path):
         f"--out={tmp_path}",
     ]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    done = forking.run(command, env)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "scalespace-smoke" / "index.html").read_text()
     results = json.loads((tmp_path / "scalespace-smoke" / "results.json").read_text())["patterns"]
