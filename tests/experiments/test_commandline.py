@@ -240,3 +240,17 @@ def test_a_text_is_refused_by_a_schema_that_depends_on_the_configuration(monkeyp
 )
 def test_names_with_commas_between_them(text, names):
     assert commandline.listed(text) == names
+
+
+COMMANDS = sorted(path.stem for path in (Path(__file__).parents[2] / "experiments").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "fields_page"])
+def test_every_command_starts_in_a_process_of_its_own(command):
+    """As a user starts it: most tests of commands fork them from one process, which has imported much already."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    started = [sys.executable, "-m", f"experiments.{command}", "--help"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(started, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert "flags:" in done.stdout and not done.stderr, done.stderr[-2000:]
