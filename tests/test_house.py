@@ -243,6 +243,12 @@ def test_files_fit_in_the_head_and_have_names_that_say_something():
         assert path.stem not in ("utils", "util", "helpers", "misc", "common"), f"{path}: name it by what it holds"
 
 
+def test_no_two_test_files_have_one_name():
+    """Without packages pytest imports a test file by its name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def function_length(node):
     """Lines of a function without its docstring."""
     first = node.body[0]
