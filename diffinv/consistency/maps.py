@@ -22,9 +22,9 @@ from diffinv.consistency.base import Loss, Metric, Model
 from diffinv.describe import Described
 from diffinv.linalg import norm
 from diffinv.loop import markov
-from diffinv.prior import NetworkDenoiser, Prior
+from diffinv.prior import NetworkDenoiser, Prediction, Prior
 from diffinv.process import Process
-from diffinv.typing import Array, Denoiser, Gaussian, Key, Sampler, StepInfo, Time
+from diffinv.typing import Array, Gaussian, Key, Sampler, StepInfo, Time
 
 Kernel = Callable[[Array, Array, Array], Array]
 
@@ -53,7 +53,7 @@ class FlowMap(Described):
 
     denoise: NetworkDenoiser
 
-    def to(self, s: Time) -> Denoiser:
+    def to(self, s: Time) -> NetworkDenoiser:
         """The denoiser told that it goes to time `s`."""
         network = self.denoise
         if network.parametrisation == "edm":
@@ -67,8 +67,17 @@ class FlowMap(Described):
         """The same network under `condition`."""
         return replace(self, denoise=self.denoise.given(**condition))
 
+    @property
+    def process(self) -> Process:
+        """The network's own."""
+        return self.denoise.process
+
+    def predict(self, x: Array, t: Time) -> Prediction:
+        """`Prediction(x0, v)` of the network that goes to 0."""
+        return self.to(jnp.zeros_like(jnp.asarray(t))).predict(x, t)
+
     def __call__(self, x: Array, t: Time) -> Array:
-        return self.to(jnp.zeros_like(jnp.asarray(t)))(x, t)
+        return self.predict(x, t).x0
 
 
 def jump(process: Process, x: Array, x0: Array, t: Time, s: Time) -> Array:

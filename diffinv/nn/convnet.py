@@ -6,6 +6,7 @@ pixel depends on the pixels within `reach` of it, and not on where the picture e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ class PixelNorm(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
+    def __call__(self, x: Array, film: Sequence[Array] | None = None) -> Array:
         gamma = self.param("gain", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         h = x.astype(jnp.float32)
         h = h * lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6) * gamma[None, None]
@@ -54,7 +55,7 @@ class ConvBlock(nn.Module):
         conv = lambda name, **kw: layers.convolution(self.features, self.plain, name=name, dtype=self.dtype, **kw)
         film = nn.Dense(2 * self.features, name="film", dtype=self.dtype)(embedding)
         h = conv("conv_in")(nn.silu(PixelNorm(name="norm_in")(x)))
-        h = nn.silu(PixelNorm(name="norm_out")(h, tuple(jnp.split(film, 2))))
+        h = nn.silu(PixelNorm(name="norm_out")(h, jnp.split(film, 2)))
         return x + conv("conv_out", kernel_init=nn.initializers.zeros)(h)
 
 

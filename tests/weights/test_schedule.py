@@ -7,7 +7,7 @@ import pytest
 import registries
 
 import diffinv as di
-from diffinv import denoisers, prior, process
+from diffinv import consistency, denoisers, prior, process
 from diffinv.weights.convert import schedule
 
 ABAR = {
@@ -106,3 +106,15 @@ def test_conditions_and_costs_pass_through():
     denoiser = denoisers.Rescheduled(inner, process.VP()).given(shift=jnp.float32(2.0))
     assert denoiser.cost == di.Prior(inner.process, inner, (1,)).cost
     np.testing.assert_allclose(denoiser(jnp.ones((1,), jnp.float32), jnp.float32(0.5)), 2.0, rtol=1e-6)
+
+
+def test_a_flow_map_serves_another_process_as_its_network_does():
+    """Told that it goes to 0, by a network that looks at the second time."""
+    told = lambda params, x, index, second=jnp.nan: network(params, x, index) + 0 * second
+    inner, own = schedule.discrete(), prior.NetworkDenoiser({}, schedule.discrete(), network, "eps")
+    flow = consistency.FlowMap(prior.NetworkDenoiser({}, inner, told, "eps"))
+    x, t, other = jnp.asarray([[0.7, -1.3]], jnp.float32), jnp.float32(0.4), process.Flow()
+    found = denoisers.Rescheduled(flow, other)(x, t)
+    np.testing.assert_allclose(found, denoisers.Rescheduled(own, other)(x, t), rtol=1e-5)
+    with pytest.raises(ValueError, match="of FlowMap is DDPM"):
+        di.Prior(other, flow, x.shape)
