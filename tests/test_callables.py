@@ -23,7 +23,7 @@ def counted():
     return jax.jit(lambda thing: traces.append(thing) or jnp.zeros(())), traces
 
 
-def once(*things):
+def assert_one_program(*things):
     """Asserts that one program serves all of them."""
     program, traces = counted()
     for thing in things:
@@ -41,7 +41,12 @@ def test_one_checkpoint_loaded_twice_is_traced_once():
 
 
 def test_an_upscaler_loaded_twice_is_traced_once():
-    once(*[weights.load_upscaler(weights.embedded("ctmsr_x4")) for _ in range(2)])
+    first, second = (weights.load_upscaler(weights.embedded("ctmsr_x4")) for _ in range(2))
+    other = weights.load_upscaler(weights.embedded("ctmsr_x4"), plain_conv=True)
+    program, traces = counted()
+    for upscaler in (first, second, other):
+        program(upscaler)
+    assert len(traces) == 2  # the other one's network is not the same
 
 
 def denoiser(**changes):
@@ -50,12 +55,14 @@ def denoiser(**changes):
 
 
 def test_networks_of_equal_settings_are_one_program():
-    once(*[denoiser() for _ in range(3)])
-    once(*[consistency.FlowMap(denoiser().replace(apply=consistency.second_channel(nets.Mini().apply))) for _ in "ab"])
-    once(*[Function(nets.Mini().apply, (), (2, 2, 1)) for _ in "ab"])
+    assert_one_program(*[denoiser() for _ in range(3)])
+    assert_one_program(
+        *[consistency.FlowMap(denoiser().replace(apply=consistency.second_channel(nets.Mini().apply))) for _ in "ab"]
+    )
+    assert_one_program(*[Function(nets.Mini().apply, (), (2, 2, 1)) for _ in "ab"])
     law = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2)).denoise
-    once(*[scalespace.SpectralDenoiser({}, law, nets.Mini().apply) for _ in "ab"])
-    once(*[ctmsr.Upscaler({}, nets.Mini().apply) for _ in "ab"])
+    assert_one_program(*[scalespace.SpectralDenoiser({}, law, nets.Mini().apply) for _ in "ab"])
+    assert_one_program(*[ctmsr.Upscaler({}, nets.Mini().apply) for _ in "ab"])
     program, traces = counted()
     for apply in (unet.UNet().apply, song.SongUNet().apply, unet.UNet(channels=8).apply, unet.UNet().init):
         program(denoiser().replace(apply=by_value(apply)))
@@ -65,9 +72,9 @@ def test_networks_of_equal_settings_are_one_program():
 def test_charts_of_equal_settings_are_one_program():
     A = di.operators.identity((4, 4, 1))
     for make in (lambda: charts.upsample((4, 4, 1), 2), lambda: charts.dct((4, 4, 1))):
-        once(*[charts.LinearDecoded(A, make()) for _ in "ab"])
+        assert_one_program(*[charts.LinearDecoded(A, make()) for _ in "ab"])
     net = nets.Mini()
-    once(*[charts.Decoded(A, charts.latent(net.init, nets.Mini().apply, (2,))) for _ in "ab"])
+    assert_one_program(*[charts.Decoded(A, charts.latent(net.init, nets.Mini().apply, (2,))) for _ in "ab"])
     chart = charts.upsample((4, 6, 1), 2)
     x = jnp.arange(24.0).reshape(4, 6, 1)
     assert chart.encode(x).shape == chart.shape == (2, 3, 1)
@@ -93,7 +100,7 @@ def test_networks_of_other_libraries():
         graph, params = nnx.split(Linear(nnx.Rngs(0)))
         return di.NetworkDenoiser(params, di.process.VP(), partial(apply, graph), "v", di.prior.unit_time)
 
-    once(made(), made())
+    assert_one_program(made(), made())
     assert made()(jnp.ones((4, 3), jnp.float32), jnp.float32(0.5)).shape == (4, 3)
     plain = di.NetworkDenoiser({"w": jnp.eye(3)}, di.process.VP(), lambda p, x, c: x @ p["w"], "x0")
     np.testing.assert_allclose(plain(jnp.ones((4, 3)), 0.5), 1)

@@ -60,7 +60,7 @@ def faults(row):
         yield f"leaves {ratio:.2f} floors, not {low} to {high}"
 
 
-def check(task):
+def assert_restored(task):
     """Every solver on one task: finite, unfrozen, and its residual within its band."""
     found = rows(task, ",".join(METHODS), "8")
     assert len(found) == len(METHODS)

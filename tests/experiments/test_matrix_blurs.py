@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cells import BLURS, ENLARGEMENTS, MASKS, check, rows
+from cells import BLURS, ENLARGEMENTS, MASKS, assert_restored, rows
 
 from experiments.restore.operators import OPERATORS
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 @pytest.mark.parametrize("task", BLURS)
 def test_every_solver_restores_every_task(task):
-    check(task)
+    assert_restored(task)
 
 
 def test_no_task_is_left_out():

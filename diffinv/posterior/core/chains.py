@@ -177,7 +177,10 @@ def hmc(steps: int = 100, lr: Rate = 0.1, momentum: Array | float = 0.45, force:
     0.003 to 0.9; 0 is `langevin`.
 
     Args:
-      steps, lr, force: as in `langevin`. momentum: dimensionless, in [0, 1).
+      steps: as in `langevin`.
+      lr: as in `langevin`.
+      momentum: dimensionless, in [0, 1).
+      force: as in `langevin`.
 
     Raises ValueError for steps under 1.
     """
