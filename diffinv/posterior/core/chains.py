@@ -85,23 +85,32 @@ class InnerChain(Described, abc.ABC):
 
 
 @struct.dataclass
-class Langevin(InnerChain):
-    """The chain of `langevin`.
+class Walk(InnerChain):
+    """A chain of `steps` moves.
 
     Attributes:
       lr: the step, relative to both variances.
-      force: multiplies the measurement's term.
       steps: their number; static.
     """
 
     lr: Rate
-    force: Array | float
     steps: int = struct.field(pytree_node=False)
 
     @property
     def calls(self) -> int:
-        """A and its pullback in every step."""
+        """Two in every step: A and its pullback, or two densities."""
         return 2 * self.steps
+
+
+@struct.dataclass
+class Langevin(Walk):
+    """The chain of `langevin`.
+
+    Attributes:
+      force: multiplies the measurement's term.
+    """
+
+    force: Array | float
 
     def __call__(self, key: Key, law: Coupled) -> Array:
         eta, density = law.length(self.lr, self.force), lambda x: law.log_density(x, self.force)
@@ -130,29 +139,20 @@ def langevin(steps: int = 100, lr: Rate = 0.1, force: Array | float = 1.0) -> La
     Raises ValueError for steps under 1.
     """
     require_count("steps", steps)
-    return Langevin(lr, force, steps)
+    return Langevin(lr, steps, force)
 
 
 @struct.dataclass
-class HMC(InnerChain):
+class HMC(Walk):
     """The chain of `hmc`.
 
     Attributes:
-      lr: the step, relative to both variances.
       momentum: the share of the last velocity that is kept.
       force: multiplies the measurement's term.
-      steps: their number; static.
     """
 
-    lr: Rate
     momentum: Array | float
     force: Array | float
-    steps: int = struct.field(pytree_node=False)
-
-    @property
-    def calls(self) -> int:
-        """A and its pullback in every step."""
-        return 2 * self.steps
 
     def __call__(self, key: Key, law: Coupled) -> Array:
         eta, density = law.length(self.lr, self.force), lambda x: law.log_density(x, self.force)
@@ -185,25 +185,12 @@ def hmc(steps: int = 100, lr: Rate = 0.1, momentum: Array | float = 0.45, force:
     Raises ValueError for steps under 1.
     """
     require_count("steps", steps)
-    return HMC(lr, momentum, force, steps)
+    return HMC(lr, steps, momentum, force)
 
 
 @struct.dataclass
-class Metropolis(InnerChain):
-    """The chain of `metropolis`.
-
-    Attributes:
-      lr: the step, relative to both variances.
-      steps: their number; static.
-    """
-
-    lr: Rate
-    steps: int = struct.field(pytree_node=False)
-
-    @property
-    def calls(self) -> int:
-        """Two densities in every step."""
-        return 2 * self.steps
+class Metropolis(Walk):
+    """The chain of `metropolis`."""
 
     def __call__(self, key: Key, law: Coupled) -> Array:
         eta = law.length(self.lr)
