@@ -55,7 +55,7 @@ def blend_weights(length: int, size: int, overlap: int, margin: int = 0) -> np.n
 
 def _corners(shape: tuple[int, ...], tile: tuple[int, ...], overlap: int) -> tuple[Array, Array]:
     """Tops and lefts of all tiles, row by row."""
-    rows, columns = (starts(length, size, overlap) for length, size in zip(shape[:2], tile))
+    rows, columns = (starts(length, size, overlap * (size < length)) for length, size in zip(shape[:2], tile))
     return jnp.repeat(jnp.asarray(rows), len(columns)), jnp.tile(jnp.asarray(columns), len(rows))
 
 
@@ -80,7 +80,8 @@ def join(tiles: Array, shape: tuple[int, ...], overlap: int, margin: int = 0) ->
         raise ValueError(
             f"tiles holds {len(tiles)} of {h} x {w}; {shape[0]} x {shape[1]} needs {len(tops)}: check overlap"
         )
-    down, across = (blend_weights(n, m, overlap, margin) for n, m in zip(shape[:2], (h, w)))
+    several = [size < length for length, size in zip(shape[:2], (h, w))]  # where one tile covers an axis, none overlaps
+    down, across = (blend_weights(n, m, overlap * s, margin * s) for n, m, s in zip(shape[:2], (h, w), several))
     shares = (np.repeat(down, len(across), 0), np.tile(across, (len(down), 1)))
 
     def add(picture: Array, now: tuple[Array, ...]) -> tuple[Array, None]:

@@ -1,4 +1,4 @@
-"""Denoisers `(x, t) -> E[x_0 | x_t]` beside the network's: exact ones, spectral ones, and those of another process."""
+"""Denoisers `(x, t) -> E[x_0 | x_t]` beside the network's: exact ones, spectral ones, those of another process or size."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,7 @@ from diffinv.denoisers.exact import (
     mixture,
 )
 from diffinv.denoisers.rescheduled import Rescheduled
+from diffinv.denoisers.sized import Sized
 from diffinv.denoisers.spectral import SpectralDenoiser, spectral_prior
 from diffinv.prior import Prior
 
@@ -31,6 +32,7 @@ __all__ = [
     "GaussianDenoiser",
     "MixtureDenoiser",
     "Rescheduled",
+    "Sized",
     "SpectralDenoiser",
     "finite",
     "gaussian",

@@ -2,11 +2,12 @@
 
 from diffinv.weights import cards, convert, snapshots
 from diffinv.weights.certificate import certified, probe, probe_shape, references, verify
-from diffinv.weights.loading import architecture, build, load_prior, load_upscaler
+from diffinv.weights.loading import any_size, architecture, build, load_prior, load_upscaler
 from diffinv.weights.store import amend, embedded, flatten, halved, read_card, restore, save, unflatten, widened
 
 __all__ = [
     "amend",
+    "any_size",
     "architecture",
     "build",
     "cards",

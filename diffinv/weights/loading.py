@@ -12,6 +12,7 @@ from diffinv import consistency
 from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
 from diffinv.denoisers.rescheduled import Rescheduled
+from diffinv.denoisers.sized import Sized
 from diffinv.prior import PARAMETRISATIONS, NetworkDenoiser, Prior
 from diffinv.process import Process
 from diffinv.typing import Array
@@ -32,6 +33,8 @@ def build(
     card: dict[str, Any],
     process: Process | None = None,
     apply: Callable[..., Array] | None = None,
+    shape: tuple[int, ...] | None = None,
+    tile: int = 0,
     **changes: Any,
 ) -> Prior:
     """The prior of parameters and their card; arguments as in `load_prior`.
@@ -47,9 +50,31 @@ def build(
     require_kind(card, "the card", "prior")
     if apply is not None and changes:
         raise ValueError(f"{sorted(changes)} are fields of our networks, and apply is your own; leave them out")
-    apply = architecture(card).clone(**changes).apply if apply is None else apply
+    if shape is not None:
+        require_size(card, shape)
+    own = architecture(card).clone(**changes).apply if apply is None else apply
     builder = BUILDERS[card["parametrisation"]["parametrisation"]]
-    return builder(widened(params), card, apply, cards.build_process(card["process"]), process).given(**_given(card))
+    prior = builder(widened(params), card, own, cards.build_process(card["process"]), process).given(**_given(card))
+    return prior if shape is None or not any_size(card) else _sized(prior, architecture(card), tuple(shape), tile)
+
+
+def any_size(card: dict[str, Any]) -> bool:
+    """Whether the card's network takes pictures of any size: one of local view, which says how far it sees."""
+    return "architecture" in card and hasattr(architecture(card), "reach")
+
+
+def require_size(card: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """ValueError where the card's prior is not one of pictures of this shape, (H, W, C)."""
+    own = tuple(card["shape"])
+    if not any_size(card) and tuple(shape) != own:
+        raise ValueError(f"shape is {tuple(shape)}, but the prior is of {own} alone; leave it out")
+    if len(shape) != 3 or shape[2] != own[2] or min(shape) < 1:
+        raise ValueError(f"shape is {tuple(shape)}; give (height, width, {own[2]})")
+
+
+def _sized(prior: Prior, net: Any, shape: tuple[int, ...], tile: int) -> Prior:
+    denoise = Sized(prior.denoise, cards.side_multiple(net), net.reach(), tile)
+    return prior.replace(shape=shape, denoise=denoise)
 
 
 def _given(card: dict[str, Any]) -> dict[str, Array]:
@@ -102,7 +127,12 @@ BUILDERS: dict[str, Callable[..., Prior]] = {
 
 
 def load_prior(
-    path: str, process: Process | None = None, apply: Callable[..., Array] | None = None, **changes: Any
+    path: str,
+    process: Process | None = None,
+    apply: Callable[..., Array] | None = None,
+    shape: tuple[int, ...] | None = None,
+    tile: int = 0,
+    **changes: Any,
 ) -> Prior:
     """The prior of a checkpoint, rebuilt from its card: `architecture`, `parametrisation`, `process`, `shape`.
 
@@ -112,12 +142,14 @@ def load_prior(
       path: as in `restore`.
       process: the forward process to use it under; by default the one it was trained with.
       apply: of a network of your own, `(params, x, condition, **given) -> output`; its card needs no `architecture`.
+      shape: of one sample, (H, W, C), where the network takes any (`any_size`); by default the card's.
+      tile: with `shape`, the longest side that is denoised at once, in pixels; 0 for the whole picture.
       **changes: fields of our network that leave its weights as they are, e.g. `plain_conv=True`, `dtype`, `remat`.
     """
     params, card = restore(path)
     if apply is None or cards.is_upscaler(card):
         read_card(path, "prior")
-    return build(params, card, process, apply, **changes)
+    return build(params, card, process, apply, shape, tile, **changes)
 
 
 def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
