@@ -112,6 +112,18 @@ def starting_weights(path: str, drawn):
     return params
 
 
+def seen_in_all(start: str, seen: int) -> dict[str, int]:
+    """The card's `images_seen_in_all`: `seen` in this run, and before it in those that made the weights of `start`.
+
+    Empty where the card of `start` does not say: it was trained elsewhere, or went on from weights before it.
+    """
+    if not start:
+        return {"images_seen_in_all": seen}
+    card = di.weights.read_card(starting_point(start))
+    before = card.get("images_seen_in_all", None if "started_from" in card else card.get("images_seen"))
+    return {"images_seen_in_all": before + seen} if type(before) is int else {}
+
+
 def tiled(pixels: np.ndarray, side: int) -> np.ndarray:
     """side x side pictures as one."""
     _, height, width, channels = pixels.shape
@@ -206,6 +218,7 @@ def export(
 ) -> None:
     """One of the averages, or `params` made of it, as safetensors, and the card, with what else is `told` of it."""
     config, step, path = run.config, int(state.step), os.path.join(folder, run.config.name)
+    seen = step * config.batch
     wrong = [name for name, loss in losses.items() if not np.isfinite(loss)]
     if wrong:
         raise ValueError(f"the held-out loss {wrong[0]!r} is not finite after {step} steps; nothing is exported")
@@ -214,7 +227,8 @@ def export(
     card = {
         **run.card(), "layout": {1: "HWC, grey", 3: "HWC, RGB"}.get(channels, "HWC"), "range": [-1, 1],
         **provenance.about(config, source), "examples": run.count, "run": run.digest,
-        "steps": step, "batch": config.batch, "images_seen": step * config.batch, "steps_skipped": int(state.skipped),
+        "steps": step, "batch": config.batch, "images_seen": seen, "steps_skipped": int(state.skipped),
+        **seen_in_all(config.start, seen),
         "optimizer": f"{config.optimizer} {config.learning_rate}, b2 {config.b2}, {config.warmup} steps up, "
         f"{config.cooldown} down",
         "ema": f"half-life {config.ema_half_lives[average]} images, best held-out of {list(config.ema_half_lives)}",

@@ -72,6 +72,19 @@ def test_two_processes_are_one_run(whole, tmp_path):
         np.testing.assert_allclose(weights[2][name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_a_run_that_starts_from_another_ones_weights_counts_its_pictures_too(whole, tmp_path):
+    """20 steps of 8 pictures, exported in half precision, then 6 steps of 8, of the same pictures."""
+    assert json.loads((whole / "prior32.json").read_text())["images_seen_in_all"] == 160
+    half = run(whole, *LONGER, "--half", f"--export={tmp_path / 'half'}")
+    assert half.returncode == 0, half.stderr
+    assert {leaf.dtype.name for leaf in load_file(tmp_path / "half" / "prior32.safetensors").values()} == {"float16"}
+    done = run(tmp_path / "on", *TINY, f"--config.start={tmp_path / 'half' / 'prior32'}")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "on" / "prior32.json").read_text())
+    assert (card["images_seen"], card["images_seen_in_all"]) == (48, 208)
+    assert {leaf.dtype.name for leaf in load_file(tmp_path / "on" / "prior32.safetensors").values()} == {"float32"}
+
+
 def test_what_changed_is_said_where_a_run_is_resumed_with_something_else(whole):
     done = run(whole, *LONGER, "--config.batch=16")
     assert "config.batch: 8 then, 16 now" in error(done.stderr, done.returncode)

@@ -295,10 +295,40 @@ def test_pictures_are_cut_where_the_configuration_says(tmp_path):
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (24, 40, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    given = {"data": str(tmp_path), "size": 16}
-    count = lambda crop: len(run.task(config := configured("photo", crop=crop, **given)).source(config, "train", ""))
+    given, kept = {"data": str(tmp_path), "size": 16}, str(tmp_path / "kept")
+    count = lambda crop: len(run.task(config := configured("photo", crop=crop, **given)).source(config, "train", kept))
     assert (count(8), count(16), count(0)) == (2 * 2 * 4, 2 * 2 * 3, 2)
     assert "config.crop is -1" in refused(configured("photo", crop=-1))
+
+
+@pytest.mark.parametrize(
+    "told, total",
+    [
+        ({"images_seen": 100}, 105),
+        ({"images_seen": 100, "started_from": "x", "images_seen_in_all": 300}, 305),
+        ({"images_seen": 100, "started_from": "x"}, None),
+        ({}, None),
+    ],
+    ids=["first run", "second run", "begun on weights that do not say", "from elsewhere"],
+)
+def test_pictures_are_counted_over_all_the_runs(tmp_path, told, total):
+    path = str(tmp_path / "prior")
+    weights.save(path, {"w": np.ones(1, np.float32)}, {"name": "prior", **told})
+    assert run.seen_in_all(path, 5) == ({"images_seen_in_all": total} if total else {})
+    assert run.seen_in_all("", 5) == {"images_seen_in_all": 5}
+
+
+def test_the_shipped_priors_say_how_many_pictures_they_saw():
+    assert run.seen_in_all("satellite64", 0)["images_seen_in_all"] == 27_520 + 36_800
+    assert run.seen_in_all("prior32", 1)["images_seen_in_all"] == 256_001
+
+
+def test_training_starts_from_weights_of_half_precision_in_float32(tmp_path):
+    path, drawn = str(tmp_path / "prior"), {"w": np.asarray([0.1, -3.0], np.float32)}
+    weights.save(path, weights.halved(drawn), {"name": "prior"})
+    found = run.starting_weights(path, drawn)
+    assert found["w"].dtype == np.float32
+    np.testing.assert_array_equal(found["w"], drawn["w"].astype(np.float16).astype(np.float32))
 
 
 def test_losses_that_are_not_finite_are_not_exported(tmp_path):
