@@ -7,13 +7,17 @@ sample counts and `feature_fid_floor`: the distance falls with the number of sam
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffinv.describe import described
 from diffinv.typing import Key
 
 NAME = "EffNetLite0-FID"
+KID_NAME = "EffNetLite0-KID"
 
 
 def _rows(features: ArrayLike, name: str) -> np.ndarray:
@@ -110,6 +114,30 @@ def feature_fid_floor(key: Key, features: ArrayLike) -> float:
     return feature_fid(features[order[:half]], features[order[half : 2 * half]])
 
 
+@described
+class Estimate(NamedTuple):
+    """A value that was estimated from samples.
+
+    Attributes:
+      value: of the estimator.
+      half: of the 95 % interval, 1.96 standard errors.
+    """
+
+    value: float
+    half: float
+
+
+def _cubic(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return (u @ v.T / u.shape[1] + 1) ** 3
+
+
+def _within(kernel: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean of a symmetric kernel off its diagonal, and the same without each row in turn (NaN of two rows)."""
+    n, others = len(kernel), kernel.sum(1) - np.diag(kernel)
+    pairs = (n - 1) * (n - 2)
+    return others.sum() / (n * (n - 1)), (others.sum() - 2 * others) / pairs if pairs else np.full(n, np.nan)
+
+
 def feature_mmd2(features_a: ArrayLike, features_b: ArrayLike) -> float:
     r"""Unbiased squared maximum mean discrepancy under the kernel `k(u, v) = (u.v / d + 1)^3`; may fall below 0.
 
@@ -122,7 +150,26 @@ def feature_mmd2(features_a: ArrayLike, features_b: ArrayLike) -> float:
     Args:
       features_a: (n, d); features_b: (m, d).
     """
+    return feature_kid(features_a, features_b).value
+
+
+def feature_kid(features_a: ArrayLike, features_b: ArrayLike) -> Estimate:
+    r"""`feature_mmd2` with the interval of its jackknife; with this project's network it is EffNetLite0-KID.
+
+        se^2 = (n - 1)/n sum_i (M_{-a_i} - mean)^2 + (m - 1)/m sum_j (M_{-b_j} - mean)^2
+
+    over the estimates without one row. Where the laws agree all first-order terms vanish, and se^2 is twice the
+    variance: the interval then covers 0 in more than 95 % of the trials. NaN where a set has two rows.
+
+    Source: as `feature_mmd2`; Efron & Stein 1981, doi:10.1214/aos/1176345462, for two samples.
+
+    Args:
+      features_a: (n, d); features_b: (m, d).
+    """
     a, b = _both(features_a, features_b)
-    kernel = lambda u, v: (u @ v.T / u.shape[1] + 1) ** 3
-    within = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
-    return float(within(kernel(a, a)) + within(kernel(b, b)) - 2 * kernel(a, b).mean())
+    cross = _cubic(a, b)
+    (inner_a, less_a), (inner_b, less_b) = _within(_cubic(a, a)), _within(_cubic(b, b))
+    without = lambda axis: (cross.sum() - cross.sum(1 - axis)) / (cross.size - cross.shape[1 - axis])
+    spread = lambda values: (len(values) - 1) / len(values) * np.sum((values - values.mean()) ** 2)
+    variance = spread(less_a - 2 * without(0)) + spread(less_b - 2 * without(1))
+    return Estimate(float(inner_a + inner_b - 2 * cross.mean()), float(1.96 * np.sqrt(variance)))

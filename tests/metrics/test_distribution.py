@@ -85,8 +85,50 @@ def test_mmd_by_hand():
     assert distribution.feature_mmd2([[0.0], [1.0]], [[0.0], [2.0]]) == pytest.approx(-13)
 
 
-def test_the_name_is_never_fid():
-    assert distribution.NAME == "EffNetLite0-FID"
+def test_the_interval_of_the_discrepancy_is_the_jackknifes(rng):
+    """By leaving out each row in turn, of either set."""
+    a, b = rng.normal(size=(9, 3)), 1 + rng.normal(size=(7, 3))
+    without = lambda rows: [np.delete(rows, i, 0) for i in range(len(rows))]
+    spread = lambda values: (len(values) - 1) * np.var(values)
+    variance = spread([distribution.feature_mmd2(each, b) for each in without(a)])
+    variance += spread([distribution.feature_mmd2(a, each) for each in without(b)])
+    found = distribution.feature_kid(a, b)
+    assert found.value == distribution.feature_mmd2(a, b)
+    assert found.half == pytest.approx(1.96 * np.sqrt(variance), rel=1e-9)
+
+
+def flat(rng, n, d):
+    """Uniform features of variance 1."""
+    return rng.uniform(-np.sqrt(3), np.sqrt(3), (n, d))
+
+
+def test_the_interval_covers_what_the_shift_makes(rng):
+    """d = 1, a shift by c: E (u v + 1)^3 = 1 + 3 m1 n1 + 3 m2 n2 + m3 n3, with the moments of either law."""
+    c, trials = 0.8, 600
+    moments = lambda m: np.array([m, m**2 + 1, m**3 + 3 * m])
+    mean = lambda m, n: 1 + np.sum([3, 3, 1] * moments(m) * moments(n))
+    truth = mean(0, 0) + mean(c, c) - 2 * mean(0, c)
+    found = [distribution.feature_kid(flat(rng, 300, 1), c + flat(rng, 200, 1)) for _ in range(trials)]
+    values, halves = np.array(found).T
+    assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(trials)
+    assert np.mean((halves / 1.96) ** 2) == pytest.approx(values.var(), rel=0.2)
+    assert abs(np.mean(abs(values - truth) < halves) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_floor_of_the_discrepancy_is_0_and_its_jackknife_twice_the_variance(rng):
+    """Between samples of one law, where all first-order terms vanish: the interval covers 0 more often than at 95 %."""
+    trials = 2000
+    found = [distribution.feature_kid(flat(rng, 60, 4), flat(rng, 60, 4)) for _ in range(trials)]
+    values, halves = np.array(found).T
+    assert abs(values.mean()) < 4 * values.std() / np.sqrt(trials)
+    assert np.mean((halves / 1.96) ** 2) == pytest.approx(2 * values.var(), rel=0.2)
+    assert np.mean(abs(values) < halves) > 0.95
+    two = distribution.feature_kid([[0.0], [1.0]], [[0.0], [2.0]])
+    assert two.value == pytest.approx(-13) and np.isnan(two.half)
+
+
+def test_the_names_are_never_fid_and_kid():
+    assert distribution.NAME == "EffNetLite0-FID" and distribution.KID_NAME == "EffNetLite0-KID"
 
 
 @pytest.mark.parametrize(
