@@ -1,4 +1,4 @@
-"""Published super-resolution networks from their own weights, as functions of one picture: VDSR and ESRGAN-slim."""
+"""Published networks from their own weights, as functions of one picture: VDSR, ESRGAN-slim and DnCNN."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 Params = dict[str, jax.Array]
 LAYERS = 18  # of VDSR, between its first and its last
+DNCNN = 17  # layers of DnCNN for one noise level
 
 
 def convolve(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
@@ -61,6 +62,27 @@ def esrgan_slim(params: Params, low: jax.Array) -> jax.Array:
 def load_esrgan_slim(path: str) -> Params:
     """From the layers' names (HWIO) in an .npz. Raises ValueError for another network."""
     return _stored(path, [f"{name}/{part}" for name in ESRGAN_SLIM for part in ("kernel", "bias")], "ESRGAN-slim")
+
+
+def dncnn(params: Params, y: jax.Array) -> jax.Array:
+    """Grey values with noise (h, w, 1), black 0 and white 1, to those without, for the noise that it was trained on.
+
+    Source: Zhang et al. 2017, arXiv:1608.03981, section III: it predicts the noise; the convolutions hold the norms.
+    """
+    h = y
+    for i in range(DNCNN):
+        h = convolve(h, params[f"kernel{i}"], params[f"bias{i}"])
+        h = jax.nn.relu(h) if i < DNCNN - 1 else h
+    return y - h
+
+
+def load_dncnn(path: str) -> Params:
+    """From the torch names (OIHW) of cszn/KAIR's `dncnn_25` in an .npz. Raises ValueError for another network."""
+    names = {f"kernel{i}": f"model.{2 * i}.weight" for i in range(DNCNN)}
+    names |= {f"bias{i}": f"model.{2 * i}.bias" for i in range(DNCNN)}
+    stored = _stored(path, list(names.values()), "DnCNN")
+    turned = lambda a: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a
+    return {ours: turned(stored[theirs]) for ours, theirs in names.items()}
 
 
 def _stored(path: str, names: list[str], network: str) -> dict[str, Any]:
