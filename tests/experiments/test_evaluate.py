@@ -58,6 +58,9 @@ def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
     assert [f"of {n} consistency step" in note["name"] for n, note in zip((1, 2), notes)] == [True, True]
     assert notes[0]["value"] != notes[1]["value"] and notes[0]["floor"] == notes[1]["floor"] > 0
     assert all(str(note["value"]) in done.stdout for note in notes)
+    kid = [note["EffNetLite0-KID"] for note in notes]
+    assert kid[0] != kid[1] and all(f"{value} ± {half}" in done.stdout and half > 0 for value, half in kid)
+    assert "memorisation is not judged, for --data has no split" in done.stdout and "memorisation" not in notes[0]
     for steps in (1, 2):
         with Image.open(saved / f"{steps}.png") as grid:
             assert grid.size == (2 * 2 * columns, 2 * 2 * rows) and grid.mode == {1: "L", 3: "RGB"}[channels]
@@ -98,6 +101,68 @@ def test_held_out_pictures_have_the_priors_shape(tmp_path):
             evaluate.held_out((10, 10, 3), {"given": {"label": 1}})
 
 
+def test_the_training_pictures_are_those_of_the_training_split(tmp_path, capsys):
+    train, test = (np.random.default_rng(i).integers(0, 256, (n, 8, 8, 3), np.uint8) for i, n in ((0, 5), (1, 3)))
+    np.savez(tmp_path / "split.npz", train_images=train, test_images=test)
+    np.savez(tmp_path / "whole.npz", images=train)
+    for name, most, count in (("split", 20, 5), ("split", 2, 2), ("split", 0, None), ("whole", 20, None)):
+        flags = [("data", str(tmp_path / f"{name}.npz")), ("training", most), ("seed", 0)]
+        with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags}):
+            found = evaluate.training((8, 8, 3), {})
+        if count is None:
+            assert found is None
+        else:
+            assert len(found) == count and {each.tobytes() for each in found} <= {each.tobytes() for each in train}
+    assert capsys.readouterr().out.count("memorisation is not judged, for --data has no split") == 1
+
+
+def looked(pixels):
+    """What pictures are compared by, with their rows as features."""
+    flat = np.asarray(data.to_unit(pixels)).reshape(len(pixels), -1)
+    return evaluate.Seen(flat @ np.random.default_rng(9).normal(size=(flat.shape[1], 7)), flat)
+
+
+def test_samples_that_are_training_pictures_are_told_and_shown(tmp_path):
+    """All of them, the held-out ones themselves, and four of twenty: shares 1, 0.05 and 0.2, and the pairs alike."""
+    rng = np.random.default_rng(0)
+    train, held = (rng.integers(0, 256, (n, 4, 6, 3), np.uint8) for n in (60, 40))
+    memory = evaluate.remembered(train, looked(train), looked(held))
+    shares = lambda pixels: list(evaluate.repeated(memory, looked(pixels))[0].values())
+    assert shares(train[:20]) == [1, 1, 0.05, 60] and shares(held) == [0.05, 0.05, 0.05, 60]
+    far = np.where(np.arange(20)[:, None, None, None] < 4, train[10:30], np.uint8(0))
+    told, near = evaluate.repeated(memory, looked(far))
+    assert list(told.values())[:2] == [0.2, 0.2] and near.index[:4].tolist() == [10, 11, 12, 13]
+    evaluate.pairs(np.asarray(data.to_unit(far)), memory, near, str(tmp_path / "pairs.png"))
+    with Image.open(tmp_path / "pairs.png") as image:
+        sheet = np.asarray(image)[::2, ::2].reshape(2, 4, 8, 6, 3).swapaxes(1, 2)
+    np.testing.assert_array_equal(sheet[:, :4], [train[10:14], train[10:14]])
+    assert (sheet[0, 4:] == 0).all()
+
+
+def test_what_pictures_are_compared_by():
+    """Bytes and floats alike; a small picture's own pixels, and 16 x 16 of a large one."""
+    judge = mock.Mock(pooled=lambda x: x.mean((0, 1)))
+    x = np.random.default_rng(0).integers(0, 256, (12, 9, 1), np.uint8)
+    found, floats = evaluate.seen(judge, jnp.asarray(x)), evaluate.seen(judge, data.to_unit(jnp.asarray(x)))
+    np.testing.assert_allclose(found.pixels, np.asarray(data.to_unit(x)).ravel(), atol=1e-6)
+    np.testing.assert_allclose(found.features, np.repeat(np.asarray(data.to_unit(x)).mean(), 3), rtol=1e-5)
+    assert all((a == b).all() for a, b in zip(found, floats))
+    plain = evaluate.seen(judge, jnp.full((64, 48, 3), 0.25)).pixels
+    assert plain.shape == (16 * 16 * 3,) and np.allclose(plain, 0.25)
+
+
+def test_a_note_of_samples_of_the_pictures_law_is_its_floors():
+    """Sampled from the same features: FID and KID differ from their floors by no more than their errors."""
+    rng = np.random.default_rng(0)
+    fake, real = rng.normal(size=(400, 5)), rng.normal(size=(400, 5))
+    note = evaluate.quality(fake, real, 18, "Heun")
+    assert note["half"] == pytest.approx(note["floor"], rel=0.5) and note["value"] < note["half"]
+    (value, half), (floor, wide) = note["EffNetLite0-KID"], note["EffNetLite0-KID floor"]
+    assert abs(value) < half < wide and abs(floor) < wide
+    away = evaluate.quality(fake + 1, real, 1, "Heun")
+    assert away["EffNetLite0-KID"][0] > 4 * away["EffNetLite0-KID"][1] > 0 and "18 Heun steps" in note["name"]
+
+
 def test_held_out_pictures_are_drawn_where_they_lie_by_class(tmp_path):
     """Ten pictures of each of four grey values, in order: the first twelve would be of two values."""
     values = np.repeat(np.arange(4, dtype=np.uint8) * 80, 10)
@@ -115,7 +180,9 @@ def test_held_out_pictures_are_drawn_where_they_lie_by_class(tmp_path):
 @pytest.mark.parametrize(
     ("given", "runs", "words"),
     [
-        ({"grid": "{place}/x.png"}, 2, "one file for 2 grids; put {steps} into its name"),
+        ({"grid": "{place}/x.png"}, 2, "--grid is .*, one file for 2 of them; put {steps} into its name"),
+        ({"pairs": "{place}/x.png"}, 2, "--pairs is .*, one file for 2 of them; put {steps} into its name"),
+        ({"pairs": "{place}/x.gif"}, 1, "--pairs is .*; give the name of a .png"),
         ({"grid": "{place}/x.bmq"}, 1, "give the name of a .png"),
         ({"grid": "{place}/file/x.png"}, 1, "--grid is .*, where no file can be written"),
         ({"card": True}, 1, "--prior is .*, where no file can be written"),
@@ -123,8 +190,8 @@ def test_held_out_pictures_are_drawn_where_they_lie_by_class(tmp_path):
 )
 def test_what_cannot_be_written_is_noticed_before_the_work(tmp_path, given, runs, words):
     (tmp_path / "file").write_text("")
-    flags = {"grid": "", "card": False} | given
-    flags["grid"] = flags["grid"].replace("{place}", str(tmp_path))
+    flags = {"grid": "", "pairs": "", "card": False} | given
+    flags |= {name: flags[name].replace("{place}", str(tmp_path)) for name in ("grid", "pairs")}
     with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags.items()}):
         with pytest.raises((ValueError, OSError), match=words):
             evaluate.require_places(str(tmp_path / "file" / "prior"), runs)
