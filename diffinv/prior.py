@@ -121,6 +121,8 @@ PARAMETRISATIONS: dict[str, Callable[[Process, Array, Time, Array], Array]] = {
     "score": _from_score,  # Song et al. 2021
     "velocity": _from_velocity,  # dx/dt of the process itself; eps - x0 for Flow
 }
+PRECONDITIONED = ("edm", "boundary")
+"""Parametrisations of networks that see a scaled picture and its noise level, whatever the process."""
 
 
 @struct.dataclass
@@ -132,20 +134,25 @@ class NetworkDenoiser(Described):
 
         x_0 = (s^2 alpha x + sigma s w F(x / w, log(r) / 4)) / w^2,   w^2 = sigma^2 + alpha^2 s^2,   s = sigma_data,
 
-    with `r` clipped to `bounds`, the noise levels that the network was trained on. The others are those of
-    `PARAMETRISATIONS`; the network is told `condition(process, t)`. No x0 follows from "eps" and "score" where alpha is
-    0, so these are asked at `process.alive(t)`.
+    with `r` clipped to `bounds`, the noise levels that the network was trained on. A "boundary" network is the identity
+    from the least of these on, as consistency models are (Song et al. 2023, arXiv:2303.01469, appendix C): with
+    `m = max(sigma - bounds[0] alpha, 0)`,
+
+        x_0 = s^2 alpha x / (m^2 + alpha^2 s^2) + m s F(x / w, log(r) / 4) / w.
+
+    The others are those of `PARAMETRISATIONS`; the network is told `condition(process, t)`. No x0 follows from "eps"
+    and "score" where alpha is 0, so these are asked at `process.alive(t)`.
 
     Attributes:
       params: the network's parameters, a pytree.
       process: the forward process it is used under.
       apply: `(params, x, condition, **given) -> F`; static.
-      parametrisation: "edm", "eps", "v", "x0", "score" or "velocity"; static.
-      condition: `(process, t) -> scalar`; static; unused for "edm".
+      parametrisation: "edm", "boundary", "eps", "v", "x0", "score" or "velocity"; static.
+      condition: `(process, t) -> scalar`; static; unused for "edm" and "boundary".
       learned_variance: the last half of the output channels is ADM's variance share; static.
       clip: clamp x0 to [-1, 1], with gradient 0 where it clips; static.
-      sigma_data: the data's standard deviation for "edm", in units of the data.
-      bounds: the least and the greatest noise-to-signal ratio for "edm", in units of the data.
+      sigma_data: the data's standard deviation for these two, in units of the data.
+      bounds: the least and the greatest noise-to-signal ratio for these two, in units of the data.
       extra: conditions passed to `apply` by name.
 
     Raises ValueError for an unknown parametrisation.
@@ -171,7 +178,7 @@ class NetworkDenoiser(Described):
 
     def predict(self, x: Sample, t: Time) -> Prediction:
         """`Prediction(x0, v)`."""
-        x0, v = self._edm(x, t) if self.parametrisation == "edm" else self._plain(x, t)
+        x0, v = self._preconditioned(x, t) if self.parametrisation in PRECONDITIONED else self._plain(x, t)
         return Prediction(jnp.clip(x0, -1, 1) if self.clip else x0, v)
 
     def _split(self, out: Array) -> tuple[Array, Array | None]:
@@ -182,7 +189,7 @@ class NetworkDenoiser(Described):
 
     def _plain(self, x: Array, t: Time) -> tuple[Array, Array | None]:
         if self.parametrisation not in PARAMETRISATIONS:
-            known = ", ".join(["edm", *PARAMETRISATIONS])
+            known = ", ".join([*PRECONDITIONED, *PARAMETRISATIONS])
             raise ValueError(f"parametrisation is {self.parametrisation!r}; choose one of {known}")
         if self.parametrisation in ("eps", "score"):
             t = self.process.alive(t)
@@ -190,11 +197,14 @@ class NetworkDenoiser(Described):
         out, v = self._split(out.astype(x.dtype))
         return PARAMETRISATIONS[self.parametrisation](self.process, x, t, out), v
 
-    def _edm(self, x: Array, t: Time) -> tuple[Array, Array | None]:
+    def _preconditioned(self, x: Array, t: Time) -> tuple[Array, Array | None]:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         low, high = self.bounds
         log_r = jnp.clip(-0.5 * self.process.log_snr(t), jnp.log(low), jnp.log(high))
         weight = jnp.sqrt(sigma**2 + (alpha * self.sigma_data) ** 2)
         out, v = self._split(self.apply(self.params, x / weight, log_r / 4, **self.extra).astype(x.dtype))
-        skip = self.sigma_data**2 * alpha / weight**2
-        return skip * x + sigma * self.sigma_data / weight * out, v
+        if self.parametrisation == "edm":
+            return self.sigma_data**2 * alpha / weight**2 * x + sigma * self.sigma_data / weight * out, v
+        beyond = jnp.maximum(sigma - low * alpha, 0)
+        skip = self.sigma_data**2 * alpha / (beyond**2 + (alpha * self.sigma_data) ** 2)
+        return skip * x + beyond * self.sigma_data / weight * out, v

@@ -5,8 +5,8 @@
     python -m experiments.import_checkpoint --demo=FILE.pt
 
 SOURCE is an ADM file (.pt of guided-diffusion, and the FFHQ network of DPS), a folder of diffusers' UNet2DModel, an
-EDM network as docs/bring-your-own-prior.md writes it, or a checkpoint of our own. Nothing in it is run. DIR/NAME is
-then what `--config.prior` of experiments.reconstruct takes.
+EDM network as docs/bring-your-own-prior.md writes it, the terrain model's .onnx (docs/terrain.md), or a checkpoint of
+our own. Nothing in it is run. DIR/NAME is then what `--config.prior` of experiments.reconstruct takes.
 
 The card's certificate holds what the prior makes of fixed inputs; `--verify` computes it again. `--demo` writes a tiny
 ADM file with drawn weights, to try the commands on. Presets of ADM:
@@ -46,7 +46,7 @@ HEADS = runtime.flag("heads", None, schema.whole("attention heads, where their n
 NEW_ORDER = runtime.flag("new_attention_order", None, schema.switch("ADM's use_new_attention_order"))
 WEIGHTS = runtime.flag("weights", None, schema.text("the state dict's name in a file that holds several"))
 EMA = runtime.flag("ema", None, schema.text("what the card should say of the weights' moving average"))
-LABEL = runtime.flag("label", None, schema.whole("the class that a class-conditional prior is used for", 0, 2**20))
+LABEL = runtime.flag("label", None, schema.number("class or number that a conditional prior is for", 0, 2**20))
 LIMIT = runtime.flag(
     "limit",
     None,
@@ -99,14 +99,16 @@ def certifiable(card: dict, source: str) -> None:
 
 def labelled(card: dict) -> dict:
     """The card with the label that the prior is for. Raises ValueError where labels are known and none is chosen."""
-    classes = card["architecture"].get("classes")
-    if classes is None and LABEL.value is not None:
-        raise ValueError(f"label is {LABEL.value}, and the network knows no labels; leave --label out")
-    if classes is None or (LABEL.value is None and "given" in card):
+    classes, scalar, label = *map(card["architecture"].get, ("classes", "scalar_label")), LABEL.value
+    if classes is None and not scalar and label is not None:
+        raise ValueError(f"label is {label:g}, and the network knows no labels; leave --label out")
+    if classes is None and not scalar or (label is None and "given" in card):
         return card
-    if LABEL.value is None or not 0 <= LABEL.value < classes:
-        raise ValueError(f"the network is conditional on {classes} classes and label is {LABEL.value}; give --label=N")
-    return {**card, "given": {"label": LABEL.value}}
+    if scalar and (label is None or label > 1):
+        raise ValueError(f"the network is conditional on a number and label is {label}; give --label=X, from 0 to 1")
+    if not scalar and (label is None or label != int(label) or not 0 <= label < classes):
+        raise ValueError(f"the network is conditional on {classes} classes and label is {label}; give --label=N")
+    return {**card, "given": {"label": label if scalar else int(label)}}
 
 
 def computed(params: dict, card: dict) -> np.ndarray:

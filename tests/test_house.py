@@ -44,7 +44,7 @@ METHODS = {
     "Rates",
 }
 SHARED = {
-    "imported": "a family of public checkpoints as parameters and card: adm, diffusers, edm",
+    "imported": "a family of public checkpoints as parameters and card: adm, diffusers, edm, terrain",
     "detect": "the network's fields that a family's state dict shows: adm, edm",
     "architecture_fields": "the card's `architecture` of a family: adm, diffusers",
     "to_adm": "a family's tensors under ADM's names: diffusers, edm",

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from registries import FREQUENCIES, ISOTROPIC, PROCESSES, in_dtype
 
-from diffinv import process
-from diffinv.prior import PARAMETRISATIONS, NetworkDenoiser
+from diffinv import process, times
+from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED, NetworkDenoiser
 
 TIMES = (1.0, 0.999, 0.7, 0.5, 0.1, 1e-3, 0.0)
 PAIRS = [(t, s) for t in TIMES for s in TIMES if s < t]
@@ -215,6 +215,10 @@ def target(parametrisation, process, x, x0, eps, t):
     if parametrisation == "edm":
         weight = np.sqrt(sigma**2 + (s * alpha) ** 2)
         return (x0 - s**2 * alpha / weight**2 * x) * weight / (sigma * s)
+    if parametrisation == "boundary":
+        beyond = sigma - 0.002 * alpha
+        weight, far = np.sqrt(sigma**2 + (s * alpha) ** 2), np.sqrt(beyond**2 + (s * alpha) ** 2)
+        return (x0 - s**2 * alpha / far**2 * x) * weight / (beyond * s)
     truths = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
     return truths[parametrisation] if parametrisation in truths else process.velocity(x, x0, t)
 
@@ -225,7 +229,7 @@ def is_defined(parametrisation, name, t):
     return not (gone and parametrisation in ("eps", "score") or parametrisation == "velocity" and "heat" in name)
 
 
-@pytest.mark.parametrize("parametrisation", ["edm", *PARAMETRISATIONS])
+@pytest.mark.parametrize("parametrisation", [*PRECONDITIONED, *PARAMETRISATIONS])
 @every_process
 def test_parametrisations_give_back_x0(name, parametrisation, pictures):
     process, (x0, eps, _) = PROCESSES[name], pictures
@@ -254,6 +258,28 @@ def test_edm_preconditioning_is_karras_in_the_scaled_picture(name, pictures):
     assert_allclose(seen[0], scaled / np.sqrt(r**2 + 0.25), rtol=1e-12)
     assert_allclose(seen[1], np.log(r) / 4, rtol=1e-12)
     assert_allclose(result, c_skip * scaled + c_out * out, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ISOTROPIC)
+def test_a_boundary_network_is_a_consistency_model_in_the_scaled_picture(name, pictures):
+    """Song et al. 2023, appendix C: `c_skip = s^2 / ((r - r_0)^2 + s^2)`, `c_out = s (r - r_0) / sqrt(r^2 + s^2)`."""
+    process, (_, _, x), seen = PROCESSES[name], pictures, []
+
+    def network(params, x, condition):
+        seen.extend([x, condition])
+        return params
+
+    bounds, out = (0.05, 80.0), jnp.ones_like(x)
+    denoise = NetworkDenoiser(out, process, network, "boundary", bounds=bounds)
+    r, scaled = process.sigma(0.3) / process.alpha(0.3), x / process.alpha(0.3)
+    c_skip, c_out = 0.25 / ((r - 0.05) ** 2 + 0.25), 0.5 * (r - 0.05) / np.sqrt(r**2 + 0.25)
+    assert_allclose(denoise(x, 0.3), c_skip * scaled + c_out * out, rtol=1e-12)
+    assert_allclose(seen[0], scaled / np.sqrt(r**2 + 0.25), rtol=1e-12)
+    assert_allclose(seen[1], np.log(r) / 4, rtol=1e-12)
+    least = times.from_sigma(process, 0.04)
+    assert process.sigma(least) / process.alpha(least) < 0.05, "the network would act here"
+    assert_allclose(denoise(x, least), x / process.alpha(least), rtol=1e-12)
+    assert_array_equal(denoise(x, 0.0), x)
 
 
 def test_edm_condition_stays_within_the_trained_levels():
@@ -306,5 +332,5 @@ def test_clipping_stops_value_and_gradient():
 
 def test_unknown_parametrisation_names_the_known_ones():
     denoise = NetworkDenoiser((), process.VP(), lambda params, x, c: x, "epsilon")
-    with pytest.raises(ValueError, match="'epsilon'; choose one of edm, eps, v, x0, score, velocity"):
+    with pytest.raises(ValueError, match="'epsilon'; choose one of edm, boundary, eps, v, x0, score, velocity"):
         denoise(jnp.zeros(3), 0.5)

@@ -22,7 +22,7 @@ from diffinv.consistency.base import Loss, Metric, Model
 from diffinv.describe import Described
 from diffinv.linalg import norm
 from diffinv.loop import markov
-from diffinv.prior import NetworkDenoiser, Prediction, Prior
+from diffinv.prior import PRECONDITIONED, NetworkDenoiser, Prediction, Prior
 from diffinv.process import Process
 from diffinv.typing import Array, Gaussian, Key, Sampler, StepInfo, Time
 
@@ -48,7 +48,7 @@ class FlowMap(Described):
 
     Attributes:
       denoise: a `NetworkDenoiser` whose `apply` takes `second`, what its `condition` is for the first time
-        (`log(sigma_s / alpha_s) / 4` within its bounds for "edm"); see `second_channel`.
+        (`log(sigma_s / alpha_s) / 4` within its bounds for "edm" and "boundary"); see `second_channel`.
     """
 
     denoise: NetworkDenoiser
@@ -56,7 +56,7 @@ class FlowMap(Described):
     def to(self, s: Time) -> NetworkDenoiser:
         """The denoiser told that it goes to time `s`."""
         network = self.denoise
-        if network.parametrisation == "edm":
+        if network.parametrisation in PRECONDITIONED:
             low, high = network.bounds
             second = jnp.clip(-0.5 * network.process.log_snr(s), jnp.log(low), jnp.log(high)) / 4
         else:

@@ -69,6 +69,9 @@ def _unet(net: unet.UNet, channels: int) -> Iterator[Leaf]:
     yield from _dense("time_embed_2", embedding, embedding)
     if net.classes is not None:
         yield "label_emb/embedding", (net.classes, embedding)
+    if net.scalar_label:
+        yield from _dense("label_emb_0", 1, embedding)
+        yield from _dense("label_emb_2", embedding, embedding)
     yield from _conv("input_blocks_0_0", channels * net.patch**2, widths[0])
     skips = [widths[0]]
     for level, width in enumerate(widths):

@@ -161,6 +161,7 @@ class UNet(nn.Module):
       resample_convs: with `resample_blocks=False`, resampling by `Downsample` and `Upsample`, as in DDPM.
       corner_padding: of `Downsample`.
       frequency_shift: of `layers.time_embedding`.
+      scalar_label: the label is a number, in [0, 1], and not one of `classes`: two dense layers embed it.
     """
 
     channels: int = 64
@@ -186,6 +187,7 @@ class UNet(nn.Module):
     resample_convs: bool = False
     corner_padding: bool = False
     frequency_shift: int = 0
+    scalar_label: bool = False
 
     @nn.compact
     def __call__(self, x: Array, condition: Array, label: Array | None = None) -> Array:
@@ -221,11 +223,15 @@ class UNet(nn.Module):
         h = layers.time_embedding(t, self.channels, shift=self.frequency_shift).astype(self.dtype)
         h = nn.silu(nn.Dense(width, name="time_embed_0", dtype=self.dtype)(h))
         h = nn.Dense(width, name="time_embed_2", dtype=self.dtype)(h)
-        if (self.classes is None) != (label is None):
+        if (self.classes is None and not self.scalar_label) != (label is None):
             raise ValueError(f"label is {label} for a network of classes={self.classes}; give both or neither")
-        if self.classes is None:
-            return h
-        return h + nn.Embed(self.classes, width, name="label_emb", dtype=self.dtype)(label)
+        return h if label is None else h + self._label(label, width)
+
+    def _label(self, label: Array, width: int) -> Array:
+        if not self.scalar_label:
+            return nn.Embed(self.classes, width, name="label_emb", dtype=self.dtype)(label)
+        h = nn.Dense(width, name="label_emb_0", dtype=self.dtype)(jnp.asarray(label, jnp.float32).reshape(1))
+        return nn.Dense(width, name="label_emb_2", dtype=self.dtype)(nn.silu(h))
 
     def _res(self, name: str, width: int, resample: Any = None) -> nn.Module:
         block = nn.remat(ResBlock) if self.remat else ResBlock

@@ -13,7 +13,7 @@ from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
 from diffinv.denoisers.rescheduled import Rescheduled
 from diffinv.denoisers.sized import Sized
-from diffinv.prior import PARAMETRISATIONS, NetworkDenoiser, Prior
+from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED, NetworkDenoiser, Prior
 from diffinv.process import Process
 from diffinv.typing import Array
 from diffinv.weights import cards
@@ -39,10 +39,10 @@ def build(
 ) -> Prior:
     """The prior of parameters and their card; arguments as in `load_prior`.
 
-    `BUILDERS` says what each parametrisation becomes: a network that was trained on noise levels, "edm", serves any
-    process by itself; the others keep their own, and are asked there (`denoisers.Rescheduled`); a "spectral" network
-    makes a prior over codes of `scalespace.cosines`, under its own process alone. The card's `given`, such as a label,
-    is passed on.
+    `BUILDERS` says what each parametrisation becomes: a network that was trained on noise levels, "edm" or "boundary",
+    serves any process by itself; the others keep their own, and are asked there (`denoisers.Rescheduled`); a "spectral"
+    network makes a prior over codes of `scalespace.cosines`, under its own process alone. The card's `given`, such as
+    a label, is passed on.
 
     Raises ValueError for a card that is not sound, see `cards`, and for an upscaler's.
     """
@@ -120,7 +120,7 @@ def _spectral(
 
 BUILDERS: dict[str, Callable[..., Prior]] = {
     **dict.fromkeys(PARAMETRISATIONS, _of_its_own_process),
-    "edm": _of_any_process,
+    **dict.fromkeys(PRECONDITIONED, _of_any_process),
     "spectral": _spectral,
 }
 """By parametrisation: `(params, card, apply, trained, process) -> Prior`; `process` is None for the trained one."""

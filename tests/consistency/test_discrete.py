@@ -22,7 +22,7 @@ from registries import FREQUENCIES
 
 import diffinv as di
 from diffinv import consistency, process, samplers, times
-from diffinv.prior import PARAMETRISATIONS, NetworkDenoiser
+from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED, NetworkDenoiser
 
 LOG = jnp.log(VARIANCES)
 
@@ -32,7 +32,7 @@ def test_the_map_at_time_0_is_the_identity_exactly(key):
     x = jax.random.normal(key, (3, 3, 1), float)
 
     def ends(x):
-        for name in ["edm", *PARAMETRISATIONS]:
+        for name in [*PRECONDITIONED, *PARAMETRISATIONS]:
             for forward in (process.Flow(), process.VP()):
                 made = NetworkDenoiser(
                     None, forward, lambda p, x, c: jnp.sin(3 * x), name, lambda process, t: t, sigma_data=0.3

@@ -120,7 +120,7 @@ def linear(params, x, condition):
     return params[0] * x[..., :-1] + params[1] * x[..., -1:]
 
 
-@pytest.mark.parametrize("parametrisation", ["edm", "velocity"])
+@pytest.mark.parametrize("parametrisation", ["edm", "boundary", "velocity"])
 def test_a_second_time_reaches_the_network_as_a_channel(parametrisation, key):
     """`log(r_s) / 4` for "edm", else the condition of s; to 0 it is a `Prior` for any sampler."""
     forward, clock = process.Flow(), lambda process, t: t
@@ -128,7 +128,7 @@ def test_a_second_time_reaches_the_network_as_a_channel(parametrisation, key):
     made = NetworkDenoiser(jnp.asarray([0.5, 2.0]), forward, told, parametrisation, clock)
     flow = consistency.FlowMap(made)
     x = jax.random.normal(key, (2, 2, 3), float)
-    second = np.log(0.25 / 0.75) / 4 if parametrisation == "edm" else 0.25
+    second = np.log(0.25 / 0.75) / 4 if parametrisation != "velocity" else 0.25
     plain = NetworkDenoiser(
         None, forward, lambda p, x, c: 0.5 * x + 2.0 * second, parametrisation, lambda process, t: t
     )

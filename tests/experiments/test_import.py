@@ -99,12 +99,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(imported, tmp_path):
 
 def test_a_label_is_chosen_where_there_are_any():
     card = {"architecture": {"classes": 10}}
-    with flagsaver.flagsaver(label=3):
+    with flagsaver.flagsaver(label=3.0):
         assert import_checkpoint.labelled(card)["given"] == {"label": 3}
+        assert type(import_checkpoint.labelled(card)["given"]["label"]) is int
     assert import_checkpoint.labelled({**card, "given": {"label": 1}})["given"] == {"label": 1}
-    for label in (None, 10, -1):
+    for label in (None, 10, -1, 2.5):
         with flagsaver.flagsaver(label=label), pytest.raises(ValueError, match="10 classes .* give --label=N"):
             import_checkpoint.labelled(card)
+
+
+def test_a_label_that_is_a_number_keeps_to_its_range():
+    card = {"architecture": {"scalar_label": True}, "given": {"label": 0.5}}
+    assert import_checkpoint.labelled(card) == card
+    with flagsaver.flagsaver(label=0.25):
+        assert import_checkpoint.labelled(card)["given"] == {"label": 0.25}
+    with flagsaver.flagsaver(label=3.0), pytest.raises(ValueError, match="label is 3.0; give --label=X"):
+        import_checkpoint.labelled(card)
+    with pytest.raises(ValueError, match="label is None; give --label=X"):
+        import_checkpoint.labelled({"architecture": {"scalar_label": True}})
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "
 UNETS = [
     {**SMALL, "multipliers": (1, 1.5, 2), "attention": (1, 4), "patch": 2, "resample_blocks": False, "blocks": 2},
     {**SMALL, "resample_blocks": False, "resample_convs": True, "film": False, "classes": 3, "out_channels": 6},
-    {**SMALL, "attention": (), "multipliers": (2, 1)},
+    {**SMALL, "attention": (), "multipliers": (2, 1), "scalar_label": True},
 ]
 SONGS = [
     {"resolution": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "classes": 3},
@@ -46,7 +46,8 @@ def pictures(side, channels):
 
 @pytest.mark.parametrize("net", [*(unet.UNet(**f) for f in UNETS), *(song.SongUNet(**f) for f in SONGS)])
 def test_priors(net):
-    label = {} if net.classes is None else {"label": jax.ShapeDtypeStruct((), jnp.int32)}
+    kind = jnp.float32 if getattr(net, "scalar_label", False) else None if net.classes is None else jnp.int32
+    label = {} if kind is None else {"label": jax.ShapeDtypeStruct((), kind)}
     expected = traced(net, pictures(16, 4), jax.ShapeDtypeStruct((), jnp.float32), **label)
     assert leaves.leaves(net, 4) == expected
 

@@ -6,6 +6,7 @@ import nets
 import numpy as np
 import pytest
 from compiling import FAST
+from flax import linen as nn
 from flax import traverse_util
 
 from diffinv.nn import unet
@@ -194,6 +195,27 @@ def test_labels(tiny):
         run(net, params, x[0], 0.2)
     with pytest.raises(ValueError, match="both or neither"):
         run(plain, params, x[0], 0.2, label=jnp.asarray(1))
+
+
+def test_a_number_as_label_enters_by_two_dense_layers(tiny):
+    """With the second of them at 0 it is the plain network, and with only its bias the same at every number."""
+    plain, params, x = tiny
+    net = plain.clone(scalar_label=True)
+    width = 4 * plain.channels
+    first = {"kernel": jnp.full((1, width), 0.5), "bias": jnp.linspace(-1, 1, width)}
+
+    def at(label, kernel, bias):
+        second = {"kernel": jnp.full((width, width), kernel), "bias": jnp.full(width, bias)}
+        more = {"label_emb_0": first, "label_emb_2": second}
+        return run(net, {"params": {**params["params"], **more}}, x[0], 0.2, label=jnp.asarray(label))
+
+    assert_close(at(0.3, 0.0, 0.0), run(plain, params, x[0], 0.2), 1e-6)
+    assert_close(at(0.3, 0.0, 0.2), at(0.9, 0.0, 0.2), 0)
+    hidden = nn.silu(0.5 * 0.3 + first["bias"]).sum()  # the dense layers, by hand, as a bias
+    assert_close(at(0.3, 0.01, 0.0), at(0.0, 0.0, float(0.01 * hidden)), 1e-5)
+    assert np.abs(at(0.3, 0.01, 0.0) - at(0.9, 0.01, 0.0)).max() > 1e-4
+    with pytest.raises(ValueError, match="both or neither"):
+        run(net, params, x[0], 0.2)
 
 
 @pytest.mark.slow

@@ -90,6 +90,12 @@ WRONG = [
     ({"given": {"label": [[1], [1, 2]]}}, "card.given has 'label'"),
     ({"given": {"label": 1}}, "card.given.label is 1; the network knows none at all"),
     ({"given": {"evil": 1}}, "card.given has 'evil'"),
+    ({"architecture.scalar_label": 1}, "card.architecture.scalar_label is 1; give True or False"),
+    (
+        {"architecture.scalar_label": True, "given": {"label": 1.5}},
+        "card.given.label is 1.5; the network takes a number",
+    ),
+    ({"architecture.scalar_label": True, "architecture.classes": 3}, "card.architecture.classes is 3 and scalar_label"),
     ({"name": ["x"]}, "card.name is ['x']; give a name without a path"),
     ({"name": "/x/evil"}, "card.name is '/x/evil'"),
     ({"name": "../../x"}, "card.name is '../../x'"),

@@ -82,7 +82,7 @@ def _architecture(card: Mapping[str, Any]) -> Iterator[str]:
         return
     if upscaler and not net.scale == card["scale"] == card["parametrisation"].get("scale", 4):
         yield f"card.scale is {card['scale']}, the network's {net.scale}; make them agree"
-    yield from _labels(card, getattr(net, "classes", None))
+    yield from _labels(card, net)
     if "shape" in card:
         yield from _picture(card, net)
 
@@ -101,11 +101,14 @@ def _picture(card: Mapping[str, Any], net: Any) -> Iterator[str]:
         yield f"card.architecture.out_channels is {net.out_channels}; a picture of shape {shape} wants {wanted}"
 
 
-def _labels(card: Mapping[str, Any], classes: int | None) -> Iterator[str]:
-    given = card.get("given", {})
+def _labels(card: Mapping[str, Any], net: Any) -> Iterator[str]:
+    given, classes = card.get("given", {}), getattr(net, "classes", None)
     if unknown := sorted(set(given) - {"label"}):
         yield f"card.given has {schema.shown(unknown[0])}; our networks take a label alone"
-    if "label" in given:
+    if "label" in given and getattr(net, "scalar_label", False):
+        if not number(low=0, high=1).accepts(given["label"]):
+            yield f"card.given.label is {schema.shown(given['label'])}; the network takes a number from 0 to 1"
+    elif "label" in given:
         label = given["label"]
         if classes is None or not whole(low=0, high=classes - 1).accepts(label):
             known = f"0 to {classes - 1}" if classes else "none at all"

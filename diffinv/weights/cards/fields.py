@@ -11,7 +11,7 @@ from diffinv import process as processes
 from diffinv import schema
 from diffinv.nn import convnet, ctmsr_unet, song, srnet, unet
 from diffinv.nn.leaves import leaves
-from diffinv.prior import PARAMETRISATIONS
+from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED
 from diffinv.schema import Schema, choice, either, exactly, number, several, switch, text, whole
 from diffinv.weights.convert import schedule
 
@@ -58,6 +58,7 @@ NETWORKS: dict[str, Schema] = {
         "frequency_shift": whole("of the embedding", 0, 1),
         **{name: switch() for name in ("legacy_attention", "film", "resample_convs", "corner_padding")},
         "resample_blocks": switch("whether residual blocks change the resolution"),
+        "scalar_label": switch("the label is a number from 0 to 1, in the place of classes"),
     },
     "song": {
         **_SHARED,
@@ -130,7 +131,7 @@ PROCESSES: dict[str, tuple[Callable[..., processes.Process], Schema]] = {
 }
 
 PARAMETRISATION: Schema = {
-    "parametrisation": choice(("edm", *PARAMETRISATIONS, "spectral"), "what the network predicts"),
+    "parametrisation": choice((*PRECONDITIONED, *PARAMETRISATIONS, "spectral"), "what the network predicts"),
     "learned_variance": switch("the last half of the channels is ADM's variance"),
     "clip": switch("clamp x0 to [-1, 1]"),
     "sigma_data": number("deviation of the data", low=1e-4, high=1e4, unit="of the data"),
@@ -243,6 +244,8 @@ def levels(net: Any) -> int:
 def _widths(net: Any, where: str) -> Iterator[str]:
     """Widths that are 0, that groups do not divide, or that heads do not."""
     blocks = getattr(net, "blocks", 1)
+    if getattr(net, "scalar_label", False) and net.classes is not None:
+        yield f"{where}.classes is {net.classes} and scalar_label is True; give one of them"
     if levels(net) * blocks > 256:
         yield f"{where} has {levels(net)} levels of {blocks} blocks; give at most 256 blocks"
     if hasattr(net, "resolution") and net.resolution >> (levels(net) - 1) < 1:

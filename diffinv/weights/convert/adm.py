@@ -118,6 +118,7 @@ def detect(state: State) -> dict[str, Any]:
         "in_channels": need("input_blocks.0.0.weight", 4)[1],
         "film": need("input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         "resample_blocks": not any("conv" in members for members in outputs),
+        **({"scalar_label": True} if "label_emb.0.weight" in state else {}),
     }
 
 

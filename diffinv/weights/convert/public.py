@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffinv.weights.convert import adm, diffusers, edm, placing
+from diffinv.weights.convert import adm, diffusers, edm, onnx, placing, terrain
 from diffinv.weights.convert.placing import Imported, State
 
 AVERAGED = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
@@ -41,7 +41,7 @@ def load_public(
     """A public checkpoint as parameters and card, whose `source` says file, sha256 and family.
 
     Args:
-      source: a file (see `placing.read_state`) or the folder of a diffusers model.
+      source: a file (see `placing.read_state`), an ONNX file or the folder of a diffusers model.
       chosen: the name of the state dict in the file, where it holds several.
       ema: what is known of the weights' moving average, for the card.
       limit: bytes that the arrays may take, see `limits.allowance`.
@@ -54,6 +54,9 @@ def load_public(
         _refuse(options, "a diffusers folder", ("schedule",))
         state, config, scheduler = diffusers.read_folder(source, options.get("schedule"), limit)
         found, which, file = diffusers.imported(state, config, scheduler), "", source
+    elif source.suffix == ".onnx":
+        _refuse(options, "an ONNX file")
+        found, which, file = terrain.imported(onnx.read_graph(source, limit)), "", source
     else:
         state, which = placing.read_state(source, chosen, limit)
         found, file = _file(state, source, options), source
