@@ -18,6 +18,7 @@ from flax import struct
 from diffinv import linalg
 from diffinv.callables import by_value
 from diffinv.describe import described
+from diffinv.ends import require_noisy_end
 from diffinv.measurement import GaussianNoise, Measurement, Noise
 from diffinv.operators.base import LinearOperator, Operator
 from diffinv.prior import Prior
@@ -80,6 +81,30 @@ def _repeated(factor: int, code: Array) -> Array:
 def latent(encode: Callable[[Array], Array], decode: Callable[[Array], Array], shape: tuple[int, ...]) -> Chart:
     """An autoencoder's codes of `shape` (static). Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1."""
     return Chart(by_value(encode), by_value(decode), tuple(shape))
+
+
+def generated(prior: Prior) -> Chart:
+    """A one-step generator as decoder: a code `z ~ N(0, I)`, of a picture's shape, becomes `denoise(sigma_1 z, 1)`.
+
+    For priors whose `renoise` in one step, `[1, 0]`, gives a sample: consistency models. Over the codes the prior is
+    exact, `Prior(process, GaussianDenoiser(process, 0, 1), shape)` under any process. Build it where it is used, inside
+    `jit`: it holds the network. There is no encoder; methods start from codes.
+
+    Source: Bora et al. 2017, arXiv:1703.03208, section 2 (measurements of a generator's output, seen from its codes).
+    Raises ValueError where the process does not end in noise, or the prior brings a law to start from.
+    """
+    require_noisy_end(prior.process)
+    if prior.law is not None:
+        raise ValueError("prior has a law to start from, so its codes are not N(0, I); use the law's own samples")
+
+    def decode(z: Array) -> Array:
+        t = jnp.ones((), z.dtype)
+        return prior.denoise(prior.process.sigma(t) * z, t)
+
+    def encode(x: Array) -> Array:
+        raise ValueError(f"a generator has no encoder for x of shape {x.shape}; use a method that only decodes")
+
+    return Chart(encode, decode, prior.shape)
 
 
 @struct.dataclass

@@ -2,14 +2,16 @@
 
     python -m experiments.import_checkpoint SOURCE --out=DIR
     python -m experiments.import_checkpoint DIR/NAME --verify
+    python -m experiments.import_checkpoint DIR/NAME --ratio=48
     python -m experiments.import_checkpoint --demo=FILE.pt
 
 SOURCE is an ADM file (.pt of guided-diffusion, and the FFHQ network of DPS), a folder of diffusers' UNet2DModel, an
 EDM network as docs/bring-your-own-prior.md writes it, the terrain model's .onnx (docs/terrain.md), or a checkpoint of
 our own. Nothing in it is run. DIR/NAME is then what `--config.prior` of experiments.reconstruct takes.
 
-The card's certificate holds what the prior makes of fixed inputs; `--verify` computes it again. `--demo` writes a tiny
-ADM file with drawn weights, to try the commands on. Presets of ADM:
+The card's certificate holds what the prior makes of fixed inputs; `--verify` computes it again. `--ratio` measures
+`diffinv.metrics.denoising` of a consistency model on its own samples, and warns where it is no mean. `--demo` writes a
+tiny ADM file with drawn weights, to try the commands on. Presets of ADM:
 ffhq256 imagenet256_uncond imagenet256 imagenet64 imagenet128 imagenet512 demo32
 """
 
@@ -21,16 +23,24 @@ from pathlib import Path
 from experiments.common import runtime  # isort: skip  (before jax)
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import diffinv as di
 from diffinv import schema
+from diffinv.metrics import denoising
 from diffinv.nn import unet
 from diffinv.weights.convert import adm, placing, public, torchwrite
 
+NOISE = (80.0, 20.0, 5.0, 1.0, 0.06)
 OUT = runtime.flag("out", None, schema.path("folder for NAME.safetensors and NAME.json"))
 NAME = runtime.flag("name", None, schema.component("of the two files; default: the preset's or the source's"))
 VERIFY = runtime.flag("verify", False, schema.switch("recompute the certificate of a checkpoint that was imported"))
+RATIO = runtime.flag(
+    "ratio",
+    None,
+    schema.whole("measure over that many one-step samples whether an imported consistency model is a mean", 2, 10_000),
+)
 DEMO = runtime.flag("demo", None, schema.path("write a tiny ADM file with drawn weights here, and stop"))
 PRESET = runtime.flag(
     "preset", None, schema.choice([*adm.PRESETS, "none"], "a published ADM network; default: the one of its shapes")
@@ -147,6 +157,21 @@ def verify(path: str) -> None:
     print(f"{path}: sha256 and {count:,} parameters as on the card; reference outputs agree to {deviation:.1e}")
 
 
+def judge(path: str, count: int) -> None:
+    """`(V - var D) / MSE` of a consistency model over its own one-step samples, at the levels `NOISE`."""
+    kind = di.weights.read_card(path, "prior")["parametrisation"]["parametrisation"]
+    if kind != "boundary":
+        raise ValueError(f"{path} predicts {kind!r} and samples in many steps; --ratio is for boundary, of one step")
+    prior, (draw, noise) = di.weights.load_prior(path), jax.random.split(jax.random.key(0))
+    one = lambda key: di.sample(key, di.samplers.renoise(prior), jnp.asarray([1.0, 0.0], jnp.float32)).x
+    x0 = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(draw, count))
+    at = jnp.asarray([di.times.from_sigma(prior.process, level) for level in NOISE], jnp.float32)
+    ratios = np.asarray(jax.jit(denoising.mean_ratios)(noise, prior, x0, at))
+    print(f"{path}: (V - var D) / MSE over {count} samples, where a posterior mean has 1 and an endpoint map 0")
+    print(", ".join(f"{ratio:.2g} at {level:g}" for ratio, level in zip(ratios, NOISE, strict=True)))
+    denoising.warn_of_ratios(ratios, NOISE)
+
+
 def main(sources: list[str]) -> None:
     """What the command line asks for."""
     if DEMO.value:
@@ -155,6 +180,8 @@ def main(sources: list[str]) -> None:
         raise ValueError(f"{len(sources)} sources were given; give one file or folder, see --help")
     if VERIFY.value:
         return verify(sources[0])
+    if RATIO.value:
+        return judge(sources[0], RATIO.value)
     if OUT.value is None:
         raise ValueError("give --out=DIR, the folder for the imported prior, or --verify")
     return convert(sources[0])

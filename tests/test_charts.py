@@ -222,3 +222,36 @@ def test_residual_shift_starts_at_the_low_resolution_picture(key):
     run = jax.jit(jax.vmap(lambda k: chart.decode(sample(k, samplers.heun(prior), times.grid(30)).x)))
     x = np.asarray(run(jax.random.split(key, 3000))).reshape(3000, 4)
     assert max(oracle.moment_errors(x, oracle.Law(np.ones(4), 0.3 * np.eye(4)))) < 4.5
+
+
+def endpoint(forward, mean, variance):
+    """Where the probability-flow ODE from time t ends, for N(mean, variance I): a consistency model in closed form."""
+
+    def to_the_end(x, t):
+        alpha, sigma = forward.alpha(t), forward.sigma(t)
+        return mean + (x - alpha * mean) * jnp.sqrt(variance / (alpha**2 * variance + sigma**2))
+
+    return Prior(forward, to_the_end, SHAPE)
+
+
+@pytest.mark.parametrize("forward", [process.EDM(), process.VP(), process.Flow()], ids=lambda p: type(p).__name__)
+def test_a_generators_codes_are_standard_normal(forward, key):
+    """`decode` is `renoise` in one step, and its Jacobian J has `J J^T = v sigma^2 / (alpha^2 v + sigma^2) I`."""
+    prior = endpoint(forward, OFFSET, 0.3)
+    chart = charts.generated(prior)
+    one = sample(key, samplers.renoise(prior), jnp.asarray([1.0, 0.0]), forward.sigma(1.0) * code(chart)).x
+    assert_allclose(chart.decode(code(chart)), one, rtol=1e-12)
+    J = jax.jacobian(chart.decode)(code(chart)).reshape(32, 32)
+    alpha, sigma = forward.alpha(1.0), forward.sigma(1.0)
+    assert_allclose(J @ J.T, 0.3 * sigma**2 / (alpha**2 * 0.3 + sigma**2) * np.eye(32), atol=1e-12)
+
+
+def test_a_generator_only_decodes(key):
+    with pytest.raises(ValueError, match=r"no encoder for x of shape \(4, 4, 2\)"):
+        charts.generated(endpoint(process.EDM(), OFFSET, 0.3)).encode(OFFSET)
+    with pytest.raises(ValueError, match="a law to start from"):
+        law = GaussianDenoiser(process.EDM(), OFFSET, jnp.ones(SHAPE))
+        charts.generated(Prior(process.EDM(), law, SHAPE, law))
+    frequencies = process.dct_frequencies(4, 4)
+    with pytest.raises(ValueError, match="noise"):
+        charts.generated(Prior(process.HeatDissipation(frequencies), lambda x, t: x, SHAPE))

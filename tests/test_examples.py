@@ -4,19 +4,28 @@ import runpy
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+import diffinv as di
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
 
-def ran(name):
+def ran(name, *arguments):
     """What the example's `main` returns, under the settings of a user's own script."""
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        return runpy.run_path(str(FOLDER / name))["main"]()
+        return runpy.run_path(str(FOLDER / name))["main"](*arguments)
 
 
 def test_each_has_a_test_here():
-    assert {path.name for path in FOLDER.glob("*.py")} == {"own_solver.py", "own_operator.py", "sweep.py"}
+    assert {path.name for path in FOLDER.glob("*.py")} == {
+        "own_solver.py",
+        "own_operator.py",
+        "sweep.py",
+        "terrain.py",
+    }
 
 
 @pytest.mark.slow
@@ -33,3 +42,33 @@ def test_a_sweep_tells_every_value_and_its_cost():
     errors, cost = ran("sweep.py")
     assert errors.shape == (4,) and len(set(errors.tolist())) == 4
     assert (cost.nfe, cost.vjps, cost.calls) == (100, 100, 200)
+
+
+def white(path):
+    """A consistency model that makes of noise white pictures of variance 0.09, whatever the label."""
+
+    def network(params, x, condition, label):
+        return params * x
+
+    forward = di.process.EDM()
+    denoise = di.NetworkDenoiser(jnp.float32(0.6), forward, network, "boundary", extra={"label": 0.5})
+    return di.Prior(forward, denoise, (16, 16, 1))
+
+
+def test_terrains_are_sampled_filled_and_enlarged(monkeypatch, tmp_path):
+    """A linear generator: in the void the most likely code is 0, and elsewhere it is that of the measurement."""
+    monkeypatch.setattr(di.weights, "load_prior", white)
+    found = ran("terrain.py", "", tmp_path, "baseline", "map_in_codes")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "terrain_samples.png",
+        "terrain_void.png",
+        "terrain_x4.png",
+    }
+    once = jnp.asarray([1.0, 0.0], jnp.float32)
+    truth = np.asarray(di.sample(jax.random.key(3), di.samplers.renoise(white("")), once).x)
+    void, flat = np.zeros((16, 16, 1)), truth.reshape(4, 4, 4, 4, 1)
+    void[5:11, 5:11] = truth[5:11, 5:11]
+    lost = {"void": np.mean(void**2), "x4": np.mean((flat - flat.mean((1, 3), keepdims=True)) ** 2)}
+    for task, error in lost.items():
+        assert found[task, "map_in_codes"] == pytest.approx(10 * np.log10(4 / error), abs=0.5)
+        assert found[task, "baseline"] < found[task, "map_in_codes"]

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import forking
+import jax
+import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+import diffinv as di
 from diffinv import weights
 from experiments import import_checkpoint
 from experiments.common import commandline
@@ -241,3 +244,18 @@ def test_the_probe_has_unit_variance_and_no_period():
     assert x.dtype == np.float32 and abs(x.mean()) < 0.03 and abs(x.var() - 1) < 0.03
     spectrum = np.abs(np.fft.rfft(x.ravel())) ** 2
     assert spectrum.max() < 0.02 * spectrum.sum()
+
+
+def test_the_ratio_of_a_consistency_model_is_measured_and_warned_of(own, capsys, monkeypatch):
+    """A map whose ends are its own law has 0; other parametrisations are refused."""
+    path, change = own
+    with pytest.raises(ValueError, match="predicts 'edm' and samples in many steps"):
+        run(path, ratio=4)
+    change(parametrisation={"parametrisation": "boundary"})
+    forward = di.process.EDM()
+    exact = lambda x, t: 0.5 * x / jnp.sqrt(0.25 + forward.sigma(t) ** 2)  # of N(0, I / 4)
+    monkeypatch.setattr(weights, "load_prior", lambda path: di.Prior(forward, jax.tree_util.Partial(exact), (8, 8, 3)))
+    with pytest.warns(UserWarning, match="no posterior mean"):
+        run(path, ratio=64)
+    ratios = [float(part.split()[0]) for part in capsys.readouterr().out.splitlines()[1].split(",")]
+    assert len(ratios) == len(import_checkpoint.NOISE) and np.all(np.abs(ratios[:4]) < 0.15)
