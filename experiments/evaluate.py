@@ -14,7 +14,10 @@ and of the prior's own label where its card fixes one. It prints
   --pairs shows the nearest pairs, samples above and training pictures below.
 
 A diffusion model is sampled by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps
-choose otherwise. A prior with labels is sampled without one. With --card the numbers are written into the prior's card.
+choose otherwise. A prior with labels is sampled without one; with --classes as many samples are drawn besides, as many
+of each label, by classifier-free guidance of the given --weight, and a linear classifier on the same features, fitted
+to training pictures, says which label it takes them for: the share that agrees, beside its accuracy on held-out
+pictures. With --card the numbers are written into the prior's card.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ from PIL import Image
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import data, samplers, schema, sharding, times, weights
-from diffinv.metrics import distribution, features, memorisation
+from diffinv import data, posterior, samplers, schema, sharding, times, weights
+from diffinv.metrics import distribution, features, memorisation, probe
 from experiments.common import pictures, reading
 
 flags.adopt_module_key_flags(reading)
@@ -48,6 +51,8 @@ BATCH = runtime.flag("batch", 50, schema.whole("pictures at once on each device"
 GRID = runtime.flag("grid", "", schema.path("a PNG of the first 64 samples; {steps} becomes the number of steps"))
 PAIRS = runtime.flag("pairs", "", schema.path("a PNG of the 8 samples nearest to training; {steps} as in --grid"))
 TRAINING = runtime.flag("training", 20_000, schema.whole("training pictures to compare with, at most; 0: none", low=0))
+CLASSES = runtime.flag("classes", False, schema.switch("draw each label, too, and ask a classifier which it is"))
+WEIGHT = runtime.flag("weight", 2.0, schema.number("of guidance under --classes; 1: without", low=0, high=1000))
 CARD = flags.DEFINE_bool("card", False, "write the numbers into the card")
 SEED = runtime.flag("seed", 0, schema.whole("of the samples, and of the draw of held-out pictures", low=0))
 SHRUNK, PAIRED = 16, 8
@@ -59,6 +64,13 @@ class Seen(NamedTuple):
 
     features: np.ndarray
     pixels: np.ndarray
+
+
+class Labelled(NamedTuple):
+    """Pictures, uint8 (N, H, W, C), and their labels by the prior's card, (N,); zeros where nobody asked for them."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
 
 
 def mapped(function, rows, *fixed, note: str) -> Any:
@@ -117,14 +129,35 @@ def held_out(shape: tuple[int, ...], card: dict) -> np.ndarray:
     return np.asarray(data.to_unit(found.pixels))
 
 
-def training(shape: tuple[int, ...], card: dict) -> np.ndarray | None:
-    """Up to TRAINING training pictures, uint8; None, with one line, where --data has no split."""
+def by_label(shape: tuple[int, ...], card: dict, split: int, count: int) -> Labelled:
+    """About `count` pictures of a split, as many of each of the prior's labels where there are as many."""
+    each = -(-count // len(card["labels"]))
+    every = range(len(card["labels"]))
+    found = [chosen(shape, {**card, "given": {"label": label}}, split, each).pixels for label in every]
+    return Labelled(np.concatenate(found), np.repeat(every, list(map(len, found))))
+
+
+def training(shape: tuple[int, ...], card: dict) -> Labelled | None:
+    """Up to TRAINING training pictures; None, with one line, where --data has no split."""
     if not TRAINING.value:
         return None
     if not has_split():
         print("memorisation is not judged, for --data has no split: which pictures were trained on is not known")
         return None
-    return chosen(shape, card, 0, TRAINING.value).pixels
+    if CLASSES.value:
+        return by_label(shape, card, 0, TRAINING.value)
+    found = chosen(shape, card, 0, TRAINING.value).pixels
+    return Labelled(found, np.zeros(len(found), int))
+
+
+def require_labels(card: dict) -> None:
+    """ValueError, before anything is drawn, where --classes has nothing to tell apart, or to learn it from."""
+    if not CLASSES.value:
+        return
+    if len(card.get("labels", [])) < 2 or "label_null" not in card:
+        raise ValueError("--classes is given, but the prior's card has no labels and none for nothing; leave it out")
+    if not TRAINING.value or not has_split():
+        raise ValueError("--classes needs training pictures: give --data with a split, and --training of 2 at least")
 
 
 def tiled(samples: np.ndarray, path: str, rows: int, columns: int, scale: int = 2) -> None:
@@ -155,7 +188,25 @@ def draw(prior: di.Prior, grid: jax.Array, method: Callable[[di.Prior], di.Sampl
     program = jax.jit(jax.vmap(lambda p, k: di.sample(k, method(p), grid).x, (None, 0)))
     base = di.seed_key(SEED.value)
     keys = jax.vmap(lambda i: jax.random.fold_in(base, i))(np.arange(COUNT.value))
-    samples = mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps")
+    return sound(mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps"))
+
+
+def draw_labels(
+    prior: di.Prior, nothing: int, labels: np.ndarray, grid: jax.Array, method: Callable[[di.Prior], di.Sampler]
+) -> np.ndarray:
+    """A sample of each of `labels`, (N,), by classifier-free guidance with the label `nothing`, in [-1, 1]."""
+
+    def one(prior, row):
+        key, label = jax.random.fold_in(di.seed_key(SEED.value), row[0]), row[1]
+        guided = posterior.cfg(prior.given(label=label), prior.given(label=jnp.int32(nothing)), WEIGHT.value)
+        return di.sample(key, method(guided), grid).x
+
+    rows = np.stack([np.arange(len(labels)), labels], 1).astype(np.int32)
+    return sound(mapped(jax.jit(jax.vmap(one, (None, 0))), rows, prior, note="samples of each label"))
+
+
+def sound(samples: np.ndarray) -> np.ndarray:
+    """Samples clipped to [-1, 1]. Raises ValueError where some are not finite."""
     if broken := int(np.sum(~np.isfinite(samples).all((1, 2, 3)))):
         raise ValueError(f"{broken} of {len(samples)} samples are not finite: the prior or its --sampler diverged")
     return np.clip(samples, -1, 1)
@@ -205,6 +256,31 @@ def repeated(memory: Memory, fake: Seen) -> tuple[dict[str, Any], memorisation.N
     return {**{name: round(share, 4) for name, share in zip(names, shares)}, **told}, found[0]
 
 
+class Classes(NamedTuple):
+    """A classifier that was fitted to training pictures, and its accuracy on held-out ones."""
+
+    classifier: probe.LinearProbe
+    held_out: float
+
+
+def taught(trained: Seen, labels: np.ndarray, test: Seen, known: np.ndarray) -> Classes:
+    """The classifier of training pictures, tried on held-out ones."""
+    classifier = probe.linear_probe(trained.features, labels)
+    return Classes(classifier, float(np.mean(classifier.predict(test.features) == known)))
+
+
+def agreement(judge: Classes, fake: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """The card's note of how many samples, by their features, are taken for the labels that they were drawn for."""
+    right = judge.classifier.predict(fake) == labels
+    share = lambda chosen: round(float(right[chosen].mean()), 4)
+    return {
+        "guidance": WEIGHT.value,
+        "agreement": share(labels >= 0),
+        "held_out_accuracy": round(judge.held_out, 4),
+        "by_label": {name: share(labels == i) for i, name in enumerate(names) if (labels == i).any()},
+    }
+
+
 def pairs(samples: np.ndarray, memory: Memory, near: memorisation.Nearest, path: str) -> None:
     """The samples nearest to training in a row, and the training pictures below."""
     first = np.argsort(near.distance, kind="stable")[:PAIRED]
@@ -224,6 +300,12 @@ def told(note: dict[str, Any]) -> str:
         lines.append(
             f"memorisation, {count} training pictures: {by_features} of the samples are as near as the nearest 5 % of "
             f"the held-out by features, {by_pixels} by {SHRUNK} x {SHRUNK} pixels; floor {floor}"
+        )
+    if classes := note.get("classes"):
+        shares = ", ".join(f"{name} {share}" for name, share in classes["by_label"].items())
+        lines.append(
+            f"classes, guidance {classes['guidance']:g}: {classes['agreement']} of the samples are taken for their "
+            f"label (of held-out pictures {classes['held_out_accuracy']}): {shares}"
         )
     return "\n".join(lines)
 
@@ -251,22 +333,32 @@ def main() -> None:
     many = STEPS.value or ([18] if middle is None else [1, 2])
     prior = weights.load_prior(path, None if trained.get("second_time") else di.process.EDM())
     require_places(path, len(many))
-    judge, look = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
+    require_labels(card)
+    judge, program = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
+    look = lambda pixels, what: mapped(program, pixels, judge, note=f"{what} features")
+    method = samplers.heun if middle is None else samplers.renoise
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
-    real, found = mapped(look, held_out(prior.shape, card), judge, note="held-out features"), []
-    memory, trained = None, training(prior.shape, card)
+    real, found = look(held_out(prior.shape, card), "held-out"), []
+    trained, memory, classes = training(prior.shape, card), None, None
     if trained is not None:
-        memory = remembered(trained, mapped(look, trained, judge, note="training features"), real)
+        memory = remembered(trained.pixels, look(trained.pixels, "training"), real)
+    if CLASSES.value:
+        test = by_label(prior.shape, card, 1, COUNT.value)
+        classes = taught(memory.seen, trained.labels, look(test.pixels, "labelled"), test.labels)
     for steps, levels in schedules.items():
-        samples = draw(prior, levels, samplers.heun if middle is None else samplers.renoise)
+        samples = draw(prior, levels, method)
         if GRID.value:
             grid(samples, GRID.value.replace("{steps}", str(steps)))
-        fake = mapped(look, samples, judge, note="sample features")
+        fake = look(samples, "sample")
         found.append(quality(fake.features, real.features, steps, "Heun" if middle is None else what))
         if memory:
             found[-1]["memorisation"], near = repeated(memory, fake)
             if PAIRS.value:
                 pairs(samples, memory, near, PAIRS.value.replace("{steps}", str(steps)))
+        if classes:
+            labels = np.arange(COUNT.value) % len(card["labels"])
+            labelled = draw_labels(prior, card["label_null"], labels, levels, method)
+            found[-1]["classes"] = agreement(classes, look(labelled, "sample").features, labels, card["labels"])
         print(told(found[-1]))
     if CARD.value:
         weights.amend(path, {"sample_quality": found if len(found) > 1 else found[0]})

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from PIL import Image
 
-from diffinv import data, weights
+import diffinv as di
+from diffinv import data, process, weights
 from diffinv.nn import unet
 from experiments import evaluate
 
@@ -106,14 +108,100 @@ def test_the_training_pictures_are_those_of_the_training_split(tmp_path, capsys)
     np.savez(tmp_path / "split.npz", train_images=train, test_images=test)
     np.savez(tmp_path / "whole.npz", images=train)
     for name, most, count in (("split", 20, 5), ("split", 2, 2), ("split", 0, None), ("whole", 20, None)):
-        flags = [("data", str(tmp_path / f"{name}.npz")), ("training", most), ("seed", 0)]
+        flags = [("data", str(tmp_path / f"{name}.npz")), ("training", most), ("seed", 0), ("classes", False)]
         with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags}):
             found = evaluate.training((8, 8, 3), {})
         if count is None:
             assert found is None
         else:
-            assert len(found) == count and {each.tobytes() for each in found} <= {each.tobytes() for each in train}
+            assert len(found.pixels) == len(found.labels) == count and not found.labels.any()
+            assert {each.tobytes() for each in found.pixels} <= {each.tobytes() for each in train}
     assert capsys.readouterr().out.count("memorisation is not judged, for --data has no split") == 1
+
+
+@pytest.fixture
+def pack(tmp_path):
+    """Grey values that tell their label: 0 to 9, 100 to 109, 200 to 205, and a test picture of each label."""
+    values = np.concatenate([np.arange(10), 100 + np.arange(10), 200 + np.arange(6)]).astype(np.uint8)
+    whole = lambda values: np.broadcast_to(values[:, None, None, None], (len(values), 8, 8, 1))
+    labels = {"train_labels": values // 100, "test_labels": [0, 1, 2]}
+    path = tmp_path / "labelled.npz"
+    np.savez(path, train_images=whole(values), test_images=whole(np.uint8([50, 150, 250])), **labels)
+    return str(path)
+
+
+def flagged(pack, **flags):
+    known = {"data": pack, "training": 24, "seed": 0, "count": 6, "classes": True, "weight": 1.0, "batch": 4}
+    return mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in (known | flags).items()})
+
+
+def test_labels_are_those_of_the_prior_and_as_many_of_each(pack):
+    """The card's order is its own; eight of each of three labels, six where there are no more."""
+    card = {"labels": ["2", "0", "1"], "label_null": 3}
+    with flagged(pack):
+        found, test = evaluate.training((8, 8, 1), card), evaluate.by_label((8, 8, 1), card, 1, 2)
+    assert np.bincount(found.labels).tolist() == [6, 8, 8] and test.labels.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(found.pixels[:, 0, 0, 0] // 100, np.array([2, 0, 1])[found.labels])
+    assert test.pixels[:, 0, 0, 0].tolist() == [250, 50, 150]
+
+
+@pytest.mark.parametrize(
+    ("card", "flags", "words"),
+    [
+        ({}, {}, "no labels"),
+        ({"labels": ["cat"], "label_null": 1}, {}, "no labels"),
+        ({"labels": ["cat", "dog"]}, {}, "none for nothing"),
+        ({"labels": ["cat", "dog"], "label_null": 2}, {"training": 0}, "--classes needs training pictures"),
+        ({"labels": ["cat", "dog"], "label_null": 2}, {"data": "gradients"}, None),
+        ({"labels": ["cat", "dog"], "label_null": 2}, {"data": "photographs"}, "--classes needs training pictures"),
+        ({}, {"classes": False}, None),
+    ],
+)
+def test_classes_need_labels_and_training_pictures(pack, card, flags, words):
+    with flagged(pack, **flags):
+        if words is None:
+            evaluate.require_labels(card)
+            return
+        with pytest.raises(ValueError, match=words):
+            evaluate.require_labels(card)
+
+
+def test_samples_are_drawn_of_their_label_by_guidance(pack):
+    """A law that is a point for each label, 0 for nothing: guidance of weight w ends at w times the label's point."""
+
+    @struct.dataclass
+    class Points:
+        process: process.Process
+        label: jax.Array
+
+        def given(self, label):
+            return self.replace(label=label)
+
+        def __call__(self, x, t):
+            return jnp.full_like(x, 0.2) * (jnp.asarray([1, -1, 2, 0], x.dtype)[self.label])
+
+    forward, labels = process.EDM(), np.array([0, 1, 2, 1, 0])
+    prior = di.Prior(forward, Points(forward, jnp.int32(3)), (4, 4, 1))
+    for weight in (1.0, 2.0):
+        with flagged(pack, weight=weight):
+            x = evaluate.draw_labels(prior, 3, labels, di.times.karras(8), di.samplers.heun)
+        expected = 0.2 * weight * np.array([1, -1, 2])[labels]
+        np.testing.assert_allclose(x, np.broadcast_to(expected[:, None, None, None], x.shape), atol=1e-5)
+
+
+def test_the_agreement_counts_what_is_taken_for_its_label(pack):
+    """Two features that name the label of three: of six samples two are of another one."""
+    rng = np.random.default_rng(0)
+    make = lambda labels: evaluate.Seen(np.eye(3)[labels] + 0.01 * rng.normal(size=(len(labels), 3)), np.zeros(1))
+    labels, asked = np.arange(60) % 3, np.array([0, 1, 2, 0, 1, 2])
+    judge = evaluate.taught(make(labels), labels, make(np.array([0, 1, 1, 2])), np.array([0, 1, 2, 2]))
+    with flagged(pack, weight=3.0):
+        note = evaluate.agreement(judge, make(np.array([0, 1, 2, 1, 2, 2])).features, asked, ["a", "b", "c"])
+    shares = {"a": 0.5, "b": 0.5, "c": 1.0}
+    assert note == {"guidance": 3.0, "agreement": 0.6667, "held_out_accuracy": 0.75, "by_label": shares}
+    quality = evaluate.quality(rng.normal(size=(8, 3)), rng.normal(size=(8, 3)), 1, "Heun")
+    line = evaluate.told({**quality, "classes": note}).splitlines()[-1]
+    assert "guidance 3: 0.6667" in line and "held-out pictures 0.75" in line and "a 0.5, b 0.5, c 1.0" in line
 
 
 def looked(pixels):
