@@ -1,4 +1,4 @@
-"""Denoisers `(x, t) -> E[x_0 | x_t]` beside the network's: exact ones, spectral ones, those of another process or size."""
+"""Denoisers `(x, t) -> E[x_0 | x_t]` beside the network's: exact, spectral, of another process, of another size."""
 
 from collections.abc import Callable
 

@@ -51,7 +51,7 @@ def build(
     if apply is not None and changes:
         raise ValueError(f"{sorted(changes)} are fields of our networks, and apply is your own; leave them out")
     if shape is not None:
-        require_size(card, shape)
+        require_sides(card, shape)
     own = architecture(card).clone(**changes).apply if apply is None else apply
     builder = BUILDERS[card["parametrisation"]["parametrisation"]]
     prior = builder(widened(params), card, own, cards.build_process(card["process"]), process).given(**_given(card))
@@ -63,7 +63,7 @@ def any_size(card: dict[str, Any]) -> bool:
     return "architecture" in card and hasattr(architecture(card), "reach")
 
 
-def require_size(card: dict[str, Any], shape: tuple[int, ...]) -> None:
+def require_sides(card: dict[str, Any], shape: tuple[int, ...]) -> None:
     """ValueError where the card's prior is not one of pictures of this shape, (H, W, C)."""
     own = tuple(card["shape"])
     if not any_size(card) and tuple(shape) != own:
