@@ -49,9 +49,9 @@ Programs = dict[str, Callable[[], Any]]
 Row = tuple[str, float, float | None]  # what, ratio, goal
 
 
-def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+def noise(shape: tuple[int, ...], seed: int = 0, batch: int = BATCH) -> np.ndarray:
     """Standard normal, the same for every library."""
-    return np.random.default_rng(seed).standard_normal((BATCH, *shape)).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal((batch, *shape)).astype(np.float32)
 
 
 # ---- what a JAX process runs
@@ -68,19 +68,25 @@ def begin(devices: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-def problem(plain: bool = False) -> tuple[Any, ...]:
+def embedded(plain: bool = False) -> Any:
+    """The prior that ships, under `process.VP()`."""
+    from diffinv import process, weights
+
+    return weights.load_prior(weights.embedded(), process.VP(), plain_conv=plain)
+
+
+def problem(prior: Any, batch: int = BATCH) -> tuple[Any, ...]:
     """`(keys, prior, measurements, x, condition)`, placed: the batch split over the devices, the rest on all."""
     import jax
 
-    from diffinv import measure, operators, process, sharding, weights
+    from diffinv import measure, operators, sharding
 
-    prior = weights.load_prior(weights.embedded(), process.VP(), plain_conv=plain)
-    mesh = sharding.mesh()
-    keys = jax.random.split(jax.random.key(0), BATCH)
-    operator = operators.box_inpainting(prior.shape, 8, 8, 16)
-    truth = jax.numpy.tanh(noise(prior.shape, 1))
+    mesh, quarter = sharding.mesh(), prior.shape[0] // 4
+    keys = jax.random.split(jax.random.key(0), batch)
+    operator = operators.box_inpainting(prior.shape, quarter, quarter, 2 * quarter)
+    truth = jax.numpy.tanh(noise(prior.shape, 1, batch))
     measurements = jax.vmap(lambda k, x: measure(k, operator, x, SIGMA_Y))(keys, truth)
-    placed = jax.device_put((keys, measurements, noise(prior.shape)), sharding.split(mesh))
+    placed = jax.device_put((keys, measurements, noise(prior.shape, batch=batch)), sharding.split(mesh))
     prior, condition = jax.device_put((prior, jax.numpy.float32(CONDITION)), sharding.replicated(mesh))
     return placed[0], prior, *placed[1:], condition
 
@@ -97,22 +103,20 @@ def dps_program(steps: int) -> Any:
     return jax.jit(jax.vmap(one, (0, None, 0)))
 
 
-def jax_programs(steps: int, plain: bool, names: list[str]) -> Programs:
+def jax_programs(steps: int, prior: Any, names: list[str], batch: int = BATCH) -> Programs:
     """Samplers, and the network alone in a Python loop of as many calls."""
     import jax
     import jax.numpy as jnp
 
     from diffinv import sample, samplers, times
 
-    keys, prior, measurements, x, condition = problem(plain)
+    keys, prior, measurements, x, condition = problem(prior, batch)
     apply, params = prior.denoise.apply, prior.denoise.params
 
     def one(key: Any, prior: Any, x: Any) -> Any:
         return sample(key, samplers.ddim(prior), times.grid(steps), x).x
 
-    def distance(x: Any, params: Any, condition: Any, y: Any) -> Any:
-        return jnp.linalg.norm((apply(params, x, condition) - y).ravel())
-
+    distance = lambda x, params, condition, y: jnp.linalg.norm((apply(params, x, condition) - y).ravel())
     ddim, dps = jax.jit(jax.vmap(one, (0, None, 0))), dps_program(steps)
     evaluate = jax.jit(jax.vmap(apply, (None, 0, None)))
     differentiate = jax.jit(jax.vmap(jax.value_and_grad(distance), (0, None, None, 0)))
@@ -143,7 +147,7 @@ def memory(steps: int, run: bool) -> dict[str, float]:
     """MiB that XLA plans for a DPS of `steps` steps, and the process's peak while it runs; or compiles it only."""
     import jax
 
-    keys, prior, measurements, *_ = problem()
+    keys, prior, measurements, *_ = problem(embedded())
     compiled = dps_program(steps).lower(keys, prior, measurements).compile()
     if not run:
         return {}
@@ -157,7 +161,7 @@ def memory(steps: int, run: bool) -> dict[str, float]:
 
 def compiling(steps: int) -> dict[str, float]:
     """Seconds to trace, lower and compile DPS, and those of XLA alone."""
-    keys, prior, measurements, *_ = problem()
+    keys, prior, measurements, *_ = problem(embedded())
     start = time.perf_counter()
     lowered = dps_program(steps).lower(keys, prior, measurements)
     middle = time.perf_counter()
@@ -234,7 +238,7 @@ def task(act: str, **options: Any) -> int:
         return 0
     begin(options.pop("devices", None))
     if act == "jax":
-        serve(jax_programs(**options))
+        serve(jax_programs(prior=embedded(options.pop("plain")), **options))
     else:
         print(json.dumps({"memory": memory, "compile": compiling}[act](**options)))
     return 0

@@ -133,10 +133,11 @@ class UNet(nn.Module):
 
     def _embed(self, condition: torch.Tensor) -> torch.Tensor:
         half = self.net.channels // 2
-        frequencies = torch.exp(-math.log(1e4) * torch.arange(half, dtype=torch.float32) / half)
+        order = torch.arange(half, dtype=torch.float32, device=condition.device)
+        frequencies = torch.exp(-math.log(1e4) * order / half)
         angles = self.net.time_scale * condition.float()[:, None] * frequencies
         h = F.pad(torch.cat([torch.cos(angles), torch.sin(angles)], 1), (0, self.net.channels % 2))
-        return self.time_embed_2(F.silu(self.time_embed_0(h)))
+        return self.time_embed_2(F.silu(self.time_embed_0(h.to(self.time_embed_0.weight.dtype))))
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         embedding = self._embed(condition)
