@@ -228,7 +228,7 @@ class UNet(nn.Module):
         return h if label is None else h + self._label(label, width)
 
     def _label(self, label: Array, width: int) -> Array:
-        if not self.scalar_label:
+        if self.classes is not None:
             return nn.Embed(self.classes, width, name="label_emb", dtype=self.dtype)(label)
         h = nn.Dense(width, name="label_emb_0", dtype=self.dtype)(jnp.asarray(label, jnp.float32).reshape(1))
         return nn.Dense(width, name="label_emb_2", dtype=self.dtype)(nn.silu(h))
