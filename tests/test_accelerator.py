@@ -155,8 +155,9 @@ def rehearsal(tmp_path_factory):
     out, carried = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("carried")
     carrying.pack(folder(carried / "given"), carried / "satellite64.npz", 0, 0, {"name": "mine", "licence": "CC0"})
     (carried / "photo.npz").write_bytes(b"damaged")
-    command = [sys.executable, "-m", "benchmarks.accelerator", "--rehearse", f"--out={out}", f"--carried={carried}"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "benchmarks.accelerator", "--rehearse", f"--out={out}"]
+    command += [f"--carried={carried}", "--seconds=1400"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=1500)
     return done, json.loads((out / "accelerator.json").read_text()), out
 
 
