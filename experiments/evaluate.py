@@ -284,7 +284,7 @@ def agreement(judge: Classes, fake: np.ndarray, labels: np.ndarray, names: list[
 def pairs(samples: np.ndarray, memory: Memory, near: memorisation.Nearest, path: str) -> None:
     """The samples nearest to training in a row, and the training pictures below."""
     first = np.argsort(near.distance, kind="stable")[:PAIRED]
-    trained = np.asarray(data.to_unit(memory.pixels[near.index[first]]))
+    trained = np.asarray(data.to_unit(memory.pixels[near.place[first]]))
     tiled(np.concatenate([samples[first], trained]), path, 2, len(first))
 
 

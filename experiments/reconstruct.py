@@ -1,12 +1,15 @@
 """Restore degraded pictures and report how well.
 
     python -m experiments.reconstruct
-    python -m experiments.reconstruct --images='photos/*.jpg' --config.task=box_inpainting --config.solver=reguidance
+    python -m experiments.reconstruct --images='photos/*.jpg' --config.task=motion_blur --config.solver=dps
+    python -m experiments.reconstruct --degraded --images=old.jpg --config.task=inpaint --mask=scratches.png
 
-Without arguments: eight photographs that install with scikit-image, a large box and super-resolution x4, each restored
-by DPS, DAPS and ReGuidance(DAPS) under the embedded 32 x 32 prior. Everything is left in runs/NAME/: index.html,
-gallery.png, results.json and one PNG a picture. Pictures that are finished are kept when a run is stopped or fails, and
-the same command goes on with the others.
+Without arguments: photographs that install with scikit-image, at 256 x 256, with four kinds of damage, each restored by
+a fast solver and by DPS under the prior `photo`; then satellite pictures under `satellite64` with a hidden box, by
+DDRM, DAPS and ReGuidance of each. Your own pictures keep their size: they are damaged and restored, or, with
+--degraded, restored from the damage that they have. Everything is left in runs/NAME/: index.html, gallery.png,
+results.json, one PNG a picture, and in restored/ your own pictures in their size and bit depth. Pictures that are
+finished are kept when a run is stopped or fails, and the same command goes on with the others.
 
 It ends with status 0, 1 where something given is wrong, 2 where every reconstruction failed, 130 after Ctrl-C. --help
 lists tasks, solvers and all their settings.
@@ -14,7 +17,7 @@ lists tasks, solvers and all their settings.
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import shlex
 import sys
@@ -22,19 +25,16 @@ from pathlib import Path
 
 from experiments.common import runtime  # isort: skip  (before jax)
 
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from configs import reconstruct as standard
 from diffinv import schema
-from diffinv.prior import Prior
 from experiments import report
-from experiments.common import keeping, pictures, priors, reading
-from experiments.common.commandline import listed
-from experiments.methods import solvers
-from experiments.restore.bench import Bench, pixels
+from experiments.common import keeping, reading
+from experiments.restore import part as parts
 from experiments.restore.fields import FIELDS, check
-from experiments.restore.operators import require_fit, shown
+from experiments.restore.part import Part
 
 flags.adopt_module_key_flags(reading)
 CONFIG = runtime.config_flag(
@@ -43,21 +43,14 @@ CONFIG = runtime.config_flag(
     FIELDS,
     check,
 )
-IMAGES = runtime.flag("images", "", schema.path("a file, a folder or a quoted glob; default: bundled photographs"))
+IMAGES = runtime.flag("images", "", schema.path("a file, a folder or a quoted glob; default: bundled pictures"))
+DEGRADED = runtime.flag("degraded", False, schema.switch("the pictures are the measurements; no truth is known"))
+MASK = runtime.flag("mask", "", schema.path("config.mask: a picture of the same size, bright where pixels are missing"))
+KERNEL = runtime.flag("kernel", "", schema.path("config.kernel: of task deblur, a picture or a .npy file"))
 FRESH = runtime.flag("fresh", False, schema.switch("restore everything again, whatever the folder holds"))
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 
-# Which a result depends on, beside the library.
-CODE = (
-    "methods/table.py",
-    "methods/grids.py",
-    "methods/solvers.py",
-    "restore/operators.py",
-    "restore/bench.py",
-    "restore/fields.py",
-    "common/pictures.py",
-    "common/priors.py",
-)
+KINDS = {"photographs": "photographs", "satellite": "satellite pictures"}
 TITLE = "Restoration with a diffusion prior"
 NOTES = (
     "Feature distance: an unlearned distance of EfficientNet-Lite0 features, not LPIPS. Residual: |y - A x| of the "
@@ -67,72 +60,84 @@ NOTES = (
 )
 
 
-def folder_of(config, settings: dict, tasks: list[str]) -> Path:
+def main_job(config) -> bool:
+    """Whether nothing was asked for but what the configuration's file has: then `also` is run as well."""
+    plain = standard.get_config()
+    return not IMAGES.value and all(config[name] == plain[name] for name in ("task", "solver", "prior", "bundled"))
+
+
+def chosen() -> list[Part]:
+    """The parts of this run: one, or two in the main job."""
+    config, images = CONFIG.value, IMAGES.value
+    with config.unlocked():
+        config.mask, config.kernel = MASK.value or config.mask, KERNEL.value or config.kernel
+    if DEGRADED.value and not images:
+        raise ValueError("--degraded needs --images, the pictures that are to be restored")
+    several = bool(config.also) and main_job(config)
+    found = [parts.part(config, images, config.bundled if several else "", DEGRADED.value)]
+    if several:
+        other = importlib.import_module(f"configs.{config.also}").get_config("main")
+        other.seed, other.optimisation = config.seed, config.optimisation
+        found.append(parts.part(other, "", other.bundled))
+    return found
+
+
+def folder_of(config, settings: dict, found: list[Part]) -> Path:
     """runs/NAME; without a name, the tasks and a digest of the settings, so that another configuration has its own."""
-    return Path(OUT.value) / (config.name or f"{'+'.join(tasks)}-{keeping.digest(settings)[:6]}")
+    tasks = "main" if len(found) > 1 else "+".join(found[0].tasks)
+    return Path(OUT.value) / (config.name or f"{tasks}-{keeping.digest(settings)[:6]}")
 
 
-def restore_all(config, prior: Prior, names: list[str], truth: np.ndarray, done: dict, keep) -> None:
-    """Every task, group and solver; each group's pictures are kept as soon as they are finished."""
-    count, chosen, tasks = len(names), listed(config.solver), listed(config.task)
-    bar = tqdm(total=len(tasks) * len(chosen) * count, unit="picture", smoothing=0, dynamic_ncols=True)
-    for task in tasks:
-        if all((task, name) in done for name in names):
-            bar.update(len(chosen) * count)
-            continue
-        bench = Bench(config, prior, task, truth)
-        for group in range(-(-count // bench.group)):
-            members = bench.members(group)[: count - group * bench.group]
-            if all((task, names[i]) in done for i in members):
-                bar.update(len(chosen) * len(members))
-                continue
-            results = {}
-            for name in chosen:
-                title = solvers.label(name, config)
-                about = f"{task}, {title}"
-                bench.tell = lambda text, about=about: bar.set_postfix_str(", ".join(filter(None, [about, text])))
-                results[title] = bench.restore(name, group)
-                bar.update(len(members))
-            for place, i in enumerate(members):
-                record = {
-                    "picture": names[i],
-                    "task": task,
-                    "truth": pixels(truth[i]),
-                    "measurement": pixels(shown(bench.measurements.y[i], prior.shape)),
-                    "methods": {title: rows[place] for title, rows in results.items()},
-                }
-                done[task, names[i]] = keep(i, record)
-    bar.close()
+def settings_of(found: list[Part]) -> dict:
+    """All that the results of a run depend on."""
+    settings = {**found[0].settings, "images": IMAGES.value and os.path.abspath(IMAGES.value)}
+    settings |= {"degraded": True} if DEGRADED.value else {}
+    return settings | {other.title: other.settings for other in found[1:]}
+
+
+def lost(folder: Path, record: dict) -> bool:
+    """Whether a picture that was written for the user is gone."""
+    return not all((folder / name).exists() for name in record.get("files", []))
+
+
+def about(found: list[Part]) -> list[str]:
+    """What is restored, a line a part."""
+    lines = []
+    for each in found:
+        sizes = " and ".join(dict.fromkeys("{} x {}".format(*pixels.shape[:2]) for pixels in each.shots.pixels))
+        kind = f"{KINDS[each.title]} of " if each.title else "pictures of "
+        prior = each.card.get("name", "a prior")
+        lines += [each.shots.note] if each.shots.note else []
+        lines.append(
+            f"{len(each.shots.names)} {kind}{sizes} under {prior}, sigma_y = {each.config.sigma_y} on the [-1, 1] scale"
+        )
+    return lines
 
 
 def main() -> int:
-    config = CONFIG.value
     runtime.writable(OUT.value)
-    prior, card = priors.load(config.prior, "config.prior")
-    tasks, (height, width, _) = listed(config.task), prior.shape
-    require_fit(config, tasks, prior.shape)
-    count = config.pictures
-    shots = pictures.own(IMAGES.value, prior.shape, count) if IMAGES.value else pictures.photographs(prior.shape, count)
-    names = report.readable(shots.names)
+    found = chosen()
     command = f"python -m experiments.reconstruct {shlex.join(sys.argv[1:])}".strip()
-    settings = {**json.loads(config.to_json_best_effort()), "images": IMAGES.value and os.path.abspath(IMAGES.value)}
-    settings["made_by"] = {"prior": keeping.weights(card), **keeping.code(*CODE)}
-    folder = runtime.writable(folder_of(config, settings, tasks))
-    stamps = keeping.stamps(settings, shots.pixels)
+    settings = settings_of(found)
+    folder = runtime.writable(folder_of(CONFIG.value, settings, found))
     with keeping.alone(folder):
-        wanted = {(task, name): stamp for task in tasks for name, stamp in zip(names, stamps, strict=True)}
-        done, notes = ({}, []) if FRESH.value else keeping.kept(folder, settings, wanted)
-        print(*filter(None, [shots.note, *notes]), sep="\n", end="\n" * bool(shots.note or notes))
-        print(f"{len(names)} pictures of {height} x {width}, sigma_y = {config.sigma_y} on the [-1, 1] scale")
+        stamps = {key: stamp for each in found for key, stamp in each.stamps().items()}
+        done, notes = ({}, []) if FRESH.value else keeping.kept(folder, settings, stamps)
+        done = {key: record for key, record in done.items() if not lost(folder, record)}
+        print(*notes, *about(found), sep="\n")
         print(f"results go to {folder}; compiled programs are kept in {runtime.cache_folder()}", flush=True)
 
-        def keep(place: int, record: dict) -> dict:
-            record |= {"stamp": stamps[place]}
+        def keep(made: Part, place: int, record: dict) -> dict:
+            record = parts.written(made, place, record, folder)
+            record["stamp"] = stamps[record["task"], record["picture"]]
             report.append(folder, record, TITLE, command, settings)
             return record
 
-        restore_all(config, prior, names, shots.pixels, done, keep)
-        records = [done[task, name] for task in tasks for name in names]
+        whole = sum(len(each.tasks) * len(each.methods) * len(each.shots.names) for each in found)
+        with tqdm(total=whole, unit="picture", smoothing=0, dynamic_ncols=True) as bar:
+            for each in found:
+                parts.restore(each, done, keep, bar)
+        records = [done[each.called(task), name] for each in found for task in each.tasks for name in each.shots.names]
         written = report.write(folder, TITLE, command, records, notes=NOTES, config=settings)
     print(report.table(report.summarise(records)))
     failed, whole = report.failures(records)

@@ -39,9 +39,7 @@ class Sized(Described):
     def __post_init__(self) -> None:
         if self.tile and (self.tile % self.unit or self.tile <= self.overlap):
             least = self.overlap + self.unit
-            raise ValueError(
-                f"tile is {self.tile}; give a multiple of {self.unit}, at least {least}, or 0 for no tiles"
-            )
+            raise ValueError(f"tile is {self.tile}; give a multiple of {self.unit} from {least} on, or 0 for no tiles")
 
     @property
     def overlap(self) -> int:

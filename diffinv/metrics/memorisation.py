@@ -22,11 +22,11 @@ class Nearest(NamedTuple):
 
     Attributes:
       distance: (n,), Euclidean.
-      index: (n,), its place in the set; the first where several are as near.
+      place: (n,), its place in the set; the first where several are as near.
     """
 
     distance: np.ndarray
-    index: np.ndarray
+    place: np.ndarray
 
 
 def _rows(name: str, rows: ArrayLike) -> np.ndarray:

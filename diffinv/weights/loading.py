@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def require_sides(card: dict[str, Any], shape: tuple[int, ...]) -> None:
 
 def _sized(prior: Prior, net: Any, shape: tuple[int, ...], tile: int) -> Prior:
     denoise = Sized(prior.denoise, cards.side_multiple(net), net.reach(), tile)
-    return prior.replace(shape=shape, denoise=denoise)
+    return replace(prior, shape=shape, denoise=denoise)
 
 
 def _given(card: dict[str, Any]) -> dict[str, Array]:

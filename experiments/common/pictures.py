@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,15 +33,26 @@ class Pictures(NamedTuple):
     note: str
 
 
+def widened(box: tuple[int, int, int], size: int, sides: tuple[int, ...]) -> tuple[int, int, int]:
+    """A box (top, left, side) about the same middle whose side is at least `size`, as far as the picture has room."""
+    side = min(max(box[2], size), *sides)
+    grown = (side - box[2]) // 2
+    top, left = (min(max(start - grown, 0), whole - side) for start, whole in zip(box[:2], sides))
+    return top, left, side
+
+
 def square(image: np.ndarray, size: int, box: tuple[int, int, int] | None = None) -> np.ndarray:
-    """The central (or given: top, left, side) square of uint8 (h, w, 3), shrunk or enlarged to `size`, uint8."""
+    """The central (or given: top, left, side) square of uint8 (h, w, 3), shrunk or enlarged to `size`, uint8.
+
+    A box smaller than `size` is widened, so that nothing is enlarged where the picture has more.
+    """
     from PIL import Image
 
     height, width = image.shape[:2]
     side = min(height, width)
-    top, left, side = box or ((height - side) // 2, (width - side) // 2, side)
+    top, left, side = widened(box, size, (height, width)) if box else ((height - side) // 2, (width - side) // 2, side)
     crop = Image.fromarray(image[top : top + side, left : left + side])
-    method = Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS
+    method = Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS  # BOX is exact at equal sizes
     return np.asarray(crop.resize((size, size), method))
 
 
@@ -135,6 +147,44 @@ def _found(pattern: str) -> Found:
     return Found([Record(path, 0, None, path) for path in paths], "pictures", unknown)
 
 
+class Whole(NamedTuple):
+    """Pictures at their own sizes: `names`, `shots` as they were read, and a `note` on what was found and changed."""
+
+    names: list[str]
+    shots: list[Picture]
+    note: str
+
+
+def whole(pattern: str, channels: int, count: int) -> Whole:
+    """The user's pictures, uncropped, each at its own size; arguments, note and errors as of `own`."""
+    found, most = _found(pattern), _counted(count)
+    taken, left = _taken(found, most, lambda shot: shot)
+    _require_some(pattern, taken, left)
+    shots = [shot for _, shot, _ in taken]
+    note = _note(found, shots, left, (0, 0, channels), bool(most), whole=True)
+    return Whole(names([record.name for record, _, _ in taken]), shots, note)
+
+
+def _taken(found: Found, most: int, fit: Callable[[Picture], Any]) -> tuple[list[tuple[Record, Picture, Any]], list]:
+    """At most so many records with their pictures, fitted, and a phrase about each that cannot be read."""
+    taken, left = [], []
+    for record in found.records:
+        if most and len(taken) == most:
+            break
+        try:
+            shot = fitting.plain(picture(record.source, reading.reading()))
+            taken.append((record, shot, fit(shot)))
+        except OSError as error:
+            left.append(f"{listing.printable_name(record.name)}: {arrays.reason(error)}")
+    return taken, left
+
+
+def _require_some(pattern: str, taken: list, left: list[str]) -> None:
+    if not taken:
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        raise ValueError(f"no picture of {pattern!r} can be read: {left[0]}{more}")
+
+
 def own(pattern: str, size: int | tuple[int, ...], count: int) -> Pictures:
     """The user's pictures: the middle of each, cropped to the proportions of `size` and brought to it, not rounded.
 
@@ -148,26 +198,20 @@ def own(pattern: str, size: int | tuple[int, ...], count: int) -> Pictures:
     """
     rows, columns, channels = shape_of(size)
     found, most = _found(pattern), _counted(count)
-    taken: list[tuple[Record, Picture, np.ndarray]] = []
-    left = []
-    for record in found.records:
-        if most and len(taken) == most:
-            break
-        try:
-            shot = fitting.plain(picture(record.source, reading.reading()))
-            taken.append((record, shot, fitting.fit(fitting.opaque(shot, channels), (rows, columns))))
-        except OSError as error:
-            left.append(f"{listing.printable_name(record.name)}: {arrays.reason(error)}")
-    if not taken:
-        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-        raise ValueError(f"no picture of {pattern!r} can be read: {left[0]}{more}")
+    taken, left = _taken(found, most, lambda shot: fitting.fit(fitting.opaque(shot, channels), (rows, columns)))
+    _require_some(pattern, taken, left)
     note = _note(found, [shot for _, shot, _ in taken], left, (rows, columns, channels), bool(most))
     pixels = np.stack([fitting.unit(each) for _, _, each in taken])
     return Pictures(names([record.name for record, _, _ in taken]), pixels, note)
 
 
-def _note(found: Found, taken: list[Picture], left: list[str], shape: tuple[int, int, int], limited: bool) -> str:
-    """One line on what was found, taken, left out and changed; "" where there is nothing to say."""
+def _note(
+    found: Found, taken: list[Picture], left: list[str], shape: tuple[int, int, int], limited: bool, whole: bool = False
+) -> str:
+    """One line on what was found, taken, left out and changed; "" where there is nothing to say.
+
+    Pictures that are taken `whole` keep their size, and their transparency.
+    """
     parts = []
     if len(taken) < len(found.records) or found.others:
         rest = len(found.records) - len(taken) - len(left)
@@ -175,10 +219,12 @@ def _note(found: Found, taken: list[Picture], left: list[str], shape: tuple[int,
         parts += [f"{rest} not asked for (config.pictures=0 takes all)"] if rest and limited else []
         parts += [f"{len(left)} left out: {', '.join(left[:SHOWN])}{', ...' * (len(left) > SHOWN)}"] if left else []
         parts += [f"{found.others} other files are no pictures by their ending"] if found.others else []
-    resized = sum(shot.values.shape[:2] != shape[:2] for shot in taken)
+    resized = 0 if whole else sum(shot.values.shape[:2] != shape[:2] for shot in taken)
     size = f"{shape[0]} x {shape[1]}"
     parts += [f"{resized} of {len(taken)} pictures were cropped and resized to {size}"] if resized else []
-    words = sorted({word for shot in taken for word in _converted(shot, shape[2])})
+    plain = (lambda shot: shot._replace(alpha=None)) if whole else (lambda shot: shot)
+    words = sorted({word for shot in taken for word in _converted(plain(shot), shape[2])})
+    parts += ["transparency is kept as it is"] if whole and any(shot.alpha is not None for shot in taken) else []
     parts += [f"converted: {', '.join(words[:SHOWN])}{', ...' * (len(words) > SHOWN)}"] if words else []
     return "; ".join(parts)
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+
 from diffinv import process, weights
 from diffinv.prior import Prior
 
 
-def load(path: str, name: str = "--prior") -> tuple[Prior, dict]:
-    """A prior of pictures, and its card; "" is the embedded one. `name` is what the path is called in an error.
+def place(path: str) -> str:
+    """Where a checkpoint is: a path as it is, the name of one that ships, or "" for the embedded one."""
+    shipped = weights.embedded(path) if path and os.path.basename(path) == path else ""
+    return shipped if shipped and os.path.exists(f"{shipped}.json") else path or weights.embedded()
 
-    It is under the variance-preserving process, whatever it was trained with, or on its own table if it has one. Raises
-    ValueError for a prior of anything else than grey or RGB pictures.
+
+def load(path: str, name: str = "--prior", shape: tuple[int, ...] | None = None, tile: int = 0) -> tuple[Prior, dict]:
+    """A prior of pictures, and its card; `path` as in `place`, `name` is what it is called in an error.
+
+    It is under the variance-preserving process, whatever it was trained with, or on its own table if it has one; where
+    it takes any size, of `shape`, and in tiles, as in `weights.load_prior`. Raises ValueError for a prior of anything
+    else than grey or RGB pictures.
     """
-    path = path or weights.embedded()
+    path = place(path)
     card = weights.read_card(path, "prior")
     own = card["process"]["name"] == "discrete"
-    prior = weights.load_prior(path, None if own else process.VP())
+    sized = {"shape": shape, "tile": tile} if shape is not None and weights.any_size(card) else {}
+    prior = weights.load_prior(path, None if own else process.VP(), **sized)
     if len(prior.shape) != 3 or prior.shape[2] not in (1, 3):
         raise ValueError(f"{name} is {path!r} of shape {prior.shape}; give one of grey or RGB pictures")
     return prior, card

@@ -12,15 +12,14 @@ from diffinv import data
 from diffinv.data import arrays, files, listing
 
 UNKNOWN = "unknown: ask whoever gave you the pictures"
+EUROSAT = "MIT, Copyright (c) 2023 Patrick Helber; contains modified Copernicus Sentinel data"
 BUNDLED = {
     "gradients": ("generated gradients", "none needed"),
     "digits": ("scikit-learn's handwritten digits (UCI, Alpaydin and Kaynak 1998)", "CC BY 4.0"),
     "photographs": ("photographs that install with scikit-image", "those of scikit-image's data"),
+    "satellite": ("20 held-out pictures of EuroSAT", EUROSAT),
 }
-LICENCES = {
-    "Tiny ImageNet": "non-commercial research, as ImageNet's terms",
-    "EuroSAT": "MIT, Copyright (c) 2023 Patrick Helber; contains modified Copernicus Sentinel data",
-}
+LICENCES = {"Tiny ImageNet": "non-commercial research, as ImageNet's terms", "EuroSAT": EUROSAT}
 
 
 def packed(path: str) -> tuple[str, str] | None:

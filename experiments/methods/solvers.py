@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from diffinv import Measurement, Prior, Solution, Solver, as_solver, guard
 from diffinv.schema import Schema, either, exactly, whole
 from diffinv.typing import Array, Key
+from experiments.common.commandline import listed
 from experiments.methods.table import GUIDED, METHODS, Method
 
 FIELDS: Schema = {
@@ -18,6 +19,26 @@ FIELDS: Schema = {
     **{name: method.fields for name, method in METHODS.items() if method.fields},
     "guided": GUIDED,
 }
+
+
+def own(name: str) -> str:
+    """The method's name, without the base that a wrapper refines."""
+    return name.partition("(")[0]
+
+
+def base(name: str, config: ConfigDict) -> str:
+    """What a wrapper refines: the name in its parentheses, else the first of `config.base`."""
+    return name.partition("(")[2].rstrip(")") or listed(config.base)[0]
+
+
+def chosen(config: ConfigDict) -> list[str]:
+    """The methods of a run, in order; a wrapper once for each `config.base`, as "reguidance(ddrm)"."""
+    bases = listed(config.base)
+    return [f"{name}({each})" if each else name for name in listed(config.solver) for each in _bases(name, bases)]
+
+
+def _bases(name: str, bases: list[str]) -> list[str]:
+    return bases if METHODS[name].wrap else [""]
 
 
 def given(key: Key, measurement: Measurement, x: Array | None = None) -> Solution:
@@ -33,18 +54,18 @@ def times_of(method: Method, config: ConfigDict, prior: Prior) -> Array:
 
 def solver(name: str, config: ConfigDict, prior: Prior) -> Solver:
     """The method of this name; a wrapper is around the candidate that the solver is given."""
-    method = METHODS[name]
+    method = METHODS[own(name)]
     grid, settings = times_of(method, config, prior), method.settings(config)
     plain = as_solver(lambda m: guard(method.build(prior, m, **settings)), grid)
     return method.wrap(given, plain, prior, grid) if method.wrap else plain
 
 
 def wrappers() -> list[str]:
-    """The methods that refine the outcome of `config.base`."""
+    """The methods that refine the outcome of each `config.base`."""
     return [name for name, method in METHODS.items() if method.wrap]
 
 
 def label(name: str, config: ConfigDict) -> str:
     """What the report calls a solver."""
-    own = METHODS[name].label
-    return f"{own}({METHODS[config.base].label})" if METHODS[name].wrap else own
+    method = METHODS[own(name)]
+    return f"{method.label}({METHODS[base(name, config)].label})" if method.wrap else method.label

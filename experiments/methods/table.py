@@ -53,6 +53,8 @@ class Method(NamedTuple):
       settings: what the configuration gives to `build`.
       fields: the section of the configuration that is its own.
       needs_noise: it divides by the noise, which 0 then is not.
+      needs_spectrum: it asks the operator for its singular values, or inverts it as if there were no noise, which is
+        bounded only where the operator knows which of them to cut.
       wrap: `(propose, refine, prior, times) -> Solver`, where it refines the outcome of `config.base`.
       tried: its rows in the exact lab.
     """
@@ -64,6 +66,7 @@ class Method(NamedTuple):
     settings: Callable[[ConfigDict], Mapping[str, Any]] = lambda config: {}
     fields: Schema = {}
     needs_noise: bool = False
+    needs_spectrum: bool = False
     wrap: Callable[..., Solver] | None = None
     tried: Mapping[str, Tried] = {}
 
@@ -204,16 +207,20 @@ METHODS: dict[str, Method] = {
             "TMPD diagonal": Tried("noise", NOISE, settings={"moment": moments.diagonal}),
         },
     ),
-    "ddnm": Method("DDNM", guided(posterior.ddnm), **_guided, settings=_eta, tried={"DDNM": Tried("eta", ETA)}),
-    "ddrm": Method("DDRM", posterior.ddrm, 20, grids.fitted, tried={"DDRM": Tried("eta", ETA)}),
-    "ddnm_plus": Method("DDNM+", posterior.ddnm_plus, 100, grids.fitted, tried={"DDNM+": Tried("eta", ETA)}),
+    "ddnm": Method(
+        "DDNM", guided(posterior.ddnm), **_guided, settings=_eta, needs_spectrum=True, tried={"DDNM": Tried("eta", ETA)}
+    ),
+    "ddrm": Method("DDRM", posterior.ddrm, 20, grids.fitted, needs_spectrum=True, tried={"DDRM": Tried("eta", ETA)}),
+    "ddnm_plus": Method(
+        "DDNM+", posterior.ddnm_plus, 100, grids.fitted, needs_spectrum=True, tried={"DDNM+": Tried("eta", ETA)}
+    ),
     "pgdm": Method(
         "PiGDM as published",
         posterior.pgdm,
         100,
         tried={"PiGDM published": Tried("weight", STEP, settings={"eta": 1.0})},
     ),
-    "mcg": Method("MCG", posterior.mcg, 1000, tried={"MCG": Tried("zeta", SMALL)}),
+    "mcg": Method("MCG", posterior.mcg, 1000, needs_spectrum=True, tried={"MCG": Tried("zeta", SMALL)}),
     "lgd": Method(
         "LGD-MC",
         posterior.lgd,
@@ -223,7 +230,9 @@ METHODS: dict[str, Method] = {
         tried={"LGD": Tried("scale", STEP)},
     ),
     "diffpir": Method("DiffPIR", posterior.diffpir, 100, grids.quadratic, tried={"DiffPIR": Tried("lam", STEP)}),
-    "repaint": Method("RePaint", posterior.repaint, 250, grids.travelling, tried={"RePaint": Tried("eta", ETA)}),
+    "repaint": Method(
+        "RePaint", posterior.repaint, 250, grids.travelling, needs_spectrum=True, tried={"RePaint": Tried("eta", ETA)}
+    ),
     "reddiff": Method("RED-diff", posterior.reddiff, 1000, tried={"RED-diff": Tried("lr", SMALL, steps=200)}),
     "sitcom": Method(
         "SITCOM", posterior.sitcom, 20, tried={"SITCOM": Tried("lr", SMALL, steps=30, settings={"iterations": 5})}
@@ -255,6 +264,7 @@ METHODS: dict[str, Method] = {
         "MCGDiff",
         posterior.mcgdiff,
         100,
+        needs_spectrum=True,
         tried={
             "MCGDiff 16": Tried("eta", ETA[1:], "asymptotic", settings={"particles": 16}),
             "MCGDiff 64": Tried("eta", ETA[1:], "asymptotic", settings={"particles": 64}),
@@ -273,6 +283,7 @@ METHODS: dict[str, Method] = {
         "FPS-SMC",
         posterior.fps,
         1000,
+        needs_spectrum=True,
         tried={"FPS 16": Tried("c", ETA[1:], "asymptotic", settings={"particles": 16})},
     ),
     "ddsmc": Method(
@@ -280,6 +291,7 @@ METHODS: dict[str, Method] = {
         posterior.ddsmc,
         200,
         needs_noise=True,
+        needs_spectrum=True,
         tried={"DDSMC 16": Tried("eta", ETA, settings={"particles": 16})},
     ),
     "reguidance": Method(

@@ -1,6 +1,7 @@
 r"""From records to files: `results.json`, a lossless PNG per image, `gallery.png`, and a page that needs nothing else.
 
-A record is a plain dictionary, one picture under one task. Images are uint8, (H, W), (H, W, 1) or (H, W, 3):
+A record is a plain dictionary, one picture under one task; a truth that is not known is left out. Images are
+uint8, (H, W), (H, W, 1) or (H, W, 3):
 
     {"picture": "cat", "task": "box", "truth": image, "measurement": image,
      "methods": {"dps": {"image": image, "psnr": 24.1, "ssim": 0.8, "feature_distance": 0.1, "residual": 2.9,
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import gallery, ledger
-from experiments.report.ledger import load, readable, sound
+from experiments.report.ledger import load, readable, slug, sound
 from experiments.report.page import page
 from experiments.report.tables import Record, Row, failures, summarise, table
 
-__all__ = ["Report", "append", "failures", "load", "readable", "sound", "strip", "summarise", "table", "write"]
+__all__ = ["Report", "append", "failures", "load", "readable", "slug", "sound", "strip", "summarise", "table", "write"]
 
 
 def strip(folder: str | Path, record: Record) -> Path:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from diffinv.data.reader import pillow
 from diffinv.display import enlargement
-from experiments.report.ledger import images
+from experiments.report.ledger import images, size_of
 from experiments.report.tables import Record, complaint, keys, text
 
 INK, GREY, RED, PAPER = (20, 20, 24), (105, 105, 115), (190, 30, 30), (255, 255, 255)
@@ -38,8 +38,8 @@ def _caption(case: dict[str, Any]) -> tuple[str, tuple[int, int, int]]:
 
 
 def _layout(rows: Sequence[dict[str, Any]], records: Sequence[Record], columns: Sequence[str], width: Any) -> Layout:
-    """Every row takes its truth's size, every column its widest picture or text."""
-    sizes = [row["truth"].size for row in rows]
+    """Every row takes its picture's size, every column its widest picture or text."""
+    sizes = [size_of(row) for row in rows]
     scale = enlargement([side for size in sizes for side in size], 128)
     captions = {c: [_caption(r["methods"][c])[0] for r in records if c in r["methods"]] for c in columns}
     widest = max(w for w, _ in sizes) * scale
@@ -74,7 +74,7 @@ def draw(records: Sequence[Record], note: str = "") -> Any:
     for top, row, record in zip(layout.tops, rows, records):
         write(MARGIN, top, record["picture"], INK)
         write(MARGIN, top + LINE, record["task"], GREY)
-        size = tuple(side * layout.scale for side in row["truth"].size)
+        size = tuple(side * layout.scale for side in size_of(row))
         for left, column in zip(layout.lefts, columns):
             if column in row:
                 sheet.paste(row[column].convert("RGB").resize(size, image_module.Resampling.NEAREST), (left, top))

@@ -22,7 +22,8 @@ from diffinv.atomic import replacing
 from diffinv.data.reader import pillow
 from experiments.report.tables import Record, Row
 
-PARTS = {"picture", "task", "truth", "measurement", "methods"}
+PARTS = {"picture", "task", "measurement", "methods"}
+GIVEN = ("truth", "measurement")  # columns before those of the methods; a truth need not be known
 
 
 def put(path: Path, data: bytes | Iterable[bytes]) -> Path:
@@ -62,14 +63,20 @@ def images(record: Record) -> dict[str, Any]:
         raise ValueError(
             f"record {record.get('picture', '')!r} lacks {sorted(missing)}; see the head of experiments.report"
         )
-    taken = {"truth", "measurement"} & set(record["methods"])
+    taken = set(GIVEN) & set(record["methods"])
     if taken:
         raise ValueError(
             f"methods of {record['picture']!r} has {sorted(taken)}, columns of their own; rename the method"
         )
-    arrays = {"truth": record["truth"], "measurement": record["measurement"]}
+    arrays = {name: record[name] for name in GIVEN if name in record}
     arrays |= {name: case["image"] for name, case in record["methods"].items()}
     return {name: _picture(array, f"{name} of {record['picture']!r}") for name, array in arrays.items()}
+
+
+def size_of(pictures: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height) of a row of images: its truth's, or that of what was restored."""
+    known = [image for name, image in pictures.items() if name != "measurement"]
+    return (known or list(pictures.values()))[0].size
 
 
 def slug(name: str) -> str:
@@ -119,7 +126,7 @@ def versions() -> dict[str, str]:
 def _paths(record: Record) -> dict[str, str]:
     """Column name to the relative path of its PNG, numbered in the order of the columns."""
     place = f"pictures/{slug(record['task'])}/{slug(record['picture'])}"
-    names = ("truth", "measurement", *record["methods"])
+    names = (*(name for name in GIVEN if name in record), *record["methods"])
     return {name: f"{place}/{index}-{slug(name)}.png" for index, name in enumerate(names)}
 
 
@@ -127,7 +134,8 @@ def entry(record: Record) -> Record:
     """A record as JSON holds it: its numbers, and relative paths for images."""
     paths = _paths(record)
     methods = {name: {**case, "image": paths[name]} for name, case in record["methods"].items()}
-    return plain({**record, "truth": paths["truth"], "measurement": paths["measurement"], "methods": methods})
+    given = {name: paths[name] for name in GIVEN if name in record}
+    return plain({**record, **given, "methods": methods})
 
 
 def _stored(folder: Path) -> dict[str, Any]:
@@ -184,7 +192,7 @@ def _whole(folder: Path, record: Any) -> Record:
     number = lambda v: float(v) if v in ("nan", "inf", "-inf") else v
     case = lambda c: {k: _image(folder / v) if k == "image" else number(v) for k, v in c.items()}
     try:
-        pictures = {name: _image(folder / record[name]) for name in ("truth", "measurement")}
+        pictures = {name: _image(folder / record[name]) for name in GIVEN if name == "measurement" or name in record}
         methods = {name: case(c) for name, c in record["methods"].items()}
         return {"picture": record["picture"], "task": record["task"], **record, **pictures, "methods": methods}
     except (KeyError, TypeError, AttributeError):

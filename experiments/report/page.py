@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from diffinv.display import enlargement
-from experiments.report.ledger import images, png
+from experiments.report.ledger import GIVEN, images, png, size_of
 from experiments.report.shell import paragraphs, shell
 from experiments.report.tables import (
     FAILURES,
@@ -104,11 +104,11 @@ def _figure(name: str, image: Any, size: tuple[int, int], about: str, numbers: s
 def _row(record: Record) -> str:
     """One picture: truth, measurement, and the reconstructions side by side."""
     pictures = images(record)
-    scale = enlargement(pictures["truth"].size, 192)
-    size = tuple(side * scale for side in pictures["truth"].size)
+    scale = enlargement(size_of(pictures), 192)
+    size = tuple(side * scale for side in size_of(pictures))
     methods = record["methods"]
     winners = {name: best(list(methods.values()), name) for name in ("psnr", "ssim", "feature_distance")}
-    cells = [_figure(name, pictures[name], size, record["picture"]) for name in ("truth", "measurement")]
+    cells = [_figure(name, pictures[name], size, record["picture"]) for name in GIVEN if name in pictures]
     for index, (name, case) in enumerate(methods.items()):
         numbers = _numbers(case, {key for key, rows in winners.items() if index in rows})
         said = complaint(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import linalg, measure, seed_key, sharding
+from diffinv import GaussianNoise, linalg, measure, operators, seed_key, sharding
 from diffinv.data import to_pixels
 from diffinv.loop import failed_step, total_cost
 from diffinv.measurement import Measurement
 from diffinv.metrics import features, image
+from diffinv.operators.base import ClosedForm
 from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key
 from experiments.methods import solvers
@@ -30,6 +32,13 @@ def floor(key: Key, measurement: Measurement, draws: int = 64) -> Array:
         return linalg.norm(measurement.operator.project(n)) ** 2
 
     return jnp.sqrt(jnp.mean(jax.vmap(norm_square)(jax.random.split(key, draws))))
+
+
+def expected_floor(key: Key, measurement: Measurement) -> Array:
+    """`floor`, or, where no closed form says where noise lives, `sigma sqrt(dim y)`, which is a little above it."""
+    if isinstance(measurement.operator, ClosedForm):
+        return floor(key, measurement)
+    return measurement.sigma * jnp.sqrt(float(measurement.y.size))
 
 
 def coloured(x: Array) -> Array:
@@ -63,41 +72,47 @@ class Outcome(NamedTuple):
 class Bench:
     """One task: its measurements, and the compiled functions that restore and score a group of pictures.
 
+    `pictures`, (N, H, W, C), are the truth, or, where they are `degraded` already, the measurements themselves.
     `tell(text)` is called with "compiling" and "" as a program is compiled and run.
     """
 
-    def __init__(self, config, prior: Prior, task: str, truth: np.ndarray) -> None:
+    def __init__(self, config, prior: Prior, task: str, pictures: np.ndarray, degraded: bool = False) -> None:
         self.config, self.prior, self.task = config, prior, task
+        self.count, self.truth = len(pictures), None if degraded else jnp.asarray(pictures)
         self.mesh = sharding.mesh()
         self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)
         self.key = seed_key(config.seed)
         self.tell: Callable[[str], None] = lambda text: None
         operator = OPERATORS[task](config, jax.random.fold_in(self.key, 1), prior.shape)
-        self.group = -(-min(config.group, len(truth)) // jax.device_count()) * jax.device_count()
-        items = jnp.arange(len(truth))
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(items)
-        self.measurements = jax.vmap(lambda k, x: measure(k, operator, x, config.sigma_y))(keys, jnp.asarray(truth))
-        self.floors = jax.vmap(floor)(keys, self.measurements)
-        self.truth = truth
+        at_once = max(min(config.group, self.count, config.pixels // math.prod(prior.shape[:2])), 1)
+        self.group = -(-at_once // jax.device_count()) * jax.device_count()
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(jnp.arange(self.count))
+        noise = GaussianNoise(jnp.float32(config.sigma_y))
+        seen = lambda y: operator(y) if isinstance(operator, operators.Mask) else y  # what is hidden has no say
+        given = lambda _, y: Measurement(operator, seen(y), noise)
+        taken = given if degraded else lambda key, x: measure(key, operator, x, config.sigma_y)
+        self.measurements = jax.vmap(taken)(keys, jnp.asarray(pictures))
+        self.floors = jax.vmap(expected_floor)(keys, self.measurements)
         self.perceive = features.efficientnet_features()
-        self.score = jax.jit(jax.vmap(self._score, (None, 0, 0, 0)))
+        self.score = jax.jit(jax.vmap(self._score, (None, 0, None if degraded else 0, 0)))
         self.compiled: dict[str, Timed] = {}
         self.outcomes: dict[tuple[str, int], Outcome] = {}
 
-    def _score(self, perceive, measurement: Measurement, truth: Array, x: Array) -> dict[str, Array]:
+    def _score(self, perceive, measurement: Measurement, truth: Array | None, x: Array) -> dict[str, Array]:
         x, largest = jnp.clip(x, -1, 1), jnp.max(jnp.abs(x))
+        told = {"residual": linalg.norm(measurement.residual(x)), "largest": largest}
+        if truth is None:
+            return told
         return {
             "psnr": image.psnr(truth, x, (-1, 1)),
             **({"ssim": image.ssim(truth, x, (-1, 1))} if min(truth.shape[:2]) >= 11 else {}),
             "feature_distance": image.feature_distance(perceive, coloured(truth), coloured(x)),
-            "residual": linalg.norm(measurement.residual(x)),
-            "largest": largest,
+            **told,
         }
 
     def members(self, group: int) -> np.ndarray:
         """Indices of a group's pictures; the last group is filled up by repetition."""
-        count = len(self.truth)
-        return np.arange(group * self.group, (group + 1) * self.group) % count
+        return np.arange(group * self.group, (group + 1) * self.group) % self.count
 
     def place(self, tree, chosen: np.ndarray):
         """The chosen pictures' part of `tree`, split over the devices."""
@@ -105,23 +120,25 @@ class Bench:
 
     def program(self, name: str, arguments: tuple) -> Timed:
         """The compiled solver, which takes (key, prior, measurement, candidate); only wrappers read the last."""
-        if name not in self.compiled:
+        own = solvers.own(name)
+        if own not in self.compiled:
 
             def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None):
-                solution = solvers.solver(name, self.config, prior)(key, measurement, candidate)
+                solution = solvers.solver(own, self.config, prior)(key, measurement, candidate)
                 return solution.x, total_cost(solution.info), failed_step(solution.info)
 
             self.tell("compiling")
             start = time.perf_counter()
             lowered = jax.jit(jax.vmap(restore, (0, None, 0, None if arguments[3] is None else 0))).lower(*arguments)
             program = lowered.compile({"xla_backend_optimization_level": self.config.optimisation})
-            self.compiled[name] = Timed(program, time.perf_counter() - start)
-        return self.compiled[name]
+            self.compiled[own] = Timed(program, time.perf_counter() - start)
+        return self.compiled[own]
 
     def run(self, name: str, group: int) -> Outcome:
         """One solver on one group; a wrapper starts at the base solver's own outcome and adds its cost."""
         if (name, group) not in self.outcomes:
-            base = self.run(self.config.base, group) if METHODS[name].wrap else None
+            wraps = METHODS[solvers.own(name)].wrap
+            base = self.run(solvers.base(name, self.config), group) if wraps else None
             chosen = self.members(group)
             keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 3), i))(jnp.asarray(chosen))
             keys, measurements = jax.device_put(keys, self.split), self.place(self.measurements, chosen)
@@ -136,13 +153,14 @@ class Bench:
         return self.outcomes[name, group]
 
     def restore(self, name: str, group: int) -> list[dict]:
-        """One solver's pictures and scores on one group."""
+        """One solver's pictures, `x` in [-1, 1] and as `image`, and scores on one group."""
         chosen, outcome = self.members(group), self.run(name, group)
-        truth = self.place(jnp.asarray(self.truth), chosen)
+        truth = None if self.truth is None else self.place(self.truth, chosen)
         scores = self.score(self.perceive, self.place(self.measurements, chosen), truth, outcome.x)
         scores, x, cost, failed = jax.device_get((scores, outcome.x, outcome.cost, outcome.failed))
         return [
             {
+                "x": x[i],
                 "image": pixels(x[i]),
                 **{metric: float(values[i]) for metric, values in scores.items()},
                 "floor": float(self.floors[chosen[i]]),

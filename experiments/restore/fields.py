@@ -9,14 +9,21 @@ from diffinv import schema
 from experiments.common.commandline import listed
 from experiments.methods import solvers
 from experiments.methods.table import METHODS
-from experiments.restore import operators
+from experiments.restore import operators, shots
 
 FIELDS = {
     "name": schema.component("folder under --out; '' for the tasks and a digest of the settings", empty=True),
     "task": schema.choices(list(operators.OPERATORS), "what is undone"),
     "solver": schema.choices(list(METHODS), "what restores"),
-    "base": schema.choice([name for name in METHODS if name not in solvers.wrappers()], "what reguidance starts from"),
-    "prior": schema.path("of a checkpoint; '' for the embedded prior"),
+    "base": schema.choices(
+        [name for name in METHODS if name not in solvers.wrappers()], "what reguidance starts from, each"
+    ),
+    "prior": schema.path("of a checkpoint, or the name of one that ships: photo, satellite64, prior32"),
+    "also": schema.choice(["", "satellite"], "another configuration, run in the same report, of the main job alone"),
+    "bundled": schema.choice(shots.BUNDLED, "the pictures that are restored without --images"),
+    "size": schema.whole("side of the bundled photographs, under a prior of any size", 8, 8192, "pixels"),
+    "tile": schema.whole("longest side that is denoised at once, under a prior of any size; 0: no tiles", 0, 65536),
+    "pixels": schema.whole("of all pictures that are restored at once, about: what fits the memory", 1),
     "sigma_y": schema.number("deviation of the measurement's noise", 0, 1000, unit="on the [-1, 1] scale"),
     "pictures": schema.whole("at most so many; 0 for all", 0),
     "group": schema.whole("pictures that are restored at once", 1, 65536),
@@ -30,7 +37,7 @@ FIELDS = {
 def check(config: ConfigDict) -> None:
     """Raises ValueError where fields that are right alone are wrong together, for the chosen solvers."""
     c, used = config.daps, set(listed(config.solver))
-    used |= {config.base} if "reguidance" in used else set()
+    used |= set(listed(config.base)) if "reguidance" in used else set()
     if c.sigma_min >= c.sigma_max and "daps" in used:
         raise ValueError(f"config.daps.sigma_min is {c.sigma_min}; give a number below sigma_max, {c.sigma_max}")
     dividing = sorted(name for name in used if METHODS[name].needs_noise)

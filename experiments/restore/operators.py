@@ -11,19 +11,31 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffinv import operators
+from diffinv.data import fitting
 from diffinv.operators.base import Operator
-from diffinv.schema import Schema, number, whole
+from diffinv.schema import Schema, number, path, whole
 from diffinv.typing import Array, Key
+from experiments.common import pictures
 
 
 class Damage(NamedTuple):
-    """What is undone: its operator for one picture's shape, and whether it needs three channels."""
+    """What is undone.
+
+    Attributes:
+      operator: for one picture's shape.
+      colour: it needs three channels.
+      shrinks: the measurement's sides are the picture's over `config.factor`.
+      random: it is drawn, so that nobody's own picture was damaged just so.
+    """
 
     operator: Callable[[ConfigDict, Key, tuple[int, ...]], Operator]
     colour: bool = False
+    shrinks: bool = False
+    random: bool = False
 
     def __call__(self, config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
         return self.operator(config, key, shape)
@@ -42,6 +54,49 @@ def _gaussian_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Oper
     return operators.gaussian_blur(shape, config.blur.size, config.blur.std, threshold=config.blur.threshold)
 
 
+def _mask(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
+    return operators.inpainting(shape, jnp.asarray(~hidden(config.mask, shape)[..., None]))
+
+
+def hidden(file: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The bright half of a mask's values, (H, W) bool: what is missing. Raises ValueError for other sides."""
+    if not file:
+        raise ValueError("config.mask is '', and task inpaint needs one: a picture, bright where pixels are missing")
+    found = fitting.eight(fitting.opaque(pictures.plain(file), 1, 0))[..., 0] > 127
+    if found.shape != tuple(shape[:2]):
+        sides = f"{found.shape[0]} x {found.shape[1]}, and the picture {shape[0]} x {shape[1]}"
+        raise ValueError(f"config.mask is {sides}; give a mask of the picture's size")
+    if found.all() or not found.any():
+        raise ValueError(f"config.mask hides {'everything' if found.all() else 'nothing'}; give another")
+    return found
+
+
+def _deblur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
+    """The user's kernel, or a Gaussian; the world goes on beyond the picture, as its mirror image."""
+    if not config.kernel:
+        return operators.blur(shape, operators.gaussian_kernel(config.blur.size, config.blur.std), "reflect")
+    return operators.blur(shape, jnp.asarray(kernel(config.kernel, shape)), "reflect")
+
+
+def kernel(file: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A kernel (h, w) float32 with sum 1, of a picture or a .npy file. Raises ValueError for one that does not fit."""
+    if file.endswith(".npy"):
+        try:
+            found = np.load(file, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"config.kernel is {file!r}, which cannot be read ({error}); give a picture or a .npy file"
+            ) from None
+    else:
+        found = fitting.eight(fitting.opaque(pictures.plain(file), 1, 0))[..., 0].astype(np.float32)
+    if found.ndim != 2 or not np.isfinite(found).all() or found.min() < 0 or not found.sum() > 0:
+        raise ValueError(f"config.kernel is {file!r} of shape {found.shape}; give (h, w) numbers from 0 on, not all 0")
+    if any(k // 2 >= n for k, n in zip(found.shape, shape[:2])):
+        sides = f"{found.shape[0]} x {found.shape[1]}, and the picture {shape[0]} x {shape[1]}"
+        raise ValueError(f"config.kernel is {sides}; give a smaller kernel, or crop its empty border")
+    return found / found.sum()
+
+
 def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
     return operators.motion_blur(key, shape, config.blur.size, threshold=config.blur.threshold)
 
@@ -49,14 +104,17 @@ def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operat
 OPERATORS: dict[str, Damage] = {
     "box_inpainting": Damage(_box),
     "random_inpainting": Damage(
-        lambda config, key, shape: operators.random_inpainting(key, shape, config.random.masked)
+        lambda config, key, shape: operators.random_inpainting(key, shape, config.random.masked), random=True
     ),
-    "freeform_inpainting": Damage(lambda config, key, shape: operators.freeform_inpainting(key, shape)),
-    "super_resolution": Damage(lambda config, key, shape: operators.average_pool(shape, config.factor)),
-    "bicubic": Damage(lambda config, key, shape: operators.bicubic(shape, config.factor)),
+    "freeform_inpainting": Damage(lambda config, key, shape: operators.freeform_inpainting(key, shape), random=True),
+    "super_resolution": Damage(lambda config, key, shape: operators.average_pool(shape, config.factor), shrinks=True),
+    "bicubic": Damage(lambda config, key, shape: operators.bicubic(shape, config.factor), shrinks=True),
     "colourisation": Damage(lambda config, key, shape: operators.grayscale(shape), colour=True),
     "gaussian_blur": Damage(_gaussian_blur),
-    "motion_blur": Damage(_motion_blur),
+    "motion_blur": Damage(_motion_blur, random=True),
+    "denoise": Damage(lambda config, key, shape: operators.identity(shape)),
+    "inpaint": Damage(_mask),
+    "deblur": Damage(_deblur),
 }
 
 FIELDS: Schema = {
@@ -66,7 +124,9 @@ FIELDS: Schema = {
         "size": whole("side of the hidden square", 1, 65535, unit="pixels"),
     },
     "random": {"masked": number("share of hidden pixels, of random_inpainting", 0, below=1)},
-    "factor": whole("of super_resolution and bicubic; it divides the prior's sides", 1, 1024),
+    "factor": whole("of super_resolution and bicubic; it divides the picture's sides", 1, 1024),
+    "mask": path("of inpaint: a picture of the same size, bright where pixels are missing"),
+    "kernel": path("of deblur: a picture or a .npy file; '' for a Gaussian as of gaussian_blur"),
     "blur": {
         "size": whole("side of the kernel of both blurs, odd", 1, 65535, unit="pixels"),
         "std": number("deviation of gaussian_blur", above=0, high=1e4, unit="pixels"),
@@ -84,6 +144,21 @@ def require_fit(config: ConfigDict, tasks: list[str], shape: tuple[int, ...]) ->
             jax.eval_shape(lambda key, task=task: OPERATORS[task](config, key, shape), jax.random.key(0))
         except ValueError as error:
             raise ValueError(f"config.task is {task}, on pictures of {shape[0]} x {shape[1]}: {error}") from None
+
+
+def damaged(config: ConfigDict, task: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a picture of this `shape` is extended to, so that `config.factor` divides what it must."""
+    factor = config.factor if OPERATORS[task].shrinks else 1
+    return (*(-(-side // factor) * factor for side in shape[:2]), shape[2])
+
+
+def restored(config: ConfigDict, task: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a picture whose measurement is of this `shape`, (h, w, C). Raises ValueError for drawn damage."""
+    if OPERATORS[task].random or OPERATORS[task].colour:
+        known = [name for name, each in OPERATORS.items() if not (each.random or each.colour)]
+        raise ValueError(f"config.task is {task}, which no given picture has suffered; give one of {', '.join(known)}")
+    factor = config.factor if OPERATORS[task].shrinks else 1
+    return (factor * shape[0], factor * shape[1], shape[2])
 
 
 def shown(y: Array, shape: tuple[int, ...]) -> Array:

@@ -184,7 +184,8 @@ def test_train_and_test_arrays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "classes"), [("gradients", 80, 2), ("photographs", 5, 1), ("digits", 1797, 10)]
+    ("name", "count", "classes"),
+    [("gradients", 80, 2), ("photographs", 5, 1), ("digits", 1797, 10), ("satellite", 20, 10)],
 )
 def test_what_packages_carry(name, count, classes):
     listing = data.catalogue(name)

@@ -64,7 +64,7 @@ def test_tiled_is_whole(sides):
 def test_a_tile_must_be_longer_than_the_overlap():
     overlap = denoisers.Sized(prior().denoise, UNIT, REACH).overlap
     for tile in (overlap, overlap + 1):
-        with pytest.raises(ValueError, match=rf"tile is {tile}; give a multiple of 4, at least {overlap + UNIT}, or 0"):
+        with pytest.raises(ValueError, match=rf"tile is {tile}; give a multiple of 4 from {overlap + UNIT} on, or 0"):
             denoisers.Sized(prior().denoise, UNIT, REACH, tile)
     denoisers.Sized(prior().denoise, UNIT, REACH, overlap + UNIT)
 

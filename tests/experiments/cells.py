@@ -17,9 +17,10 @@ import numpy as np
 from experiments.methods.table import METHODS
 
 ROOT = Path(__file__).parents[2]
-MASKS = ["box_inpainting", "random_inpainting", "freeform_inpainting", "colourisation"]
-BLURS = ["gaussian_blur", "motion_blur"]
-ENLARGEMENTS = ["super_resolution", "bicubic"]
+MASKS = ["box_inpainting", "random_inpainting", "freeform_inpainting", "colourisation", "inpaint"]
+BLURS = ["gaussian_blur", "motion_blur", "deblur"]
+ENLARGEMENTS = ["super_resolution", "bicubic", "denoise"]
+UNKNOWN = ["deblur"]  # whose singular values are not known
 
 # The mean picture's residual over the floor that noise alone leaves: least and most, over all tasks.
 SAMPLES = (0.4, 1.6)  # a sample of the posterior leaves about the noise
@@ -62,7 +63,8 @@ def faults(row):
 
 def assert_restored(task):
     """Every solver on one task: finite, unfrozen, and its residual within its band."""
-    found = rows(task, ",".join(METHODS), "8")
-    assert len(found) == len(METHODS)
+    able = [name for name, method in METHODS.items() if not (task in UNKNOWN and method.needs_spectrum)]
+    found = rows(task, ",".join(able), "8")
+    assert len(found) == len(able)
     wrong = [f"{task}, {solver}: {fault}" for (solver, _), row in found.items() for fault in faults(row)]
     assert not wrong, "\n".join(wrong)

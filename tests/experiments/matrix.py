@@ -9,6 +9,7 @@ contains a network. It starts like the command: with the command's devices, in f
 
 import json
 import sys
+from pathlib import Path
 
 from experiments.common import runtime  # isort: skip  (before jax)
 
@@ -46,7 +47,9 @@ def settings(task: str, group: int):
     config = configuration.get_config()
     config.task, config.group, config.pictures = task, group, COUNT
     config.box.update({"top": 2, "left": 2, "size": 4})
-    config.blur.size, config.factor = 5, 2
+    config.mask = str(Path(__file__).with_name("mask8.png"))
+    config.blur.size, config.factor, config.steps = 5, 2, 0
+    config.dps.update({"steps": 300, "zeta": 1.0})  # at 8 x 8
     return config
 
 

@@ -99,7 +99,7 @@ def test_times_fall_from_at_most_one_to_zero_in_the_asked_steps(name):
 
 def test_what_a_restored_picture_is_made_of_holds_all_the_code_of_its_methods():
     """Where a file of these changes, finished pictures are made again; the lab's rows are known by their programs."""
-    text = (ROOT / "experiments" / "reconstruct.py").read_text()
+    text = (ROOT / "experiments" / "restore" / "part.py").read_text()
     code = set(ast.literal_eval(re.search(r"(?s)^CODE = (\(.*?\))$", text, re.M)[1]))
     rooms = {
         f"{room}/{path.name}" for room in ("methods", "restore") for path in (ROOT / "experiments" / room).glob("*.py")

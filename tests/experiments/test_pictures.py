@@ -175,3 +175,34 @@ def test_the_flag_of_levels():
 def test_values_beyond_a_byte_are_clipped_and_halves_rounded_to_even():
     found = pictures.rounded(np.array([-3.0, 0.5, 1.5, 127.49, 254.6, 300.0]))
     assert found.dtype == np.uint8 and found.tolist() == [0, 0, 2, 127, 255, 255]
+
+
+def test_whole_pictures_keep_size_bits_and_transparency(tmp_path, ramp):
+    """And all that was changed is said."""
+    save(tmp_path / "a.png", ramp[:, :20])
+    save(tmp_path / "b.png", np.dstack([ramp[:33], ramp[:33, :, :1]]))
+    save(tmp_path / "c.png", ramp[..., 0])
+    (tmp_path / "d.png").write_bytes(b"none")
+    found = pictures.whole(str(tmp_path), 3, 0)
+    assert found.names == ["a", "b", "c"] and [shot.values.shape[:2] for shot in found.shots] == [
+        (48, 20), (33, 64), (48, 64),
+    ]  # fmt: skip
+    assert found.shots[1].alpha.shape == (33, 64)
+    for words in ("transparency is kept as it is", "grey to RGB", "1 left out: ", "4 pictures found, 3 taken"):
+        assert words in found.note, found.note
+    assert "resized" not in found.note and "laid on white" not in found.note
+    with pytest.raises(ValueError, match="no picture of .* can be read"):
+        pictures.whole(str(tmp_path / "d.png"), 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "expected"),
+    [
+        ((10, 20, 30), 30, (10, 20, 30)),
+        ((10, 20, 30), 40, (5, 15, 40)),
+        ((0, 50, 10), 50, (0, 30, 50)),  # as far as there is room
+        ((10, 20, 30), 500, (0, 5, 60)),
+    ],
+)
+def test_a_box_is_widened_about_its_middle_inside_the_picture(box, size, expected):
+    assert pictures.widened(box, size, (60, 80)) == expected

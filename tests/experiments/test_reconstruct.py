@@ -58,8 +58,8 @@ def test_smoke_leaves_a_whole_report(smoke):
         for case in record["methods"].values():
             assert all(np.isfinite(case[k]) for k in ("psnr", "ssim", "feature_distance", "residual", "seconds"))
             with Image.open(folder / case["image"]) as image:
-                assert image.size == (32, 32) and image.mode == "RGB"
-            assert case["floor"] == pytest.approx(0.05 * np.sqrt(3 * (32**2 - 16**2)), rel=0.03)
+                assert image.size == (64, 64) and image.mode == "RGB"
+            assert case["floor"] == pytest.approx(0.05 * np.sqrt(3 * (64**2 - 16**2)), rel=0.03)
         nfe = {name: case["nfe"] for name, case in record["methods"].items()}
         assert nfe == {"DPS": 10, "DAPS": 25, "ReGuidance(DAPS)": 25 + 24 + 23}
     page = (folder / "index.html").read_text()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import diffinv as di
 from configs import reconstruct
@@ -15,6 +16,7 @@ from diffinv.weights.convert import schedule
 from experiments.methods import grids, solvers
 from experiments.methods.table import METHODS
 from experiments.restore import fields
+from experiments.restore import operators as damage
 from experiments.restore.operators import OPERATORS, require_fit
 
 
@@ -73,7 +75,7 @@ def test_a_count_that_is_none_is_refused_by_name(field, value):
         ({"guided__eta": 2.0}, "config.guided.eta is 2.0; give a number at least 0 and at most 1"),
         ({"dps__zeta": 0.0}, "config.dps.zeta is 0.0; give a number above 0"),
         ({"dps__clip": 1}, "config.dps.clip is 1; give True or False"),
-        ({"daps__sigma_min": 100.0}, "config.daps.sigma_min is 100.0; give a number below sigma_max, 100.0"),
+        ({"solver": "daps", "daps__sigma_min": 100.0}, "config.daps.sigma_min is 100.0; give a number below sigma_max"),
         ({"daps__chain": "hmcc"}, "config.daps.chain is 'hmcc'; did you mean 'hmc'?"),
         ({"task": ""}, "config.task is ''; give one or several"),
         ({"task": "bicubic,bicubic"}, "config.task is 'bicubic,bicubic'; give one or several"),
@@ -137,12 +139,65 @@ def test_tasks_that_do_not_fit_the_prior(task, changes, words):
     assert str(error.value).startswith(f"config.task is {task}, on pictures of 32 x 32: ") and words in str(error.value)
 
 
-def test_every_task_fits_the_shipped_prior_and_grey_refuses_colour():
-    require_fit(configuration(), list(OPERATORS), (32, 32, 3))
-    grey = [name for name, each in OPERATORS.items() if not each.colour]
-    require_fit(configuration(), grey, (32, 64, 1))
+def test_every_task_fits_the_pictures_of_shipped_priors_and_grey_refuses_colour(tmp_path):
+    for sides in ((64, 64), (256, 256), (64, 128)):
+        config = configuration(mask=mask(tmp_path, *sides))
+        require_fit(config, list(OPERATORS), (*sides, 3))
+        require_fit(config, [name for name, each in OPERATORS.items() if not each.colour], (*sides, 1))
     with pytest.raises(ValueError, match="colourisation, and the prior's pictures are grey"):
-        require_fit(configuration(), ["colourisation"], (32, 32, 1))
+        require_fit(configuration(), ["colourisation"], (64, 64, 1))
+
+
+def mask(folder, height, width, inside=200):
+    """The file of a mask whose middle is hidden."""
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[height // 4 : height // 2, width // 4 : width // 2] = inside
+    Image.fromarray(pixels).save(folder / f"{height}-{width}-{inside}.png")
+    return str(folder / f"{height}-{width}-{inside}.png")
+
+
+def test_a_mask_hides_what_is_bright_and_must_be_of_the_pictures_size(tmp_path):
+    found = damage.hidden(mask(tmp_path, 12, 16), (12, 16, 3))
+    expected = np.zeros((12, 16), bool)
+    expected[3:6, 4:8] = True
+    np.testing.assert_array_equal(found, expected)
+    operator = OPERATORS["inpaint"](configuration(mask=mask(tmp_path, 12, 16)), jax.random.key(0), (12, 16, 3))
+    y = np.asarray(operator(jnp.ones((12, 16, 3), jnp.float32)))
+    np.testing.assert_array_equal(y, np.repeat(~expected[..., None], 3, -1))
+    with pytest.raises(ValueError, match="config.mask is 12 x 16, and the picture 16 x 12; give a mask of"):
+        damage.hidden(mask(tmp_path, 12, 16), (16, 12, 3))
+    with pytest.raises(ValueError, match="hides nothing"):
+        damage.hidden(mask(tmp_path, 12, 16, inside=100), (12, 16, 3))
+    with pytest.raises(ValueError, match="config.mask is '', and task inpaint needs one"):
+        damage.hidden("", (16, 12, 3))
+
+
+def test_a_kernel_is_read_and_normalised_and_must_fit(tmp_path):
+    given = np.asarray([[0, 1, 0], [2, 4, 0]], np.float64)
+    np.save(tmp_path / "k.npy", given)
+    np.testing.assert_allclose(damage.kernel(str(tmp_path / "k.npy"), (9, 9, 3)), given / 7, rtol=1e-6)
+    Image.fromarray((30 * given).astype(np.uint8)).save(tmp_path / "k.png")
+    np.testing.assert_allclose(damage.kernel(str(tmp_path / "k.png"), (9, 9, 3)), given / 7, rtol=1e-6)
+    with pytest.raises(ValueError, match="config.kernel is 2 x 3, and the picture 1 x 9; give a smaller kernel"):
+        damage.kernel(str(tmp_path / "k.npy"), (1, 9, 3))
+    for name, wrong in {"nan": [[np.nan]], "zero": [[0.0]], "negative": [[1.0, -1.0]], "flat": [1.0]}.items():
+        np.save(tmp_path / f"{name}.npy", np.asarray(wrong))
+        with pytest.raises(ValueError, match="give \\(h, w\\) numbers from 0 on, not all 0"):
+            damage.kernel(str(tmp_path / f"{name}.npy"), (9, 9, 3))
+    np.save(tmp_path / "object.npy", np.asarray([{}], object))
+    with pytest.raises(ValueError, match="config.kernel is .*give a picture or a .npy file"):
+        damage.kernel(str(tmp_path / "object.npy"), (9, 9, 3))
+
+
+def test_what_is_restored_of_a_measurement_is_larger_where_the_task_enlarges():
+    config = configuration(factor=3)
+    assert damage.restored(config, "bicubic", (5, 7, 3)) == (15, 21, 3)
+    assert damage.restored(config, "deblur", (5, 7, 3)) == (5, 7, 3)
+    assert damage.damaged(config, "bicubic", (5, 7, 3)) == (6, 9, 3)  # which a third of has whole sides
+    assert damage.damaged(config, "deblur", (5, 7, 3)) == (5, 7, 3)
+    for task in ("random_inpainting", "motion_blur", "colourisation"):
+        with pytest.raises(ValueError, match=f"config.task is {task}, which no given picture has suffered"):
+            damage.restored(config, task, (8, 8, 3))
 
 
 def test_every_solver_has_a_label_of_its_own():
@@ -199,5 +254,14 @@ def test_a_method_is_given_what_its_own_section_says(monkeypatch):
     monkeypatch.setattr(solvers, "as_solver", lambda method, grid: (method(None), len(grid) - 1))
     prior = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2))
     assert solvers.solver("tds", configuration(tds__spread=30.0, steps=7), prior) == (None, 7)
-    assert solvers.solver("tds", configuration(), prior) == (None, 100)
+    assert solvers.solver("tds", configuration(steps=0), prior) == (None, 100)
     assert asked == [{"spread": 30.0}, {"spread": 1.0}]
+
+
+def test_a_wrapper_runs_once_for_each_base():
+    config = configuration(solver="ddrm,reguidance,dps", base="ddrm,daps")
+    assert solvers.chosen(config) == ["ddrm", "reguidance(ddrm)", "reguidance(daps)", "dps"]
+    labels = [solvers.label(name, config) for name in solvers.chosen(config)]
+    assert labels == ["DDRM", "ReGuidance(DDRM)", "ReGuidance(DAPS)", "DPS"]
+    assert solvers.base("reguidance", config) == "ddrm" and solvers.own("reguidance(daps)") == "reguidance"
+    assert line(solver="reguidance", base="dps,tds", sigma_y=0.0).endswith("give a number above 0")

@@ -17,14 +17,14 @@ def test_the_nearest_is_found_by_every_difference(rng, block):
     every = np.linalg.norm(rows[:, None] - among[None], axis=-1)
     found = memorisation.nearest_rows(rows, among, block)
     np.testing.assert_allclose(found.distance, every.min(1), rtol=1e-12)
-    np.testing.assert_array_equal(found.index, every.argmin(1))
+    np.testing.assert_array_equal(found.place, every.argmin(1))
 
 
 def test_a_row_that_is_in_the_set_has_the_distance_0(rng):
     """However far from 0 the features lie, and in float32."""
     among = (1e4 + rng.normal(size=(50, 30))).astype(np.float32)
     found = memorisation.nearest_rows(among[[3, 41]], among)
-    assert found.distance.tolist() == [0, 0] and found.index.tolist() == [3, 41]
+    assert found.distance.tolist() == [0, 0] and found.place.tolist() == [3, 41]
 
 
 def test_memorised_samples_score_1_and_held_out_ones_the_level(rng):

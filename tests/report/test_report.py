@@ -294,8 +294,8 @@ def test_pictures_that_are_none_are_refused(change, words, tmp_path):
 
 
 def test_an_incomplete_record_is_refused(tmp_path):
-    record = {k: v for k, v in _record().items() if k != "truth"}
-    with pytest.raises(ValueError, match=r"lacks \['truth'\]"):
+    record = {k: v for k, v in _record().items() if k != "measurement"}
+    with pytest.raises(ValueError, match=r"lacks \['measurement'\]"):
         report.append(tmp_path, record)
     with pytest.raises(ValueError, match=r"has \['truth'\], columns of their own"):
         report.append(tmp_path, _record(methods=("truth",)))

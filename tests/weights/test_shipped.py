@@ -1,0 +1,86 @@
+"""What ships inside the package: small, whole, and what its cards say."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffinv as di
+from diffinv import data, process, train, weights
+
+FOLDER = Path(weights.embedded()).parent
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+PRIORS = [name for name in NAMES if not weights.cards.is_upscaler(weights.read_card(weights.embedded(name)))]
+
+
+def test_all_weights_together_are_small():
+    assert {"photo", "prior32", "satellite64"} <= set(NAMES)
+    assert sum(os.path.getsize(FOLDER / f"{name}.safetensors") for name in NAMES) <= 26e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_survive_the_round_trip_bit_for_bit(name, tmp_path):
+    params, card = weights.restore(weights.embedded(name))
+    told = {key: value for key, value in card.items() if key not in ("sha256", "parameters")}
+    weights.save(str(tmp_path / name), params, told)
+    suffix = f"{name}.safetensors"
+    assert (tmp_path / suffix).read_bytes() == (FOLDER / suffix).read_bytes()
+    assert weights.read_card(str(tmp_path / name)) == card
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_tell_data_licence_and_pictures_seen(name):
+    card = weights.read_card(weights.embedded(name))
+    for field in ("data", "data_licence", "images_seen", "seconds", "hardware"):
+        assert card[field] not in (None, "", 0), field
+    for text in ("EuroSAT", "MIT", "modified Copernicus Sentinel data"):
+        assert name != "satellite64" or text in card["data"] + card["data_licence"], text
+
+
+@cache
+def pictures(name):
+    """Twelve squares that none of the priors was trained on, in [-1, 1]."""
+    if name == "satellite64":
+        return data.to_unit(np.asarray(data.read("satellite", 64, limit=12).pixels))
+    size = weights.read_card(weights.embedded(name))["shape"][0]
+    crops = np.asarray(data.patches("photographs", 128, 100, limit=5).take(range(0, 40, 3))["image"][:12])
+    means = crops.reshape(len(crops), size, 128 // size, size, 128 // size, 3).mean((2, 4))
+    return data.to_unit(means.astype(np.float32)) if size == 32 else data.to_unit(crops[:, :size, :size])
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_cards_are_true(name):
+    """The held-out loss at two noise levels, on other pictures of the kind: within a factor of two of the card's."""
+    params, card = weights.restore(weights.embedded(name))
+    if "held_out_loss" not in card or card["parametrisation"]["parametrisation"] != "edm":
+        pytest.skip("its card has no held-out loss per noise level")
+    with jax.enable_x64(False):
+        prior = weights.load_prior(weights.embedded(name), process.EDM())
+        levels, spread = jnp.asarray([0.1, 1.0], jnp.float32), card["parametrisation"]["sigma_data"]
+        loss = train.noise_levels_loss(lambda denoise: denoise, process.EDM(), levels, spread)
+        found = jax.jit(loss)(jax.random.key(0), prior.denoise, jnp.asarray(pictures(name), jnp.float32))
+    told = np.asarray([card["held_out_loss"][level] for level in ("0.1", "1")])
+    ratio = np.asarray(found) / told
+    assert (ratio > 0.5).all() and (ratio < 2).all(), ratio
+
+
+@pytest.mark.slow
+def test_the_prior_of_any_size_is_one_function_whole_tiled_and_cropped():
+    """To rounding in float32, beyond the 68 pixels that it sees, at three noise levels."""
+    load = lambda shape, tile=0: weights.load_prior(weights.embedded("photo"), process.VP(), shape=shape, tile=tile)
+    with jax.enable_x64(False):
+        whole, tiled, crop = load((264, 200, 3)), load((264, 200, 3), 176), load((160, 200, 3))
+        reach, x = whole.denoise.reach, jax.random.normal(jax.random.key(0), (264, 200, 3), jnp.float32)
+        assert reach == 68
+        denoise = jax.jit(lambda prior, x, t: prior.denoise(x, t))
+        for t in (0.05, 0.3, 0.8):
+            expected = np.asarray(denoise(whole, x, jnp.float32(t)))
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(denoise(tiled, x, jnp.float32(t)), expected, atol=1e-5 * scale)
+            inner = np.asarray(denoise(crop, x[104:], jnp.float32(t)))[reach:]
+            np.testing.assert_allclose(inner, expected[104 + reach :], atol=1e-5 * scale)
+    assert di.Cost() == tiled.cost
