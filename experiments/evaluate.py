@@ -39,11 +39,11 @@ from tqdm import tqdm
 import diffinv as di
 from diffinv import data, posterior, samplers, schema, sharding, times, weights
 from diffinv.metrics import distribution, features, memorisation, probe
-from experiments.common import pictures, reading
+from experiments.common import pictures, priors, reading
 
 flags.adopt_module_key_flags(reading)
 DATA = runtime.flag("data", None, schema.path("held-out pictures: a folder, a glob, a pack"), required=True)
-PRIOR = runtime.flag("prior", "", schema.path("path of a checkpoint; default: the embedded prior"))
+PRIOR = runtime.flag("prior", "", schema.path("a checkpoint, or the name of one that ships"))
 COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, which are drawn", 4, 10_000_000))
 SAMPLER = runtime.flag("sampler", "", schema.choice(["", "heun", "consistency"], "default: as the prior's card says"))
 STEPS = runtime.flag("steps", [], schema.several(schema.whole("of the sampler", 1, 100_000), least=0))
@@ -325,7 +325,7 @@ def require_places(path: str, runs: int) -> None:
 
 
 def main() -> None:
-    path = PRIOR.value or weights.embedded()
+    path = priors.place(PRIOR.value)
     card = weights.read_card(path, "prior")
     trained = card.get("consistency", {})
     what = SAMPLER.value or ("consistency" if trained else "heun")

@@ -200,8 +200,10 @@ def written(made: Part, place: int, record: dict, folder: Path) -> dict:
     files = []
     if made.shots.photos is not None:
         photo, home = made.shots.photos[place], Path("restored") / report.slug(record["task"])
+        names = {solvers.label(name, made.config): name for name in made.methods}
         for title, x in floats.items():
-            files.append((home / f"{report.slug(record['picture'])}-{report.slug(title)}.png").as_posix())
+            method = names[title].replace("(", "-").rstrip(")")
+            files.append((home / f"{report.slug(record['picture'])}-{method}.png").as_posix())
             photos.write(folder / files[-1], stored(x, photo.deep), photo)
     return {**record, "methods": cases, **({"files": files} if files else {})}
 

@@ -41,6 +41,7 @@ import diffinv as di
 from diffinv import data, schema, tiles, times, weights
 from diffinv.metrics import image
 from diffinv.metrics.posterior import interval
+from experiments.common import priors
 from experiments.report import ledger
 from experiments.tables import published
 from experiments.tables.published import Option, Told, counted, numbers
@@ -123,7 +124,7 @@ def lifted(denoise: Denoise, draws: int = DRAWS) -> Denoise:
 
 def loaded(path: str) -> tuple[Denoise, int]:
     """The prior of a checkpoint as a denoiser, and its channels."""
-    path = path or weights.embedded()
+    path = priors.place(path)
     card = weights.read_card(path, "prior")
     rows, columns, channels = card["shape"]
     if weights.any_size(card):

@@ -208,6 +208,7 @@ def test_own_pictures_keep_their_size_depth_and_kind(place, monkeypatch, capsys)
     assert [group for _, _, group in Bench.asked] == [0, 0]  # two shapes
     for record in results(place):
         (file,) = record["files"]
+        assert file == f"restored/denoise/{record['picture']}-dps.png"
         made, given = read(place / "runs/x" / file), read(place / f"own/{record['picture']}.png")
         assert made[0] == given[0]
         np.testing.assert_array_equal(made[1], given[1])  # this bench restores the truth
