@@ -1,8 +1,9 @@
 """What sampling costs: ratios from one run, in which all candidates are measured alternately.
 
-    python -m benchmarks.sampling [--quick] [--only overhead,conv,torch,memory,compile]
+    python -m benchmarks.sampling [--quick] [--only overhead,conv,torch,memory,compile] [--prior photo]
 
-The embedded prior's network under `process.VP()`, batch 8, float32. Every configuration lives in a process of its own
+The embedded prior's network under `process.VP()`, batch 8, float32; with `--prior photo` that of photographs at
+256 x 256, batch 2. Every configuration lives in a process of its own
 (devices are fixed when jax starts); the processes take turns, and each ratio is the median over rounds of the ratio
 within a round. Times on a shared machine drift, ratios less so.
 
@@ -31,21 +32,30 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.turns import Programs, Worker, measure, once, serve
+
 BATCH, ZETA, SIGMA_Y, CONDITION = 8, 0.5, 0.05, 0.3
-ROOT = Path(__file__).resolve().parents[1]
 WIDE = "--xla_cpu_prefer_vector_width=512"
 SECTIONS = ("overhead", "conv", "torch", "memory", "compile")
-Programs = dict[str, Callable[[], Any]]
+
+
+class Problem(NamedTuple):
+    """Of a prior that ships: the shape of a picture (None for its card's), pictures at once, DPS's steps for memory."""
+
+    shape: tuple[int, ...] | None
+    batch: int
+    steps: int
+
+
+PROBLEMS = {"prior32": Problem(None, BATCH, 1000), "photo": Problem((256, 256, 3), 2, 100)}
 Row = tuple[str, float, float | None]  # what, ratio, goal
 
 
@@ -68,11 +78,12 @@ def begin(devices: int | None) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-def embedded(plain: bool = False) -> Any:
-    """The prior that ships, under `process.VP()`."""
+def embedded(plain: bool = False, name: str = "prior32") -> Any:
+    """A prior that ships, under `process.VP()`."""
     from diffinv import process, weights
 
-    return weights.load_prior(weights.embedded(), process.VP(), plain_conv=plain)
+    shape = PROBLEMS[name].shape
+    return weights.load_prior(weights.embedded(name), process.VP(), shape=shape, plain_conv=plain)
 
 
 def problem(prior: Any, batch: int = BATCH) -> tuple[Any, ...]:
@@ -111,7 +122,8 @@ def jax_programs(steps: int, prior: Any, names: list[str], batch: int = BATCH) -
     from diffinv import sample, samplers, times
 
     keys, prior, measurements, x, condition = problem(prior, batch)
-    apply, params = prior.denoise.apply, prior.denoise.params
+    network = getattr(prior.denoise, "denoise", prior.denoise)  # inside what brings it to any size
+    apply, params = network.apply, network.params
 
     def one(key: Any, prior: Any, x: Any) -> Any:
         return sample(key, samplers.ddim(prior), times.grid(steps), x).x
@@ -143,11 +155,11 @@ def jax_programs(steps: int, prior: Any, names: list[str], batch: int = BATCH) -
     return {name: lambda f=programs[name]: np.asarray(jax.block_until_ready(f())) for name in names}
 
 
-def memory(steps: int, run: bool) -> dict[str, float]:
+def memory(steps: int, run: bool, name: str) -> dict[str, float]:
     """MiB that XLA plans for a DPS of `steps` steps, and the process's peak while it runs; or compiles it only."""
     import jax
 
-    keys, prior, measurements, *_ = problem(embedded())
+    keys, prior, measurements, *_ = problem(embedded(name=name), PROBLEMS[name].batch)
     compiled = dps_program(steps).lower(keys, prior, measurements).compile()
     if not run:
         return {}
@@ -159,74 +171,15 @@ def memory(steps: int, run: bool) -> dict[str, float]:
     return {"planned": planned / 2**20, "resident": int(peak.split()[1]) / 2**10}
 
 
-def compiling(steps: int) -> dict[str, float]:
+def compiling(steps: int, name: str) -> dict[str, float]:
     """Seconds to trace, lower and compile DPS, and those of XLA alone."""
-    keys, prior, measurements, *_ = problem(embedded())
+    keys, prior, measurements, *_ = problem(embedded(name=name), PROBLEMS[name].batch)
     start = time.perf_counter()
     lowered = dps_program(steps).lower(keys, prior, measurements)
     middle = time.perf_counter()
     lowered.compile()
     end = time.perf_counter()
     return {"all": end - start, "xla": end - middle}
-
-
-# ---- processes that take turns
-
-
-def serve(programs: Programs) -> None:
-    """Runs what it is told, a name a line: "NAME" answers seconds, "NAME PATH" saves the result."""
-    for program in programs.values():
-        program()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        name, *path = line.split()
-        start = time.perf_counter()
-        result = programs[name]()
-        seconds = time.perf_counter() - start
-        if path:
-            np.save(path[0], result)
-        print(seconds, flush=True)
-
-
-def command(task: dict[str, Any], flags: str | None = None, cache: str | None = None) -> dict[str, Any]:
-    """Arguments of `subprocess` for this script with `task`; `flags` replace the experiments' XLA flags."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {"XLA_FLAGS": flags} if flags else {}
-    environment |= {"DIFFINV_CACHE": cache} if cache else {}
-    arguments = [sys.executable, "-m", "benchmarks.sampling", "--task", json.dumps(task)]
-    return {"args": arguments, "env": environment, "cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
-
-
-def once(task: dict[str, Any], cache: str | None = None) -> dict[str, float]:
-    """The answer of a process that does one thing and ends."""
-    done = subprocess.run(**command(task, cache=cache), check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-class Worker:
-    """A process that runs programs of `steps` steps when told to."""
-
-    def __init__(self, task: dict[str, Any], flags: str | None = None) -> None:
-        self.steps = task["steps"]
-        self.process = subprocess.Popen(**command(task, flags), stdin=subprocess.PIPE)
-
-    def hear(self) -> str:
-        """The next line; a process that ended without one has said why on standard error."""
-        if not (line := self.process.stdout.readline()):
-            raise RuntimeError(f"a benchmark process ended with status {self.process.wait()}; its error is above")
-        return line
-
-    def seconds(self, *words: str) -> float:
-        """Of one step."""
-        self.process.stdin.write(" ".join(words) + "\n")
-        self.process.stdin.flush()
-        return float(self.hear()) / self.steps
-
-    def result(self, name: str) -> np.ndarray:
-        """What the program returns, (B, H, W, C)."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.seconds(name, path := os.path.join(folder, "result.npy"))
-            return np.load(path)
 
 
 def task(act: str, **options: Any) -> int:
@@ -238,7 +191,9 @@ def task(act: str, **options: Any) -> int:
         return 0
     begin(options.pop("devices", None))
     if act == "jax":
-        serve(jax_programs(prior=embedded(options.pop("plain")), **options))
+        name = options.pop("name")
+        prior = embedded(options.pop("plain"), name)
+        serve(jax_programs(prior=prior, batch=PROBLEMS[name].batch, **options))
     else:
         print(json.dumps({"memory": memory, "compile": compiling}[act](**options)))
     return 0
@@ -247,9 +202,9 @@ def task(act: str, **options: Any) -> int:
 # ---- the run
 
 
-def workers(sections: list[str], steps: int) -> dict[str, Worker]:
+def workers(sections: list[str], steps: int, name: str) -> dict[str, Worker]:
     """The processes that these sections need, started one after the other."""
-    jax_task = {"act": "jax", "steps": steps, "plain": False}
+    jax_task = {"act": "jax", "steps": steps, "plain": False, "name": name}
     plans: dict[str, tuple[dict[str, Any], str | None]] = {}
     if {"overhead", "conv", "torch"} & set(sections):
         names = ["network", "ddim", "dps", "evaluations", "gradients"]
@@ -259,7 +214,7 @@ def workers(sections: list[str], steps: int) -> dict[str, Worker]:
         plans["one"] = {**jax_task, "devices": 1, "names": ["ddim", "dps"]}, WIDE
     if "torch" in sections:
         names = ["network", "ddim", "dps"] + (["deepinv_ddim", "deepinv_dps"] if has("deepinv") else [])
-        plans["torch"] = {"act": "torch", "steps": steps, "names": names}, None
+        plans["torch"] = {"act": "torch", "steps": steps, "names": names, "prior": name}, None
     running = {}
     for name, (plan, flags) in plans.items():
         running[name] = Worker(plan, flags)
@@ -271,17 +226,6 @@ def workers(sections: list[str], steps: int) -> dict[str, Worker]:
 def has(package: str) -> bool:
     """Whether it is installed."""
     return importlib.util.find_spec(package) is not None
-
-
-def measure(running: dict[str, Worker], programs: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of each "worker/program", by turns, every second round backwards."""
-    seconds: dict[str, list[float]] = {program: [] for program in programs}
-    for turn in range(rounds):
-        for program in programs[:: -1 if turn % 2 else 1]:
-            worker, name = program.split("/")
-            seconds[program].append(running[worker].seconds(name))
-        print(f"round {turn + 1}", end="\n" if turn + 1 == rounds else ", ", flush=True)
-    return seconds
 
 
 RATIOS = {  # section: (what, numerator, denominator, goal)
@@ -312,9 +256,9 @@ def agree(running: dict[str, Worker]) -> None:
         assert error < tolerance, f"{name} differs by {error}, more than {tolerance}"
 
 
-def timings(sections: list[str], steps: int, rounds: int) -> list[Row]:
+def timings(sections: list[str], steps: int, rounds: int, name: str) -> list[Row]:
     """Rows of the table that are ratios of times."""
-    running = workers(sections, steps)
+    running = workers(sections, steps, name)
     try:
         if "torch" in sections:
             agree(running)
@@ -333,12 +277,12 @@ def timings(sections: list[str], steps: int, rounds: int) -> list[Row]:
     return [(what, paired(a, b), goal) for what, a, b, goal in asked]
 
 
-def memory_rows(steps: int) -> list[Row]:
+def memory_rows(steps: int, prior: str) -> list[Row]:
     """Many steps over 10, as planned and as resident."""
     rows: list[Row] = []
     for devices, name in ((None, "one device a core"), (1, "one device")):
         with tempfile.TemporaryDirectory() as cache:
-            plan = {"act": "memory", "devices": devices}
+            plan = {"act": "memory", "devices": devices, "name": prior}
             for run in (False, True):  # compiles, then measures what the cache holds
                 few, many = (once({**plan, "steps": n, "run": run}, cache) for n in (10, steps))
         found = ", ".join(f"{k} {few[k]:.1f} and {many[k]:.1f}" for k in few)
@@ -347,12 +291,12 @@ def memory_rows(steps: int) -> list[Row]:
     return rows
 
 
-def compile_rows(steps: int, rounds: int) -> list[Row]:
+def compile_rows(steps: int, rounds: int, name: str) -> list[Row]:
     """Second start over first."""
     starts = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
-            starts.append([once({"act": "compile", "steps": steps}, cache) for _ in range(2)])
+            starts.append([once({"act": "compile", "steps": steps, "name": name}, cache) for _ in range(2)])
     shown = ", ".join(f"{first['all']:.1f} and {second['all']:.1f}" for first, second in starts)
     print(f"seconds to compile DPS, first and second start: {shown}", flush=True)
     whole, xla = (statistics.median(second[k] / first[k] for first, second in starts) for k in ("all", "xla"))
@@ -369,26 +313,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and steps")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas")
+    parser.add_argument("--prior", choices=list(PROBLEMS), default="prior32", help="one that ships")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
         return task(**json.loads(options.task))
     if unknown := set(sections := options.only.split(",")) - set(SECTIONS):
         parser.error(f"--only names {', '.join(unknown)}; known are {', '.join(SECTIONS)}")
+    asked = PROBLEMS[options.prior]
     packages = [name for name in ("jax", "torch", "deepinv") if has(name)]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    print(f"{len(os.sched_getaffinity(0))} cores of {cpu()}; {versions}; batch {BATCH}", flush=True)
+    print(
+        f"{len(os.sched_getaffinity(0))} cores of {cpu()}; {versions}; {options.prior}, batch {asked.batch}", flush=True
+    )
     for name in ("torch", "deepinv"):
         if "torch" in sections and not has(name):
             print(f"{name} is not installed: not compared")
     sections = [s for s in sections if s != "torch" or has("torch")]
     rows: list[Row] = []
     if "compile" in sections:
-        rows += compile_rows(10, 1 if options.quick else 3)
+        rows += compile_rows(10, 1 if options.quick else 3, options.prior)
     if "memory" in sections:
-        rows += memory_rows(100 if options.quick else 1000)
+        rows += memory_rows(min(asked.steps, 100) if options.quick else asked.steps, options.prior)
     if {"overhead", "conv", "torch"} & set(sections):
-        rows = timings(sections, *((5, 3) if options.quick else (10, 9))) + rows
+        rows = timings(sections, *((5, 3) if options.quick else (10, 9)), options.prior) + rows
     print(f"\n{'what':<58}{'ratio':>8}{'goal':>9}  met")
     for what, ratio, goal in rows:
         verdict = "" if goal is None else "yes" if ratio <= goal else "NO"

@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sampling import CONDITION, ZETA, Programs, noise
+from benchmarks.sampling import CONDITION, PROBLEMS, ZETA, Programs, noise
 
 
-def torch_programs(steps: int, names: list[str]) -> Programs:
+def torch_programs(steps: int, names: list[str], prior: str) -> Programs:
     """DDIM and DPS as one writes them in PyTorch, and deepinv's own around the same network."""
     import torch
 
-    from benchmarks import torch_unet
+    from benchmarks import torch_convnet, torch_unet
     from diffinv import weights
     from experiments.common import runtime
 
     torch.set_num_threads(runtime.cores())
-    params, card = weights.restore(weights.embedded())
-    height, width, channels = card["shape"]
-    net = torch_unet.load(params, weights.architecture(card), channels)
+    asked = PROBLEMS[prior]
+    params, card = weights.restore(weights.embedded(prior))
+    shape = asked.shape or tuple(card["shape"])
+    load = torch_convnet.load if weights.any_size(card) else torch_unet.load
+    net = load(weights.widened(params), weights.architecture(card), shape[2])
     sigma_data = card["parametrisation"]["sigma_data"]
 
     def nchw(x: np.ndarray) -> Any:
@@ -38,10 +40,10 @@ def torch_programs(steps: int, names: list[str]) -> Programs:
     sigmas = torch.sqrt(1 - alphas**2).tolist()
     alphas = alphas.tolist()
     grid = list(zip(alphas[:-1], sigmas[:-1], alphas[1:], sigmas[1:]))
-    start = nchw(noise(card["shape"]))
-    mask = torch.ones(1, 1, height, width)
-    mask[:, :, 8:24, 8:24] = 0
-    y = (mask * torch.tanh(nchw(noise(card["shape"], 1)))).contiguous(memory_format=torch.channels_last)
+    start, quarter = nchw(noise(shape, batch=asked.batch)), shape[0] // 4
+    mask = torch.ones(1, 1, *shape[:2])
+    mask[:, :, quarter : 3 * quarter, quarter : 3 * quarter] = 0
+    y = (mask * torch.tanh(nchw(noise(shape, 1, asked.batch)))).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def ddim() -> Any:

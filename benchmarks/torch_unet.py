@@ -152,7 +152,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out_2(F.silu(self.out_0(h))), self.net.patch)
 
 
-def _unshuffled(weight: np.ndarray, axis: int, patch: int) -> np.ndarray:
+def unshuffled(weight: np.ndarray, axis: int, patch: int) -> np.ndarray:
     """Channels in diffinv's order (row, column, C), to PyTorch's (C, row, column)."""
     shape = weight.shape
     weight = weight.reshape(*shape[:axis], patch**2, shape[axis] // patch**2, *shape[axis + 1 :])
@@ -167,9 +167,9 @@ def load(params: Any, net: flax_unet.UNet, in_channels: int = 3) -> UNet:
     for path, leaf in flat.items():
         value = np.asarray(leaf)
         if path == ("input_blocks_0_0", "kernel"):
-            value = _unshuffled(value, 2, net.patch)
+            value = unshuffled(value, 2, net.patch)
         if path[0] == "out_2":
-            value = _unshuffled(value, value.ndim - 1, net.patch)
+            value = unshuffled(value, value.ndim - 1, net.patch)
         value = np.array(value.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]), order="C")
         name = ".".join(path[:-1] + ("bias" if path[-1] == "bias" else "weight",))
         skip = path[-2] == "skip_connection" and value.ndim == 2

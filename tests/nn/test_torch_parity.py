@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from compiling import FAST
 
-from diffinv.nn import unet
+from diffinv.nn import convnet, unet
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -71,6 +71,21 @@ def test_every_parameter_has_its_place():
     model = torch_unet.load(params, net)
     assert sum(p.numel() for p in model.parameters()) == unet.parameter_count(params)
     assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"blocks": 2, "multipliers": (1, 1, 2), "patch": 1, "out_channels": 6}])
+def test_the_network_for_any_size_is_that_of_pytorch(changes):
+    from benchmarks import torch_convnet
+
+    net = convnet.ConvUNet(**{"channels": 8, "multipliers": (1, 1.5), "blocks": 1, **changes})
+    params = nets.drawn(net, 16)
+    x = np.random.default_rng(1).standard_normal((2, 16, 24, 3)).astype(np.float32)
+    conditions = np.array([0.3, -0.7], np.float32)
+    out = jax.vmap(net.apply, (None, 0, 0))(params, jnp.asarray(x), jnp.asarray(conditions))
+    model = torch_convnet.load(params, net)
+    theirs = model(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(conditions))
+    assert_close(theirs.permute(0, 2, 3, 1).numpy(), np.asarray(out))
+    assert sum(p.numel() for p in model.parameters()) == unet.parameter_count(params)
 
 
 def test_labels_are_refused():
