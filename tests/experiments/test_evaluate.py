@@ -219,7 +219,7 @@ def test_samples_that_are_training_pictures_are_told_and_shown(tmp_path):
     assert shares(train[:20]) == [1, 1, 0.05, 60] and shares(held) == [0.05, 0.05, 0.05, 60]
     far = np.where(np.arange(20)[:, None, None, None] < 4, train[10:30], np.uint8(0))
     told, near = evaluate.repeated(memory, looked(far))
-    assert list(told.values())[:2] == [0.2, 0.2] and near.index[:4].tolist() == [10, 11, 12, 13]
+    assert list(told.values())[:2] == [0.2, 0.2] and near.place[:4].tolist() == [10, 11, 12, 13]
     evaluate.pairs(np.asarray(data.to_unit(far)), memory, near, str(tmp_path / "pairs.png"))
     with Image.open(tmp_path / "pairs.png") as image:
         sheet = np.asarray(image)[::2, ::2].reshape(2, 4, 8, 6, 3).swapaxes(1, 2)
