@@ -53,7 +53,7 @@ class Timed(NamedTuple):
 
     Attributes:
       run, state: of the cool-down, at its end.
-      rate: pictures a second, compilation left out.
+      rate: pictures a second, without compilation where there was time for more than the step that compiles.
       seconds: of everything.
       losses: the last training losses.
     """
@@ -100,7 +100,8 @@ def train_for(config: Any, source: Source, seconds: float, begun: float | None =
     run = Run(changed(config, steps=max(here, config.warmup) + steps, cooldown=steps), source)
     going = lambda done: done < steps and left() > JUDGING * seconds / 2
     state, _, more, others, cooled = advance(run, state, batch, going)
-    rate = config.batch * (count + others) / max(spent + more, 1e-6)
+    known = (count + others, spent + more) if count + others else (1, first)
+    rate = config.batch * known[0] / max(known[1], 1e-6)
     return Timed(run, state, rate, time.monotonic() - begun, losses + cooled)
 
 

@@ -195,4 +195,5 @@ def test_a_rehearsed_training_leaves_weights_that_load_and_say_how_they_came(reh
     assert card["architecture"]["dtype"] == "float32" and card["stored"].startswith("float16")
     assert card["images_seen"] == card["images_seen_in_all"] == found["satellite64"]["found"]["images_seen"] > 0
     assert (card["data_licence"], card["labels"]) == ("CC0", ["field", "sea"])
-    assert Image.open(out / "satellite64.png").size == (16, 16)
+    with Image.open(out / "satellite64.png") as samples:
+        assert samples.size == (16, 16)
