@@ -8,13 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from flax import traverse_util
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.torch_unet import unshuffled
+from benchmarks.torch_unet import filled
 from diffinv.nn import convnet
 
 
@@ -90,17 +88,5 @@ class ConvUNet(nn.Module):
 
 def load(params: Any, net: convnet.ConvUNet, in_channels: int = 3) -> ConvUNet:
     """The PyTorch network with the Flax parameters `params` of `net` ({"params": ...} or what is inside), frozen."""
-    state = {}
-    for path, leaf in traverse_util.flatten_dict(params.get("params", params)).items():
-        value = np.asarray(leaf)
-        if path == ("first", "kernel"):
-            value = unshuffled(value, 2, net.patch)
-        if path[0] == "last":
-            value = unshuffled(value, value.ndim - 1, net.patch)
-        value = np.array(value.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]), order="C")
-        one = value.ndim == 2 and len(path) == 2 and path[0].startswith(("down", "up"))
-        name = ".".join(path[:-1] + ({"kernel": "weight"}.get(path[-1], path[-1]),))
-        state[name] = torch.from_numpy(value[..., None, None] if one else value)
-    model = ConvUNet(net, in_channels)
-    model.load_state_dict(state)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    one = lambda path: len(path) == 2 and path[0].startswith(("down", "up"))
+    return filled(ConvUNet(net, in_channels), params, net.patch, ("first", "last"), one)

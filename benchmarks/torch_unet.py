@@ -7,6 +7,7 @@ Written as one writes it in PyTorch: (B, C, H, W), channels_last in memory, its 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -152,27 +153,33 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out_2(F.silu(self.out_0(h))), self.net.patch)
 
 
-def unshuffled(weight: np.ndarray, axis: int, patch: int) -> np.ndarray:
+def _unshuffled(weight: np.ndarray, axis: int, patch: int) -> np.ndarray:
     """Channels in diffinv's order (row, column, C), to PyTorch's (C, row, column)."""
     shape = weight.shape
     weight = weight.reshape(*shape[:axis], patch**2, shape[axis] // patch**2, *shape[axis + 1 :])
     return weight.swapaxes(axis, axis + 1).reshape(shape)
 
 
-def load(params: Any, net: flax_unet.UNet, in_channels: int = 3) -> UNet:
-    """The PyTorch network with the Flax parameters `params` of `net` ({"params": ...} or what is inside), frozen."""
-    model = UNet(net, in_channels)
-    flat = traverse_util.flatten_dict(params.get("params", params))
+def filled(model: nn.Module, params: Any, patch: int, ends: tuple[str, str], one: Callable[..., bool]) -> Any:
+    """`model`, frozen, with Flax parameters; `ends` are its first and last convolutions, whose channels hold patches.
+
+    `one(path)`: a matrix that is a convolution of 1 x 1 there.
+    """
     state = {}
-    for path, leaf in flat.items():
+    for path, leaf in traverse_util.flatten_dict(params.get("params", params)).items():
         value = np.asarray(leaf)
-        if path == ("input_blocks_0_0", "kernel"):
-            value = unshuffled(value, 2, net.patch)
-        if path[0] == "out_2":
-            value = unshuffled(value, value.ndim - 1, net.patch)
+        if path == (ends[0], "kernel"):
+            value = _unshuffled(value, 2, patch)
+        if path[0] == ends[1]:
+            value = _unshuffled(value, value.ndim - 1, patch)
         value = np.array(value.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]), order="C")
-        name = ".".join(path[:-1] + ("bias" if path[-1] == "bias" else "weight",))
-        skip = path[-2] == "skip_connection" and value.ndim == 2
-        state[name] = torch.from_numpy(value[..., None, None] if skip else value)
+        name = ".".join(path[:-1] + ({"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1]),))
+        state[name] = torch.from_numpy(value[..., None, None] if value.ndim == 2 and one(path) else value)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def load(params: Any, net: flax_unet.UNet, in_channels: int = 3) -> UNet:
+    """The PyTorch network with the Flax parameters `params` of `net` ({"params": ...} or what is inside), frozen."""
+    ends, one = ("input_blocks_0_0", "out_2"), lambda path: path[-2] == "skip_connection"
+    return filled(UNet(net, in_channels), params, net.patch, ends, one)

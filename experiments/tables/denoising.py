@@ -23,7 +23,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +41,6 @@ from diffinv import data, schema, tiles, times, weights
 from diffinv.metrics import image
 from diffinv.metrics.posterior import interval
 from experiments.common import priors
-from experiments.report import ledger
 from experiments.tables import published
 from experiments.tables.published import Option, Told, counted, numbers
 from experiments.upscale import baselines
@@ -195,29 +193,16 @@ def scores(truth, x):
     return image.psnr(truth, x, (0, 255)), image.ssim(truth, x, (0, 255))
 
 
-class Kept:
+class Kept(published.Kept):
     """`(method, name, case, sigma) -> (PSNR, SSIM)`; what has a version is looked up in a file, and noted there."""
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path) if path else None
-        self.known: dict[str, list[float]] = {}
-        if self.path and self.path.exists():
-            try:
-                self.known = dict(json.loads(self.path.read_text()))
-            except ValueError:
-                raise ValueError(f"--kept is {path!r}, which holds no scores; give another file") from None
-
     def __call__(self, method: Method, name: str, case: Case, sigma: float) -> list[float]:
+        def score() -> list[float]:
+            x = method.denoise(case.y, sigma)
+            return [float(value) for value in scores(*map(np.float32, (case.truth, x)))]
+
         key = f"{name}, {method.version}, {sigma:g}, {hashlib.sha256(case.y.tobytes()).hexdigest()[:16]}"
-        if method.version and key in self.known:
-            return self.known[key]
-        x = method.denoise(case.y, sigma)
-        found = [float(score) for score in scores(*map(np.float32, (case.truth, x)))]
-        if method.version:
-            self.known[key] = found
-            if self.path:
-                ledger.put(self.path, json.dumps(self.known, indent=0).encode())
-        return found
+        return super().__call__(key, score) if method.version else score()
 
 
 def cell(found: np.ndarray, reference: np.ndarray | None) -> str:

@@ -5,6 +5,7 @@ A table is `main(options) -> Table`; importing it defines no flag, so that sever
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -45,6 +46,29 @@ def counted(meaning: str, high: int, low: int = 2) -> schema.Field:
 def numbers(field: schema.Field) -> schema.Field:
     """One or several such values."""
     return schema.several(field, least=1, most=100)
+
+
+class Kept:
+    """`kept(key, make)`: what a file of scores has under the key, else what `make()` gives, which the file then gets.
+
+    Without a path they are kept in memory. Raises ValueError where the file holds no scores.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path) if path else None
+        self.known: dict[str, Any] = {}
+        if self.path and self.path.exists():
+            try:
+                self.known = dict(json.loads(self.path.read_text()))
+            except ValueError:
+                raise ValueError(f"--kept is {path!r}, which holds no scores; give another file") from None
+
+    def __call__(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self.known:
+            self.known[key] = make()
+            if self.path:
+                ledger.put(self.path, json.dumps(self.known, indent=0).encode())
+        return self.known[key]
 
 
 class Table(NamedTuple):

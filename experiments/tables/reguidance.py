@@ -15,7 +15,6 @@ that noise alone leaves, so that 1 is what a sample of the posterior has. Interv
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -35,7 +34,6 @@ from diffinv.typing import Array, Key
 from experiments.common import keeping, priors
 from experiments.methods import solvers
 from experiments.methods.table import refinement
-from experiments.report import ledger
 from experiments.restore.bench import Bench
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named, numbers
@@ -80,26 +78,6 @@ OPTIONS = {
     "seed": Option(0, None, schema.whole("of the draw of pictures, of masks and of noise", low=0)),
     "kept": Option("", None, schema.path("a JSON file of all scores, from which a stopped run goes on")),
 }
-
-
-class Kept:
-    """Scores by name, of a file where one is given; `kept(name, make)` makes what is not there yet."""
-
-    def __init__(self, path: str) -> None:
-        self.path = Path(path) if path else None
-        self.known: dict[str, dict[str, list[float]]] = {}
-        if self.path and self.path.exists():
-            try:
-                self.known = dict(json.loads(self.path.read_text()))
-            except ValueError:
-                raise ValueError(f"--kept is {path!r}, which holds no scores; give another file") from None
-
-    def __call__(self, name: str, make) -> dict[str, list[float]]:
-        if name not in self.known:
-            self.known[name] = make()
-            if self.path:
-                ledger.put(self.path, json.dumps(self.known).encode())
-        return self.known[name]
 
 
 class Trial:
@@ -200,7 +178,7 @@ def drawn(options: SimpleNamespace, prior: di.Prior, group: int) -> np.ndarray:
 def main(options: SimpleNamespace) -> published.Table:
     prior, card = priors.load(options.prior)
     group = -(-options.group // jax.device_count()) * jax.device_count()
-    truth, kept = drawn(options, prior, group), Kept(options.kept)
+    truth, kept = drawn(options, prior, group), published.Kept(options.kept)
     told = [keeping.weights(card), keeping.digest(truth), json.loads(satellite.get_config().to_json()), options.seed]
     about = keeping.digest(*told, group, options.chosen)
     pairs, reported = len(options.horizons) * len(options.rhos), -(-options.pictures // group)

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 import diffinv as di
 from diffinv import data, schema, seed_key, sharding, train
 from diffinv.weights import cards
-from experiments.common import keeping, provenance, runtime
+from experiments.common import keeping, priors, provenance, runtime
 from experiments.tasks import networks
 from experiments.tasks.table import task
 
@@ -52,19 +52,13 @@ def optimizer(config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), chosen())
 
 
-def starting_point(path: str) -> str:
-    """Where `config.start` is: a path, or the name of a checkpoint that ships inside the package."""
-    shipped = di.weights.embedded(path) if os.path.basename(path) == path else ""
-    return shipped if shipped and os.path.exists(f"{shipped}.json") else path
-
-
 def identity(config, source: data.Source) -> dict[str, Any]:
     """What makes a run this run: the configuration but for what a restart may move, and digests of pictures and start.
 
     JSON values, by their full names.
     """
     whole = json.loads(json.dumps(config.to_dict()))
-    whole["start"] = di.weights.read_card(starting_point(config.start))["sha256"][:16] if config.start else ""
+    whole["start"] = di.weights.read_card(priors.place(config.start))["sha256"][:16] if config.start else ""
     telling = {name: value for name, value in keeping.flat(whole).items() if name not in MOVABLE}
     told = {f"config.{name}": value for name, value in telling.items() if (name, value) not in LATER.items()}
     return {**told, "the pictures": provenance.digest(source)}
@@ -105,7 +99,7 @@ def starting_weights(path: str, drawn):
     `drawn` ones; None where none is named."""
     if not path:
         return None
-    params = di.weights.widened(di.weights.restore(starting_point(path))[0])
+    params = di.weights.widened(di.weights.restore(priors.place(path))[0])
     shapes = lambda tree: jax.tree.map(lambda a: tuple(a.shape), tree)
     if shapes(params) != shapes(drawn):
         raise ValueError(f"config.start is {path}, whose weights are not those of config.net's network")
@@ -119,7 +113,7 @@ def seen_in_all(start: str, seen: int) -> dict[str, int]:
     """
     if not start:
         return {"images_seen_in_all": seen}
-    card = di.weights.read_card(starting_point(start))
+    card = di.weights.read_card(priors.place(start))
     before = card.get("images_seen_in_all", None if "started_from" in card else card.get("images_seen"))
     return {"images_seen_in_all": before + seen} if type(before) is int else {}
 
