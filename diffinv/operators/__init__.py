@@ -3,12 +3,15 @@
 from diffinv.operators.base import ClosedForm, Composed, Dense, LinearOperator, Operator, as_complex, as_real, dense
 from diffinv.operators.coils import (
     MultiCoilMRI,
+    RealMRI,
+    RealPicture,
     SingleCoilMRI,
     cartesian_mask,
     estimated_coils,
     fft2c,
     ifft2c,
     mri,
+    real_mri,
     simulated_coils,
 )
 from diffinv.operators.composition import (
@@ -110,6 +113,8 @@ __all__ = [
     "PhaseRetrieval",
     "Quantised",
     "RayTransform",
+    "RealMRI",
+    "RealPicture",
     "ReflectBlur",
     "Resize",
     "Scaled",
@@ -172,6 +177,7 @@ __all__ = [
     "random_box_inpainting",
     "random_inpainting",
     "read_visibilities",
+    "real_mri",
     "resize",
     "resize_matrix",
     "scale",

@@ -24,7 +24,7 @@ MODES = {
     "prior64": ("", "smoke"),
     "satellite64": ("", "smoke"),
     "photo": ("", "smoke"),
-    "brain64": ("", "smoke"),
+    "brain128": ("", "smoke"),
     "blurring32": ("", "smoke"),
     "heat32": ("", "smoke"),
     "ict32": ("", "small", "smoke"),

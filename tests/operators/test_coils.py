@@ -59,6 +59,35 @@ def test_noise_stays_on_the_sampled_lines(key):
         assert np.abs(y[:, :, mask[0] == 0]).max() < 1e-12 and np.abs(y[:, :, mask[0] == 1]).min() > 0
 
 
+@pytest.mark.parametrize("coils", [0, 3])
+def test_a_real_picture_is_measured_as_the_complex_one_without_an_imaginary_part(key, coils):
+    mask = ops.cartesian_mask(key, (7, 8), 2, 2)
+    sensitivities = ops.simulated_coils((7, 8), coils) if coils else None
+    plain, real = ops.mri(mask, sensitivities), ops.real_mri(mask, sensitivities)
+    x, y = jax.random.normal(key, (7, 8, 1)), _complex(key, coils or 1, 7, 8)
+    np.testing.assert_allclose(real(x), plain(jnp.concatenate((x, jnp.zeros_like(x)), -1)), atol=1e-14)
+    np.testing.assert_allclose(real.adjoint(y), plain.adjoint(y)[..., :1], atol=1e-14)
+
+
+def test_half_of_k_space_is_all_of_a_real_picture(key):
+    """Each line or its opposite: `w` is 1/2, or 1 where both are sampled, and `A^+` finds the picture."""
+    mask = jnp.broadcast_to((jnp.arange(9) >= 4).astype(float), (6, 9))
+    A, x = ops.real_mri(mask), jax.random.normal(key, (6, 9, 1))
+    np.testing.assert_allclose(A.pinv(A(x)), x, atol=1e-13)
+    s = np.fft.fftshift(np.broadcast_to(A.spectrum().s[..., 0], (6, 9)))
+    np.testing.assert_allclose(s[:, 4], 1.0)
+    np.testing.assert_allclose(np.delete(s, 4, 1), np.sqrt(0.5))
+    assert np.linalg.norm(ops.mri(mask).pinv(A(x))[..., :1] - x) > 0.1 * np.linalg.norm(x)
+
+
+def test_noise_that_no_real_picture_makes_is_left_out(key):
+    """Of a line and its opposite half of the noise is seen, of a line alone all of it."""
+    mask = jnp.asarray([[0, 1, 1, 1, 1.0]]).repeat(4096, 0)
+    noise = measure(key, ops.real_mri(mask), jnp.zeros((4096, 5, 1)), sigma=0.2).y[0]
+    power = np.mean(np.abs(noise) ** 2, 0) / 0.2**2
+    np.testing.assert_allclose(power, [0, 1, 1, 1, 2], rtol=0.1)
+
+
 def test_noise_deviation_is_per_part(key):
     A = ops.mri(np.ones((64, 64)))
     y = measure(key, A, jnp.zeros(A.shape), sigma=0.3).y
@@ -115,6 +144,10 @@ KEY = jax.random.key(0)
 BAD = {
     "mask of lines": (lambda: ops.mri(np.ones(8)), "mask has shape"),
     "coils of another size": (lambda: ops.mri(np.ones((8, 8)), np.ones((2, 8, 6), complex)), "sensitivities are"),
+    "real picture, coils of another size": (
+        lambda: ops.real_mri(np.ones((8, 8)), np.ones((2, 8, 6), complex)),
+        "sensitivities are",
+    ),
     "real coils": (lambda: ops.mri(np.ones((8, 8)), np.ones((2, 8, 8))), "sensitivities are"),
     "acceleration": (lambda: ops.cartesian_mask(KEY, (8, 8), 0, 2), "acceleration"),
     "acs": (lambda: ops.cartesian_mask(KEY, (8, 8), 2, 9), "acs"),

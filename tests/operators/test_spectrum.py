@@ -12,7 +12,7 @@ from operators.test_battery import OPERATORS, TOLERANCE
 SPECTRAL = [
     "identity", "mask", "weights", "box_inpainting", "average_pool", "bicubic", "resize_up_and_down", "grayscale",
     "circular_blur", "circular_blur_even", "gaussian_blur", "motion_blur", "dense_wide", "dense_tall",
-    "dense_deficient", "dense_complex",
+    "dense_deficient", "dense_complex", "real_mri", "real_mri_gains",
 ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def evidence(operator, x, other):
     return code, spectrum.synthesise(code), s, y, seen, spectrum.observe(operator(x))
 
 
-QUICK = ("mask", "average_pool", "bicubic", "grayscale", "circular_blur_even", "dense_complex")
+QUICK = ("mask", "average_pool", "bicubic", "grayscale", "circular_blur_even", "dense_complex", "real_mri_gains")
 CASES = [
     pytest.param(name, dtype, marks=() if name in QUICK and dtype is jnp.float64 else pytest.mark.slow)
     for name in SPECTRAL
