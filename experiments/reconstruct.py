@@ -140,6 +140,9 @@ def main() -> int:
         records = [done[each.called(task), name] for each in found for task in each.tasks for name in each.shots.names]
         written = report.write(folder, TITLE, command, records, notes=NOTES, config=settings)
     print(report.table(report.summarise(records)))
+    if added := report.paired(records):
+        print("\nwhat is added to the base: mean difference by picture ± half the 95 % interval (Student's)")
+        print(report.table(added))
     failed, whole = report.failures(records)
     words = f"; {failed} of {whole} reconstructions failed, marked in the table" if failed else ""
     print(f"report: {written.index}{words}", flush=True)

@@ -22,9 +22,22 @@ from typing import Any
 from experiments.report import gallery, ledger
 from experiments.report.ledger import load, readable, slug, sound
 from experiments.report.page import page
-from experiments.report.tables import Record, Row, failures, summarise, table
+from experiments.report.tables import Record, Row, failures, paired, summarise, table
 
-__all__ = ["Report", "append", "failures", "load", "readable", "slug", "sound", "strip", "summarise", "table", "write"]
+__all__ = [
+    "Report",
+    "append",
+    "failures",
+    "load",
+    "paired",
+    "readable",
+    "slug",
+    "sound",
+    "strip",
+    "summarise",
+    "table",
+    "write",
+]
 
 
 def strip(folder: str | Path, record: Record) -> Path:
@@ -85,5 +98,7 @@ def write(
     rest = f"The first {shown} of {len(records)} pictures; all are in results.json and pictures/."
     more = [rest] if len(records) > shown else []
     sheet = ledger.put(folder / "gallery.png", ledger.png(gallery.draw(records[:shown], *more)))
-    whole = page(title, command, records[:shown], means, [*notes, *more], head["config"], ledger.versions())
+    whole = page(
+        title, command, records[:shown], means, paired(records), [*notes, *more], head["config"], ledger.versions()
+    )
     return Report(ledger.put(folder / "index.html", whole.encode("utf-8", "replace")), sheet, results)

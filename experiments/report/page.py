@@ -125,18 +125,22 @@ def _task(task: str, records: Sequence[Record]) -> str:
     return _tag("section", head + _tag("div", table, class_="wide"))
 
 
+ADDED = "What is added to the base <small>mean difference by picture, 95 % interval</small>"
+
+
 def page(
     title: str,
     command: str,
     records: Sequence[Record],
     means: Sequence[Row],
+    added: Sequence[Row],
     notes: Sequence[str],
     config: Any = None,
     versions: Row | None = None,
 ) -> str:
     """The page as HTML. Every given text is escaped.
 
-    Args: as of `experiments.report.write`; config and versions as JSON holds them.
+    Args: as of `experiments.report.write`; `added` as of `tables.paired`; config and versions as JSON holds them.
     """
     tasks = list(dict.fromkeys(record["task"] for record in records))
     about = " · ".join(f"{name} {version}" for name, version in (versions or {}).items())
@@ -145,6 +149,7 @@ def page(
         _tag("details", _tag("summary", "configuration") + _tag("pre", settings)) if settings else "",
         *paragraphs(notes),
         _tag("h2", "Means <small>the best of each column and task is marked</small>") + _means(means) if means else "",
+        _tag("h2", ADDED) + _means(added) if added else "",
         *(_task(task, [record for record in records if record["task"] == task]) for task in tasks),
     ]
     return shell(title, command, blocks, about)

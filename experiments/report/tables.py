@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 Record = dict[str, Any]
 Row = Mapping[str, Any]
@@ -34,8 +35,13 @@ COLUMNS = {
     "averaged": Column("in the means", ".0f"),
     "frozen": Column("frozen", ".0f"),
     "diverged": Column("diverged", ".0f"),
+    "psnr_added": Column("PSNR / dB", "+.2f"),
+    "ssim_added": Column("SSIM", "+.4f"),
+    "feature_distance_added": Column("feature distance", "+.4f"),
+    "ratio_added": Column("residual / floor", "+.3f"),
 }
 FAILURES = ("frozen", "diverged")
+ADDED = ("psnr", "ssim", "feature_distance", "ratio")
 WIDEST = 5.0  # of a picture whose range is [-1, 1]; beyond it lies no restoration
 
 
@@ -61,7 +67,8 @@ def text(name: str, value: Any) -> str:
         return "" if value is None else str(value)
     values = value if isinstance(value, (tuple, list)) else (value,)
     mark = " ⚠" if name in FAILURES and number(value) else ""
-    return " ± ".join(format(float(v), column(name).format) for v in values) + mark
+    kind = column(name).format
+    return " ± ".join(format(float(v), k) for v, k in zip(values, (kind, kind.lstrip("+")))) + mark
 
 
 def best(rows: Sequence[Row], name: str) -> set[int]:
@@ -161,6 +168,35 @@ def summarise(records: Sequence[Record]) -> list[dict[str, Any]]:
         counts = {"pictures": len(group), **averaged, **{name: sum(c[name] for c in group) for name in counted}}
         rows.append({"task": task, "method": method, **means, **counts})
     return rows
+
+
+def paired(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What each wrapper "A(B)" adds to its base "B": rows of (mean, half of the 95 % interval) of paired differences.
+
+    Over the pictures on which neither failed, two at least; the interval is Student's,
+    `t_{n-1} s / sqrt(n)`, as the pictures are few.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[Row, Row]]] = {}
+    for record in records:
+        sound = {case["method"]: case for case in cases(record) if not any(case[name] for name in FAILURES)}
+        for method, case in sound.items():
+            base = method.partition("(")[2].removesuffix(")")
+            if base in sound:
+                groups.setdefault((record["task"], method, base), []).append((sound[base], case))
+    rows = []
+    for (task, method, base), pairs in groups.items():
+        shared = [name for name in ADDED if all(name in case for pair in pairs for case in pair)]
+        added = {f"{name}_added": _student([case[name] - plain[name] for plain, case in pairs]) for name in shared}
+        if len(pairs) > 1:
+            rows.append({"task": task, "method": f"{method} - {base}", **added, "pictures": len(pairs)})
+    return rows
+
+
+def _student(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half its 95 % interval."""
+    n = len(values)
+    quantile = stdtrit(n - 1, 0.975) if n > 1 else math.nan
+    return float(np.mean(values)), float(quantile * np.std(values, ddof=min(n - 1, 1)) / math.sqrt(n))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ import pytest
 from configs import satellite
 from diffinv import weights
 from experiments.restore import operators
-from experiments.tables import published, reguidance
+from experiments.tables import published, realism, reguidance
 
 CARD = {
     "architecture": {"name": "unet", **nets.TINY, "dtype": "float32"},
@@ -27,8 +27,9 @@ def scores(*feature):
 
 
 def test_the_pair_of_the_least_mean_is_chosen_and_one_that_diverged_is_none():
-    found = {(0.1, 1.0): scores(0.5, 0.7), (0.1, 3.0): scores(0.5, 0.6), (0.2, 1.0): scores(0.1, np.nan)}
-    assert reguidance.chosen_pair(found) == (0.1, 3.0)
+    pairs = [reguidance.Pair(0.1, 1.0, 40), reguidance.Pair(0.1, 3.0, 20), reguidance.Pair(0.2, 1.0, 40)]
+    found = dict(zip(pairs, [scores(0.5, 0.7), scores(0.5, 0.6), scores(0.1, np.nan)]))
+    assert reguidance.chosen_pair(found) == pairs[1] and str(pairs[1]) == "T 0.1, rho 3, 20 steps"
 
 
 def test_a_verdict_is_of_paired_differences():
@@ -71,21 +72,41 @@ def options(tmp_path, **given):
     return published.values(reguidance.OPTIONS, quick=True, **{**known, **given})
 
 
-@pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_to_the_same_table(tmp_path, monkeypatch):
-    quick = satellite.get_config("smoke")
-    monkeypatch.setattr(reguidance.satellite, "get_config", quick.copy_and_resolve_references)
+@pytest.fixture
+def quick(monkeypatch):
+    settings = satellite.get_config("smoke")
+    monkeypatch.setattr(reguidance.satellite, "get_config", settings.copy_and_resolve_references)
     with jax.enable_x64(False):
-        whole = reguidance.main(options(tmp_path)).text
-        kept = json.loads((tmp_path / "kept.json").read_text())
-        assert whole.startswith("2 pictures; T and rho chosen on 2 others\ntask")
-        assert "ReGuidance, T 0.2, rho 3" in whole and len(kept) == 3
-        lengths = {len(values) for each in kept.values() for values in each.values()}
-        assert lengths == {2, max(2, jax.device_count())}  # groups fill the devices
-        (tmp_path / "kept.json").write_text(json.dumps(dict(list(kept.items())[:1])))
-        assert reguidance.main(options(tmp_path)).text == whole
-        monkeypatch.setattr(reguidance.Trial, "scored", lambda *_: pytest.fail("nothing is left to be done"))
-        assert reguidance.main(options(tmp_path)).text == whole
+        yield
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_to_the_same_table(tmp_path, monkeypatch, quick):
+    whole = reguidance.main(options(tmp_path)).text
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert whole.startswith("2 pictures; T, rho and steps are chosen on 2 others: the second table\ntask")
+    assert "ReGuidance, T 0.2, rho 3, 12 steps" in whole and "\ntruth" in whole
+    assert "perfect candidate" in whole and "\nT 0.2, rho 3, 12 steps  " in whole
+    group = max(2, jax.device_count())  # groups fill the devices
+    lengths = {name: {len(value) for value in each.values()} for name, each in kept.items() if isinstance(each, dict)}
+    assert len(lengths) == 3  # what chooses, the base, ReGuidance of it; beside the reference and the truth
+    packed = {4 * -(-2 * realism.WIDTH * count // 3) for count in (2, group)}
+    assert all(found <= {2, group, *packed} for found in lengths.values()) and len(kept) == 5
+    (tmp_path / "kept.json").write_text(json.dumps(dict(list(kept.items())[:3])))
+    assert reguidance.main(options(tmp_path)).text == whole
+    monkeypatch.setattr(reguidance.Trial, "scored", lambda *_: pytest.fail("nothing is left to be done"))
+    assert reguidance.main(options(tmp_path)).text == whole
+
+
+@pytest.mark.slow
+def test_more_pictures_compute_only_what_is_missing(tmp_path, monkeypatch, quick):
+    """Of 2 reported pictures in groups of 2, then of 4: the first two and those that choose are kept."""
+    few = reguidance.main(options(tmp_path, group=2)).text
+    done, scored = [], reguidance.Trial.scored
+    monkeypatch.setattr(reguidance.Trial, "scored", lambda self, x, g: (done.append(g), scored(self, x, g))[1])
+    more = reguidance.main(options(tmp_path, group=2, pictures=4)).text
+    last = 1 if jax.device_count() > 2 else 2  # where devices are many, the last group was not full
+    assert done == [last, last] and more.startswith("4 pictures") and few.split("\n\n")[1] == more.split("\n\n")[1]
 
 
 def test_what_cannot_be_is_one_line(tmp_path):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.spatial
 
 from diffinv.metrics import distribution
 
@@ -127,8 +128,28 @@ def test_the_floor_of_the_discrepancy_is_0_and_its_jackknife_twice_the_variance(
     assert two.value == pytest.approx(-13) and np.isnan(two.half)
 
 
-def test_the_names_are_never_fid_and_kid():
-    assert distribution.NAME == "EffNetLite0-FID" and distribution.KID_NAME == "EffNetLite0-KID"
+def test_the_discrepancy_of_directions_in_closed_form():
+    """Two directions at a right angle: |u - v|^2 = 2, however long they are, so 1000 (1 + 1 - 2 exp(-1 / w^2))."""
+    a, b = np.array([[2.0, 0.0], [5.0, 0.0]]), np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 0.1]])
+    assert distribution.feature_cmmd(a, b) == pytest.approx(2000 * -np.expm1(-0.01), rel=1e-10)
+    assert distribution.feature_cmmd(a, b, 0.5) == pytest.approx(2000 * -np.expm1(-4.0), rel=1e-12)
+    assert distribution.feature_cmmd(a, 7 * a) == pytest.approx(0, abs=1e-10)
+
+
+def test_the_discrepancy_of_directions_is_the_published_formula(rng):
+    """As the source's code has it: squared distances of unit rows, means over all pairs, the diagonal among them."""
+    a, b = rng.normal(size=(9, 5)), 1 + rng.normal(size=(7, 5))
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    kernel = lambda u, v: np.exp(-(scipy.spatial.distance.cdist(u, v) ** 2) / 200).mean()
+    u, v = unit(a), unit(b)
+    assert distribution.feature_cmmd(a, b) == pytest.approx(
+        1000 * (kernel(u, u) + kernel(v, v) - 2 * kernel(u, v)), rel=1e-9
+    )
+
+
+def test_the_names_are_never_fid_kid_and_cmmd():
+    found = (distribution.NAME, distribution.KID_NAME, distribution.CMMD_NAME)
+    assert found == ("EffNetLite0-FID", "EffNetLite0-KID", "EffNetLite0-CMMD")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +158,8 @@ def test_the_names_are_never_fid_and_kid():
         (lambda: distribution.feature_fid(np.zeros((1, 3)), np.zeros((2, 3))), "features_a is .*at least 2 rows"),
         (lambda: distribution.feature_fid(np.zeros((2, 3)), np.zeros((2, 4))), "one network"),
         (lambda: distribution.feature_fid(np.zeros((2, 3)), [[0.0, 1, 2], [np.nan, 0, 0]]), "first is row 1"),
+        (lambda: distribution.feature_cmmd(np.eye(2), [[1.0, 0], [0, 0]]), "features_b has a row of zeros, the 1"),
+        (lambda: distribution.feature_cmmd(np.eye(2), np.eye(2), 0.0), "width is 0.0; give a number above 0"),
         (lambda: distribution.frechet_distance([0, 0], -np.eye(2), [0, 0], np.eye(2)), "cov_a has the eigenvalue -1"),
         (lambda: distribution.frechet_distance([0, 0], np.eye(2), [0, 0], np.eye(3)), "means and covariances"),
     ],

@@ -1,0 +1,113 @@
+"""What restored pictures as a set look like: kernel distances to other pictures of the law, and the classes seen."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from diffinv import data, schema
+from diffinv.metrics import distribution, features, probe
+from diffinv.typing import Array
+from experiments.restore.bench import coloured
+
+BATCH, WIDTH = 8, 1280
+
+
+def packed(rows: np.ndarray) -> str:
+    """Features (n, WIDTH) in half precision, as text."""
+    return base64.b64encode(np.asarray(rows, "<f2").tobytes()).decode()
+
+
+def unpacked(text: str) -> np.ndarray:
+    """What `packed` packed, (n, WIDTH)."""
+    return np.frombuffer(base64.b64decode(text), "<f2").reshape(-1, WIDTH).astype(float)
+
+
+class Set(NamedTuple):
+    """Pictures (N, H, W, C) in [-1, 1] and their labels, (N,); -1 where there is none."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def drawn(source: str, shape: tuple[int, ...], split: int | None, count: int, seed: int) -> Set:
+    """`count` pictures of a split, drawn: with the same seed a smaller count is the first of a larger one's.
+
+    Raises ValueError where there are fewer.
+    """
+    found = data.read(source, shape[:2], split=split, limit=count, channels=shape[2], seed=seed)
+    if len(found.names) < count:
+        raise ValueError(f"--data holds {len(found.names)} pictures, and {count} are asked for; lower --pictures")
+    catalogue = data.catalogue(source)
+    known = {record.name: record.label for record in catalogue.records()} if catalogue.classes else {}
+    labels = np.asarray([known.get(name, -1) for name in found.names])
+    return Set(np.asarray(data.to_unit(found.pixels)), labels)
+
+
+def splits(source: str) -> tuple[int | None, int | None]:
+    """Which pictures are held out, and which were for training; None for all of them, and for none."""
+    return (1, 0) if any(record.split == 1 for record in data.catalogue(source).records()) else (None, None)
+
+
+class Eye:
+    """Pooled features of pictures, (n, 1280), a batch at a time."""
+
+    def __init__(self, perceive: features.EfficientNetFeatures) -> None:
+        self.perceive = perceive
+        self.program = jax.jit(jax.vmap(lambda judge, x: judge.pooled(coloured(x)), (None, 0)))
+
+    def __call__(self, x: Array | np.ndarray) -> np.ndarray:
+        """Of pictures in [-1, 1]; the last batch is filled up."""
+        places = [np.arange(i, i + BATCH) % len(x) for i in range(0, len(x), BATCH)]
+        shown = tqdm(places, desc="features", unit="batch", leave=False, disable=len(places) < 8)
+        return np.concatenate([np.asarray(self.program(self.perceive, x[chosen])) for chosen in shown])[: len(x)]
+
+
+class Realism(NamedTuple):
+    """Features of other pictures of the same law, and a classifier that was fitted to training pictures, if any."""
+
+    reference: np.ndarray
+    classifier: probe.LinearProbe | None
+
+    def cells(self, seen: np.ndarray, labels: np.ndarray) -> tuple[str, str, str]:
+        """KID with its interval, CMMD, and the share of pictures that are taken for their label."""
+        if not np.isfinite(seen).all():
+            return "failed", "failed", "failed"
+        kid = distribution.feature_kid(seen, self.reference)
+        told = f"{kid.value:.4f} ± {kid.half:.4f}", f"{distribution.feature_cmmd(seen, self.reference):.3f}"
+        right = self.right(seen, labels)
+        return *told, "" if right is None else f"{100 * right.mean():.1f} %"
+
+    def right(self, seen: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """1 for each picture that is taken for its label, else 0, (n,); None without a classifier."""
+        return None if self.classifier is None else (self.classifier.predict(seen) == labels).astype(float)
+
+
+def realism(
+    source: str,
+    shape: tuple[int, ...],
+    reference: np.ndarray,
+    training: int,
+    seed: int,
+    look: Callable[[np.ndarray, str], np.ndarray],
+) -> Realism:
+    """The judge of sets: `reference` pictures, and up to `training` of --data's training part with their labels.
+
+    `look(pixels, name)` gives features, (n, d).
+    """
+    taught, split = None, splits(source)[1]
+    if training and split is not None and data.catalogue(source).classes:
+        known = drawn(source, shape, split, training, seed)
+        taught = probe.linear_probe(look(known.pixels, "training"), known.labels)
+    return Realism(look(reference, "reference"), taught)
+
+
+COUNTS: schema.Schema = {
+    "reference": schema.whole("other held-out pictures, to which the restored ones are compared as a set", 4, 100_000),
+    "training": schema.whole("training pictures that teach the classifier; 0: none", 0, 1_000_000),
+}

@@ -1,0 +1,65 @@
+"""Restored pictures as a set: features that are kept, nested draws, and a judge that knows the classes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffinv.metrics import distribution
+from experiments.tables import realism
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_features_are_kept_to_half_precision(rng):
+    rows = rng.normal(size=(3, realism.WIDTH))
+    np.testing.assert_allclose(realism.unpacked(realism.packed(rows)), rows, rtol=2**-11)
+
+
+def pack(path, rng, count=40):
+    """A folder with a class for dark pictures and one for bright ones."""
+    for i in range(count):
+        level = 60 if i % 2 else 180
+        picture = np.clip(level + rng.integers(-40, 40, (8, 8, 3)), 0, 255).astype(np.uint8)
+        place = path / ("dark" if i % 2 else "bright") / f"{i:02d}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(place)
+    return str(path)
+
+
+def test_a_smaller_draw_is_the_first_of_a_larger_one_and_knows_its_labels(tmp_path, rng):
+    source = pack(tmp_path, rng)
+    few, many = (realism.drawn(source, (8, 8, 3), None, count, 3) for count in (6, 20))
+    assert (few.pixels == many.pixels[:6]).all() and (few.labels == many.labels[:6]).all()
+    assert set(many.labels) == {0, 1}  # bright, dark
+    assert ((many.pixels.mean((1, 2, 3)) < 0) == (many.labels == 1)).all()
+    with pytest.raises(ValueError, match="--data holds 40 pictures, and 41 are asked for; lower --pictures"):
+        realism.drawn(source, (8, 8, 3), None, 41, 0)
+
+
+def test_the_judge_s_cells_are_the_metrics(rng):
+    """And what is not finite has failed, rather than no cells at all."""
+    reference, seen, labels = rng.normal(size=(20, 6)), rng.normal(size=(12, 6)), np.repeat([0, 1], 6)
+    judge = realism.Realism(reference, None)
+    kid = distribution.feature_kid(seen, reference)
+    told = (f"{kid.value:.4f} ± {kid.half:.4f}", f"{distribution.feature_cmmd(seen, reference):.3f}", "")
+    assert judge.cells(seen, labels) == told and judge.right(seen, labels) is None
+    assert judge.cells(np.where(np.arange(6), seen, np.nan), labels) == ("failed",) * 3
+
+
+def test_the_classifier_is_taught_by_the_training_part_alone(tmp_path, rng, monkeypatch):
+    source, shape = pack(tmp_path, rng), (8, 8, 3)
+    look = lambda pixels, name: pixels.reshape(len(pixels), -1)
+    pictures = realism.drawn(source, shape, None, 40, 0)
+    assert realism.splits(source) == (None, None)
+    assert realism.realism(source, shape, pictures.pixels[:5], 10, 0, look).classifier is None  # no training part
+    monkeypatch.setattr(realism, "splits", lambda source: (1, 0))
+    monkeypatch.setattr(realism, "drawn", lambda *_: realism.Set(pictures.pixels[:20], pictures.labels[:20]))
+    judge = realism.realism(source, shape, pictures.pixels[:5], 20, 0, look)
+    rest = pictures.pixels[20:].reshape(20, -1)
+    right = [judge.right(rest, labels).mean() for labels in (pictures.labels[20:], 1 - pictures.labels[20:])]
+    assert right == [1, 0]
+    assert judge.cells(rest, pictures.labels[20:])[2] == "100.0 %"
+    assert realism.realism(source, shape, pictures.pixels[:5], 0, 0, look).classifier is None
