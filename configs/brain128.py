@@ -28,5 +28,10 @@ def get_config(mode: str = "") -> ConfigDict:
     config.channels = 1
     config.turn = False
     if mode == "":
-        config.update(crop=32, steps=10_000, cooldown=1000, eval_images=216)
+        config.update(
+            crop=32,
+            steps=10_000,
+            cooldown=1000,
+            eval_images=216,
+        )
     return config

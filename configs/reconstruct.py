@@ -58,6 +58,7 @@ def get_config(mode: str = "") -> ConfigDict:
     }
     config.lgd = {"scale": 1.0}
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
+    config.total_variation = {"steps": 200, "lam": 0.05}
     config.reguidance = {
         "steps": 60,
         "rho": 20.0,

@@ -2,6 +2,7 @@
 
 from diffinv.posterior import laws
 from diffinv.posterior.annealing import daps, pnpdm
+from diffinv.posterior.baselines import total_variation, zero_filled
 from diffinv.posterior.blind import blind_dps
 from diffinv.posterior.core import chains, moments, proximal, resampling, rewards
 from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
@@ -52,6 +53,8 @@ __all__ = [
     "sitcom",
     "tds",
     "tmpd",
+    "total_variation",
     "travel",
     "warm_start",
+    "zero_filled",
 ]

@@ -73,6 +73,8 @@ LAWS: tuple[Law, ...] = (
     Law("resample", "residual"),
     Law("blind_dps", "residual"),
     Law("blind_dps", "likelihood", {"reward": rewards.likelihood}),
+    Law("zero_filled", "residual"),
+    Law("total_variation", "residual"),
     Law("best_of", "residual"),
 )
 """Every method and wrapper that looks at the measurement itself; the other wrappers pass it on."""

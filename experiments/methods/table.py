@@ -294,6 +294,23 @@ METHODS: dict[str, Method] = {
         needs_spectrum=True,
         tried={"DDSMC 16": Tried("eta", ETA, settings={"particles": 16})},
     ),
+    "zero_filled": Method(
+        "zero-filled",
+        posterior.zero_filled,
+        lambda config: 1,
+        tried={"zero-filled": Tried("ground", (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0), steps=1)},
+    ),
+    "total_variation": Method(
+        "TV",
+        posterior.total_variation,
+        lambda config: config.total_variation.steps,
+        settings=lambda config: {"lam": config.total_variation.lam},
+        fields={
+            "steps": _steps("of the primal-dual iteration"),
+            "lam": number("weight of the variation", above=0, high=1e4, unit="on the [-1, 1] scale"),
+        },
+        tried={"TV": Tried("lam", STEP, steps=200)},
+    ),
     "reguidance": Method(
         "ReGuidance",
         refinement,

@@ -32,6 +32,8 @@ BAND |= dict.fromkeys(["dps", "lgd", "daps", "pgdm", "reddiff", "dcdp", "diffpir
 BAND |= {"pnpdm": (1.0, 7.0)}  # its chain ends at a coupling of 0.3, six times this noise
 BAND |= {"mgps": (0.8, 4.5), "tds": (0.7, 3.0)}  # two gradient steps a level; twists far from the data
 BAND |= {"reguidance": (0.3, 2.2)}  # its ODE has one weight of guidance for all tasks
+BAND |= {"zero_filled": (0.0, 17.0)}  # an adjoint is no inverse: what was averaged stays weak
+BAND |= {"total_variation": (0.9, 4.2)}  # flattens pictures that are noise
 BAND |= {"sitcom": (0.1, 3.5)}  # optimises the input of the network, which holds back what it cannot reach
 
 

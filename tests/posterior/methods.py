@@ -116,6 +116,8 @@ MORE = {
     "psld": partial(swept, posterior.psld, "omega", 0.1),
     "resample": partial(swept, posterior.resample, "scale", 0.1, every=2, iterations=20, pixel_iterations=20, lr=0.05),
     "blind_dps": blind_dps,
+    "zero_filled": partial(swept, posterior.zero_filled, "ground", -1.0),
+    "total_variation": partial(swept, posterior.total_variation, "lam", 0.05),
     "daps hmc": partial(daps, chains.hmc, 0.3),
     "daps metropolis": partial(daps, chains.metropolis, 0.5),
 }
