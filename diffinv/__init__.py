@@ -4,6 +4,8 @@ from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 
 from diffinv import (
+    adversarial,
+    cascade,
     charts,
     consistency,
     degrade,
@@ -46,7 +48,9 @@ __all__ = [
     "Solution",
     "Solver",
     "StepInfo",
+    "adversarial",
     "as_solver",
+    "cascade",
     "charts",
     "consistency",
     "data",

@@ -1,0 +1,149 @@
+"""StackGAN's losses against closed forms: the judges' optimum, the text's divergence, what replication keeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffinv import adversarial
+from diffinv.nn.stackgan import Logits, enlarged
+
+
+def bce(logit, label):
+    """As the code has it, on probabilities."""
+    p = 1 / (1 + np.exp(-np.asarray(logit, float)))
+    return -np.log(p) if label else -np.log(1 - p)
+
+
+REAL, FAKE, WRONG = (Logits(*map(jnp.asarray, pair)) for pair in ((0.7, -0.3), (1.1, 0.4), (-0.2, 0.9)))
+
+
+def test_the_joint_loss_by_hand():
+    """All six terms of the code; the paper's four; those of the picture alone; those of the pair alone."""
+    paper = bce(0.7, 1) + bce(-0.3, 1) + bce(1.1, 0) + bce(0.4, 0)
+    assert float(adversarial.judge_loss(REAL, FAKE)) == pytest.approx(paper)
+    assert float(adversarial.judge_loss(REAL, FAKE, WRONG)) == pytest.approx(paper + bce(-0.2, 0) + bce(0.9, 1))
+    without = adversarial.judge_loss(REAL, FAKE, WRONG, wrong_is_real=False)
+    assert float(without) == pytest.approx(paper + bce(-0.2, 0))
+    alone = [Logits(None, each.unconditional) for each in (REAL, FAKE, WRONG)]
+    assert float(adversarial.judge_loss(*alone)) == pytest.approx(bce(-0.3, 1) + bce(0.4, 0))
+    pairs = [Logits(each.conditional, None) for each in (REAL, FAKE, WRONG)]
+    assert float(adversarial.judge_loss(*pairs)) == pytest.approx(bce(0.7, 1) + (bce(1.1, 0) + bce(-0.2, 0)) / 2)
+    assert float(adversarial.judge_loss(*pairs[:2])) == pytest.approx(bce(0.7, 1) + bce(1.1, 0))
+
+
+def test_the_first_version_s_loss_by_hand():
+    both = (bce(0.7, 1) + bce(-0.3, 1)) / 2 + (bce(1.1, 0) + bce(-0.2, 0) + bce(0.4, 0)) / 3
+    assert float(adversarial.first_judge_loss(REAL, FAKE, WRONG)) == pytest.approx(both)
+    pairs = [Logits(each.conditional, None) for each in (REAL, FAKE, WRONG)]
+    expected = bce(0.7, 1) + (bce(1.1, 0) + bce(-0.2, 0)) / 2
+    assert float(adversarial.first_judge_loss(*pairs)) == pytest.approx(expected)
+
+
+def test_the_generator_s_loss_is_of_all_scales_and_heads():
+    expected = bce(1.1, 1) + bce(0.4, 1) + bce(0.9, 1)
+    assert float(adversarial.generator_loss([FAKE, Logits(None, WRONG.unconditional)])) == pytest.approx(expected)
+
+
+@pytest.fixture
+def laws():
+    """p(x, c) of 4 pictures and 3 texts, and q(x, c) of a generator that draws texts by the same law."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(12)).reshape(4, 3)
+    q = rng.dirichlet(np.ones(4), 3).T * p.sum(0)
+    return p, q
+
+
+ALWAYS, NEVER = Logits(50.0, 50.0), Logits(-50.0, -50.0)  # which lose nothing where they are right
+
+
+def expected_loss(table, p, q, wrong_is_real):
+    """Over real pairs, generated pairs, and independent real pictures and texts, by a table of logits."""
+    pair, alone = table
+    one = lambda x, c: Logits(pair[x, c], alone[x])
+    total, mixed = 0.0, p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
+    for x, c in np.ndindex(p.shape):
+        real = adversarial.judge_loss(one(x, c), NEVER)
+        fake = adversarial.judge_loss(ALWAYS, one(x, c))
+        wrong = adversarial.judge_loss(ALWAYS, NEVER, one(x, c), wrong_is_real)
+        total += p[x, c] * real + q[x, c] * fake + mixed[x, c] * wrong
+    return total
+
+
+@pytest.mark.parametrize(("wrong_is_real", "weight"), [(True, 2), (False, 1)])
+def test_the_optimal_judge_is_the_ratio_of_densities(laws, wrong_is_real, weight):
+    """D(x, c) = p(x, c) / (p(x, c) + p(x) p(c) + q(x, c)); D(x) = 2 p / (2 p + q) where a mismatch is real."""
+    p, q = laws
+    mixed = np.outer(p.sum(1), p.sum(0))
+    pair, alone = p / (p + mixed + q), weight * p.sum(1) / (weight * p.sum(1) + q.sum(1))
+    optimum = tuple(jnp.asarray(np.log(d / (1 - d))) for d in (pair, alone))
+    loss = lambda table: expected_loss(table, p, q, wrong_is_real)
+    for slope in jax.grad(loss)(optimum):
+        np.testing.assert_allclose(slope, 0, atol=1e-12)
+    for slope in jax.grad(loss)(tuple(table + 0.1 for table in optimum)):
+        assert (np.asarray(slope) > 0).all()  # the loss is convex in the logits
+
+
+def test_the_divergence_of_the_text_in_closed_form(key):
+    """Against its expectation by samples, and the code's weight: twice the mean."""
+    mean, log_variance = jnp.linspace(-1, 2, 8), jnp.linspace(-1, 1, 8)
+    whole = adversarial.text_divergence(mean, log_variance, averaged=False)
+    deviation = np.exp(np.asarray(log_variance) / 2)
+    z = np.random.default_rng(0).standard_normal((200_000, 8))
+    log_ratio = (-(z**2) / 2 - np.log(deviation) + (np.asarray(mean) + deviation * z) ** 2 / 2).sum(1)
+    assert float(whole) == pytest.approx(log_ratio.mean(), abs=4 * log_ratio.std() / np.sqrt(len(z)))
+    assert float(adversarial.text_divergence(mean, log_variance)) == pytest.approx(float(whole) * 2 / 8)
+    assert float(adversarial.text_divergence(0 * mean, 0 * mean)) == 0
+
+
+def test_colours_are_numpy_s_moments(key):
+    x = jax.random.uniform(key, (6, 4, 3), minval=-1)
+    mean, covariance = adversarial.colours(x)
+    rows = np.asarray(x).reshape(-1, 3)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(rows.T, bias=True), rtol=1e-10)
+
+
+def test_repeated_pixels_keep_their_colours(key):
+    coarse = jax.random.uniform(key, (4, 4, 3), minval=-1)
+    assert float(adversarial.colour_consistency(enlarged(coarse), coarse)) == pytest.approx(0, abs=1e-24)
+
+
+def test_colour_consistency_by_hand(key):
+    """A shift moves the mean alone; the coarser picture has no gradient; the code divides by 3 and by 9."""
+    coarse = jax.random.uniform(key, (4, 4, 3), minval=-1)
+    shifted = enlarged(coarse) + jnp.asarray([0.1, 0.2, 0.0])[None, None]
+    whole = adversarial.colour_consistency(shifted, coarse, averaged=False)
+    assert float(whole) == pytest.approx(0.05)
+    assert float(adversarial.colour_consistency(shifted, coarse)) == pytest.approx(0.05 / 3)
+    wider = 2 * coarse - jnp.mean(coarse, (0, 1), keepdims=True)  # of covariance 4 S
+    _, covariance = adversarial.colours(coarse)
+    expected = 5 * 9 * float(jnp.sum(covariance**2))
+    assert float(adversarial.colour_consistency(wider, coarse, averaged=False)) == pytest.approx(expected)
+    assert float(adversarial.colour_consistency(wider, coarse)) == pytest.approx(expected / 9)
+    slope = jax.grad(lambda c: adversarial.colour_consistency(wider, c))(coarse)
+    assert not np.asarray(slope).any()
+
+
+def test_entropy_of_colours(key):
+    """One colour has none; two of equal share have log 2; the bins' edges belong to a bin."""
+    flat = jnp.full((3, 4, 4, 3), 0.3)
+    assert float(adversarial.colour_entropy(flat)) == 0
+    two = flat.at[:, :2].set(-0.9)
+    assert float(adversarial.colour_entropy(two)) == pytest.approx(np.log(2))
+    assert float(adversarial.colour_entropy(jnp.stack([-jnp.ones((2, 2, 3)), jnp.ones((2, 2, 3))]))) == pytest.approx(
+        np.log(2)
+    )
+    every = jax.random.uniform(key, (64, 32, 32, 1), minval=-1)
+    assert float(adversarial.colour_entropy(every)) == pytest.approx(np.log(8), abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+def test_losses_and_slopes_are_finite_for_every_logit(logit, dtype):
+    def loss(value):
+        one = Logits(value, value)
+        return adversarial.judge_loss(one, one, one) + adversarial.generator_loss([one])
+
+    value, slope = jax.value_and_grad(loss)(jnp.asarray(logit, dtype))
+    assert np.isfinite(value) and np.isfinite(slope) and value.dtype == dtype
