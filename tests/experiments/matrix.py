@@ -1,6 +1,9 @@
-"""Every task with every solver of `experiments.reconstruct`, compiled as that command compiles them; a JSON line each.
+"""Tasks with every solver of `experiments.reconstruct`, compiled as that command compiles them; JSON lines.
 
-    python tests/experiments/matrix.py TASK SOLVERS GROUPS
+    python -m tests.experiments.matrix TASKS SOLVER:OPTIMISATION,... GROUPS
+
+Tasks that are given together have measurements that differ in numbers alone, as masks do: one program restores pictures
+of all in turn.
 
 The prior is a tiny network whose last layer is still zero, so that under EDM's preconditioning it is the exact denoiser
 of N(0, 0.09): of pictures that are drawn from it, it is known where a solver's residual must lie, and the program still
@@ -53,22 +56,47 @@ def settings(task: str, group: int):
     return config
 
 
-def main(task: str, names: str, groups: str) -> None:
+def in_turn(*leaves):
+    """Picture i from the task i, counted round."""
+    return jnp.stack([leaves[i % len(leaves)][i] for i in range(COUNT)])
+
+
+def mixed(tasks: list[str], prior: di.Prior, truth: np.ndarray, group: int) -> Bench:
+    """The first task's bench, with the measurements of all in turn."""
+    first, *others = [Bench(settings(task, group), prior, task, truth) for task in tasks]
+    first.measurements = jax.tree.map(in_turn, first.measurements, *(each.measurements for each in others))
+    first.floors = in_turn(first.floors, *(each.floors for each in others))
+    return first
+
+
+@jax.jit
+def residuals(measurements, x):
+    return jax.vmap(lambda m, x: linalg.norm(m.residual(x)))(measurements, x)
+
+
+def cells(tasks: list[str], bench: Bench, name: str):
+    """What is told of one solver on each task."""
+    found = [bench.run(name, i) for i in range(-(-COUNT // bench.group))]
+    x = np.concatenate([np.asarray(each.x) for each in found])
+    failed = np.concatenate([np.asarray(each.failed) for each in found])
+    ratios = np.asarray(residuals(bench.measurements, x) / bench.floors)
+    for i, task in enumerate(tasks):
+        of = slice(i, None, len(tasks))
+        row = {"task": task, "solver": name, "group": bench.config.group, "devices": jax.device_count()}
+        row |= {"ratio": ratios[of].tolist(), "failed": failed[of].tolist(), "largest": float(np.abs(x[of]).max())}
+        yield row | {"x": x[of].ravel()[::31].tolist(), "compiling": round(found[0].compiling, 1)}
+
+
+def main(tasks: str, solvers: str, groups: str) -> None:
     runtime.start()
-    prior = gaussian_prior()
+    prior, together = gaussian_prior(), tasks.split(",")
     truth = 0.3 * np.random.default_rng(0).standard_normal((COUNT, *SHAPE)).astype(np.float32)
     for group in map(int, groups.split(",")):
-        bench = Bench(settings(task, group), prior, task, truth)
-        norms = jax.jit(jax.vmap(lambda m, x: linalg.norm(m.residual(x))))
-        for name in names.split(","):
-            found = [bench.run(name, i) for i in range(-(-COUNT // bench.group))]
-            x = np.concatenate([np.asarray(each.x) for each in found])
-            failed = np.concatenate([np.asarray(each.failed) for each in found])
-            row = {"task": task, "solver": name, "group": group, "devices": jax.device_count()}
-            row |= {"ratio": np.asarray(norms(bench.measurements, x) / bench.floors).tolist()}
-            row |= {"failed": failed.tolist(), "largest": float(np.abs(x).max()), "x": x.ravel()[::31].tolist()}
-            row |= {"compiling": round(found[0].compiling, 1), "error": float(np.sqrt(np.mean((x - truth) ** 2)))}
-            print(json.dumps(row), flush=True)
+        bench = mixed(together, prior, truth, group)
+        for name, level in (each.split(":") for each in solvers.split(",")):
+            bench.config.optimisation = int(level)
+            for row in cells(together, bench, name):
+                print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from flax import struct
 from PIL import Image
+from training_command import FLAGS
 
 import diffinv as di
 from diffinv import data, process, weights
@@ -25,7 +27,7 @@ def saved(tmp_path, request):
     """A consistency model with drawn weights, and 8 pictures to compare it with."""
     shape, fields = request.param, {**FIELDS, "out_channels": request.param[2]}
     net = unet.UNet(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
-    params = net.init(jax.random.key(0), jnp.zeros(shape), jnp.zeros(()))
+    params = jax.jit(net.init, compiler_options=FAST)(jax.random.key(0), jnp.zeros(shape), jnp.zeros(()))
     card = {
         "name": "made",
         "architecture": {"name": "unet", **fields},
@@ -52,7 +54,7 @@ def test_a_consistency_model_is_judged_in_one_step_and_in_two(saved):
         f"--data={saved / 'pictures'}",
         f"--prior={saved / 'made'}",
     ]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     run = lambda *more: forking.run([*command, *more], env)
     done = run("--count=8", "--batch=4", "--card", f"--grid={saved}/{{steps}}.png")
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from training_command import FLAGS
 
 import diffinv as di
 from configs.exact_lab import get_config
@@ -220,8 +221,7 @@ def test_the_command_leaves_a_page_and_goes_on_where_it_was(tmp_path):
         "--config=configs/exact_lab.py:smoke",
         f"--out={tmp_path}",
     ]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    env.pop("XLA_FLAGS", None)
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     run = lambda *more: forking.run([*command, *more], env)
     done = run("--config.methods=MMPS")
     assert done.returncode == 0, done.stderr

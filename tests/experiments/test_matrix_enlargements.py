@@ -6,6 +6,6 @@ from cells import ENLARGEMENTS, assert_restored
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
-@pytest.mark.parametrize("task", ENLARGEMENTS)
-def test_every_solver_restores_every_task(task):
-    assert_restored(task)
+@pytest.mark.parametrize("tasks", ENLARGEMENTS)
+def test_every_solver_restores_every_task(tasks):
+    assert_restored(tasks)

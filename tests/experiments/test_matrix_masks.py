@@ -6,6 +6,6 @@ from cells import MASKS, assert_restored
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
-@pytest.mark.parametrize("task", MASKS)
-def test_every_solver_restores_every_task(task):
-    assert_restored(task)
+@pytest.mark.parametrize("tasks", MASKS)
+def test_every_solver_restores_every_task(tasks):
+    assert_restored(tasks)

@@ -1,5 +1,6 @@
 """The table of who honours which law of the noise: against what each method asks of a law, and as the page says it."""
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from flax import struct
 
 import diffinv as di
@@ -186,7 +188,7 @@ def test_a_run_under_laplace_and_poisson_noise_does_what_the_table_says(law):
     bright = m.replace(y=jnp.asarray([0.4, -0.3, 0.2]))
     sigmas = jnp.stack([jnp.asarray(bright.replace(noise=noise).sigma) for noise in laws])
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=FAST)
     def run(sigmas):
         under = lambda noise: solver(law)(KEY, bright.replace(noise=noise)).x
         return [under(noise) for noise in laws], jax.vmap(lambda sigma: under(di.GaussianNoise(sigma)))(sigmas)
