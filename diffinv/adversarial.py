@@ -9,13 +9,19 @@ Where paper and code differ each function says so; defaults are the code's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 
-from diffinv.typing import Array
+from diffinv.typing import Array, Key
+
+Generator = Callable[..., Any]
+"""`(params, z, embedding, eps) -> nn.stackgan.Generated` of one example, as in training."""
+Critic = Callable[..., "Heads"]
+"""`(params, picture, condition) -> Heads` of one example, as in training."""
 
 
 class Heads(Protocol):
@@ -111,7 +117,7 @@ def colour_consistency(
       x: (H, W, C) in [-1, 1]; coarse: (h, w, C).
       mean_weight: l_1. covariance_weight: l_2. Dimensionless.
     """
-    (mean, covariance), (mean_c, covariance_c) = colours(x), colours(jax.lax.stop_gradient(coarse))
+    (mean, covariance), (mean_c, covariance_c) = colours(x), colours(stop_gradient(coarse))
     total = jnp.mean if averaged else jnp.sum
     return mean_weight * total((mean - mean_c) ** 2) + covariance_weight * total((covariance - covariance_c) ** 2)
 
@@ -125,3 +131,80 @@ def colour_entropy(pictures: Array, bins: int = 8) -> Array:
     code = jnp.sum(level * bins ** jnp.arange(pictures.shape[-1], dtype=jnp.int32)[None, None, None], -1)
     share = jnp.bincount(code.ravel(), length=bins ** pictures.shape[-1]) / code.size
     return -jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1.0)), 0.0))
+
+
+def pyramid(x: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
+    """A picture (H, W, C) at each of the sides `sizes` (static), which divide its own, by block averages.
+
+    Source: the code shrinks by bilinear interpolation, which is the block average where the factor is 2.
+    """
+    height, width, channels = x.shape
+    wrong = [size for size in sizes if height % size or width != height]
+    if wrong:
+        raise ValueError(f"sizes has {wrong[0]}, and pictures are {height} x {width}; give squares, and divisors of it")
+    blocks = lambda size: x.reshape(size, height // size, size, width // size, channels).mean((1, 3))
+    return tuple(blocks(size) for size in sizes)
+
+
+def joint_loss(
+    generate: Generator,
+    judges: Sequence[Critic],
+    noise: int,
+    width: int = 128,
+    text_weight: float = 1.0,
+    colour_weight: float = 0.0,
+    wrong_is_real: bool = True,
+    axis: str = "batch",
+) -> Callable[[Key, Any, Any], Array]:
+    r"""Both sides of the game as one loss, `(key, params, batch) -> scalar`, for `train.trainer`.
+
+    `params` holds "generator" and "judges", a sequence. The loss is the judges' on pictures that are constants to it,
+    plus the generator's under judges that are constants to it, so that each side's gradient is that of its own loss and
+    one optimizer moves both at once.
+
+    Source: Zhang et al. 2018, arXiv:1710.10916, section 4, and StackGAN-v2 6228e34: judges see the mean of the
+    condition, detached, and the generator is moved through it. Differs: both sides step at once from the same weights,
+    where the code steps the judges first; pictures that do not fit their text are `batch["other"]`.
+
+    Args:
+      generate, judges: networks of one example; they run under `vmap` with the name `axis` (static), over which batch
+        normalisation averages: the real, the mismatched and the generated pictures each for themselves.
+      noise: numbers in z ~ N(0, I); width: in the condition. Static.
+      text_weight: of `text_divergence`; colour_weight: of `colour_consistency`, 50 in the code without a text and 0
+        with one.
+      wrong_is_real: of `judge_loss`; static.
+
+    The batch holds "image" (N, H, W, C) in [-1, 1] and, with texts, "embedding" (N, d) and "other" (N, H, W, C).
+    """
+
+    def loss(key: Key, params: Any, batch: Any) -> Array:
+        image, embedding = batch["image"], batch.get("embedding")
+        z_key, eps_key = jax.random.split(key)
+        z = jax.random.normal(z_key, (len(image), noise), image.dtype)
+        eps = jax.random.normal(eps_key, (len(image), width), image.dtype)
+        texts = (None, None) if embedding is None else (embedding, eps)
+        axes = tuple(None if each is None else 0 for each in texts)
+        made = jax.vmap(generate, (None, 0, *axes), axis_name=axis)(params["generator"], z, *texts)
+        condition = None if made.text is None else made.text.mean
+        sizes = [picture.shape[1] for picture in made.pictures]
+        scales = lambda pictures: jax.vmap(lambda x: pyramid(x, sizes))(pictures)
+        others = scales(batch["other"]) if "other" in batch else (None,) * len(sizes)
+        total, fakes = jnp.zeros((), image.dtype), []
+        for judge, weights, real, fake, other in zip(
+            judges, params["judges"], scales(image), made.pictures, others, strict=True
+        ):
+            run = jax.vmap(judge, (None, 0, None if condition is None else 0), axis_name=axis)
+            known = stop_gradient(condition)
+            wrong = None if other is None else run(weights, other, known)
+            told = (run(weights, real, known), run(weights, stop_gradient(fake), known), wrong)
+            total += jnp.mean(jax.vmap(lambda r, f, w: judge_loss(r, f, w, wrong_is_real))(*told))
+            fakes.append(run(stop_gradient(weights), fake, condition))
+        total += jnp.mean(jax.vmap(generator_loss)(fakes))
+        if made.text is not None:
+            total += text_weight * jnp.mean(jax.vmap(text_divergence)(*made.text))
+        for fine, coarse in zip(made.pictures[1:], made.pictures):
+            if colour_weight:
+                total += colour_weight * jnp.mean(jax.vmap(colour_consistency)(fine, coarse))
+        return total
+
+    return loss

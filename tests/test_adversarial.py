@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from diffinv import adversarial
+from diffinv import adversarial, train
+from diffinv.nn import stackgan
 from diffinv.nn.stackgan import Logits, enlarged
 
 
@@ -147,3 +149,91 @@ def test_losses_and_slopes_are_finite_for_every_logit(logit, dtype):
 
     value, slope = jax.value_and_grad(loss)(jnp.asarray(logit, dtype))
     assert np.isfinite(value) and np.isfinite(slope) and value.dtype == dtype
+
+
+def test_a_pyramid_has_block_averages(key):
+    x = jax.random.uniform(key, (8, 8, 3))
+    small, whole = adversarial.pyramid(x, (2, 8))
+    np.testing.assert_allclose(small[1, 0], x[4:, :4].mean((0, 1)), rtol=1e-12)
+    np.testing.assert_array_equal(whole, x)
+    with pytest.raises(ValueError, match="sizes has 3, and pictures are 8 x 8"):
+        adversarial.pyramid(x, (2, 3))
+
+
+TREE, JUDGES = stackgan.Tree(4, 2, 4, 3), [stackgan.Judge(4, 4), stackgan.Judge(4, 4)]
+KEPT = {"train": True, "mutable": ["batch_stats"]}
+generate = lambda params, *example: TREE.apply(params, *example, **KEPT)[0]
+judges = [lambda params, *example, net=net: net.apply(params, *example, **KEPT)[0] for net in JUDGES]
+
+
+@pytest.fixture(scope="module")
+def game():
+    """Weights of both sides, and a batch with texts."""
+    normal = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+    params = {
+        "generator": TREE.init(jax.random.key(0), normal(1, 5), normal(2, 7)),
+        "judges": [
+            net.init(jax.random.key(3 + i), normal(4, *[4 * 2**i] * 2, 3), normal(5, 3)) for i, net in enumerate(JUDGES)
+        ],
+    }
+    return params, {
+        "image": jnp.tanh(normal(6, 6, 8, 8, 3)),
+        "embedding": normal(7, 6, 7),
+        "other": jnp.tanh(normal(8, 6, 8, 8, 3)),
+    }
+
+
+def sides(key, params, batch, colour_weight):
+    """The judges' loss and the generator's, written out for this one game."""
+    z_key, eps_key = jax.random.split(key)
+    z, eps = jax.random.normal(z_key, (6, 5), jnp.float32), jax.random.normal(eps_key, (6, 3), jnp.float32)
+    made = jax.vmap(lambda *e: generate(params["generator"], *e), axis_name="batch")(z, batch["embedding"], eps)
+    shrunk = lambda x, i: x.reshape(6, 4 * 2**i, 2 - i, 4 * 2**i, 2 - i, 3).mean((2, 4))
+    mu, of_judges, of_generator = made.text.mean, 0.0, 0.0
+    for i, fake in enumerate(made.pictures):
+        run = lambda x, i=i: jax.vmap(lambda x, c: judges[i](params["judges"][i], x, c), axis_name="batch")(x, mu)
+        real, wrong, told = run(shrunk(batch["image"], i)), run(shrunk(batch["other"], i)), run(fake)
+        of_judges += jnp.mean(jax.vmap(adversarial.judge_loss)(real, told, wrong))
+        of_generator += jnp.mean(jax.nn.softplus(-told.conditional) + jax.nn.softplus(-told.unconditional))
+    of_generator += jnp.mean(jax.vmap(adversarial.text_divergence)(*made.text))
+    colour = jax.vmap(adversarial.colour_consistency)(made.pictures[1], made.pictures[0])
+    return of_judges, of_generator + colour_weight * jnp.mean(colour)
+
+
+@pytest.mark.parametrize("colour_weight", [0.0, 50.0])
+def test_each_side_s_gradient_is_of_its_own_loss(game, key, colour_weight):
+    params, batch = game
+    loss = adversarial.joint_loss(generate, judges, 5, 3, colour_weight=colour_weight)
+    value, found = jax.jit(jax.value_and_grad(loss, 1))(key, params, batch)
+    own = lambda side: jax.jit(jax.grad(lambda p: sides(key, p, batch, colour_weight)[side]))(params)
+    total = sum(sides(key, params, batch, colour_weight))
+    assert float(value) == pytest.approx(float(total), rel=1e-4)
+    for name, side in (("judges", 0), ("generator", 1)):
+        expected = jax.tree.map(np.asarray, own(side)[name])
+        scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+        for one, other in zip(jax.tree.leaves(found[name]), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-4 * scale)
+        assert scale > 1e-3
+
+
+def test_the_game_without_texts_runs_under_the_trainer(key):
+    """Both sides move, by one optimizer, and the running statistics, which training does not use, stay."""
+    tree, nets = stackgan.Tree(4, 2, 4), [stackgan.Judge(4, 4), stackgan.Judge(4, 4)]
+    x = lambda side: jnp.zeros((side, side, 3), jnp.float32)
+    params = {
+        "generator": tree.init(key, jnp.zeros(5, jnp.float32)),
+        "judges": [net.init(key, x(side)) for net, side in zip(nets, (4, 8))],
+    }
+    make = lambda params, z, *_: tree.apply(params, z, **KEPT)[0]
+    see = [lambda params, x, c, net=net: net.apply(params, x, **KEPT)[0] for net in nets]
+    loss = adversarial.joint_loss(make, see, 5, colour_weight=50.0)
+    both = train.trainer(loss, optax.adam(2e-4, b1=0.5))
+    state, batch = both.init(params), {"image": jnp.tanh(jax.random.normal(key, (6, 8, 8, 3), jnp.float32))}
+    step = jax.jit(both.step)
+    with jax.numpy_dtype_promotion("standard"):  # optax promotes
+        for i in range(2):
+            state, metrics = step(jax.random.key(i), state, batch)
+    assert np.isfinite(metrics.loss) and int(state.skipped) == 0
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, params)
+    for side in (moved["generator"], *moved["judges"]):
+        assert min(jax.tree.leaves(side["params"])) > 1e-5 and not any(jax.tree.leaves(side.get("batch_stats", {})))

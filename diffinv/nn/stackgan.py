@@ -11,7 +11,7 @@ of any size 4 * 2^n, where theirs is 64.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ SEED = 4
 """Side of the first feature map."""
 AXIS = "batch"
 """The name of the mapped axis over which batch normalisation averages."""
+MOMENTUM = 0.9
+"""What is kept of the running statistics; the source's is 0.1 of the new."""
 ABOUT_ONE = lambda key, shape, dtype=jnp.float32: 1 + 0.02 * jax.random.normal(key, shape, dtype)
 V1 = nn.initializers.normal(0.02)
 V2 = nn.initializers.orthogonal()
@@ -110,12 +112,12 @@ class Block(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch normalisation with the source's momentum, 0.1 of the new."""
+    """Batch normalisation over the axis `AXIS`, with the source's settings."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         axis = AXIS if train else None
-        return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, scale_init=ABOUT_ONE, axis_name=axis)(x)
+        return nn.BatchNorm(not train, momentum=MOMENTUM, epsilon=1e-5, scale_init=ABOUT_ONE, axis_name=axis)(x)
 
 
 class Augmentation(nn.Module):
@@ -349,3 +351,25 @@ class Judge(nn.Module):
         head = lambda h: nn.Conv(1, (SEED, SEED), padding="VALID", kernel_init=self.start)(h)[0, 0, 0]
         pair = None if condition is None else head(block(width, 3)(beside(h, condition), train))
         return Logits(pair, head(h) if self.alone else None)
+
+
+def settled(net: nn.Module, params: Any, *batch: Array | None) -> Any:
+    """Variables whose running statistics are those of one batch: what a net with averaged weights is sampled with.
+
+    Training needs no running statistics, and an average of weights has none of its own. Source: as `update_bn` of
+    stochastic weight averaging, Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
+
+    Args:
+      net: of one example, called as `net.apply(variables, *example, train=True)`.
+      params: its weights.
+      batch: the examples' arguments, (N, ...) each, or None.
+    """
+    axes = tuple(None if each is None else 0 for each in batch)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *(each if each is None else each[0] for each in batch))
+    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.get("batch_stats", {}))
+    run = lambda *example: net.apply(
+        {"params": params, "batch_stats": none}, *example, train=True, mutable=["batch_stats"]
+    )
+    _, told = jax.vmap(run, axes, axis_name=AXIS)(*batch)
+    statistics = jax.tree.map(lambda leaf: leaf[0] / (1 - MOMENTUM), told.get("batch_stats", {}))
+    return {"params": params, "batch_stats": statistics}
