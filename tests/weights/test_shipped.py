@@ -18,7 +18,7 @@ PRIORS = [name for name in NAMES if not weights.cards.is_upscaler(weights.read_c
 
 
 def test_all_weights_together_are_small():
-    assert {"photo", "prior32", "satellite64"} <= set(NAMES)
+    assert {"brain128", "photo", "prior32", "satellite64"} <= set(NAMES)
     assert sum(os.path.getsize(FOLDER / f"{name}.safetensors") for name in NAMES) <= 26e6
 
 
@@ -56,6 +56,8 @@ def pictures(name):
 def test_cards_are_true(name):
     """The held-out loss at two noise levels, on other pictures of the kind: within a factor of two of the card's."""
     params, card = weights.restore(weights.embedded(name))
+    if name == "brain128":
+        pytest.skip("no slice of a head ships that it could be compared on")
     if "held_out_loss" not in card or card["parametrisation"]["parametrisation"] != "edm":
         pytest.skip("its card has no held-out loss per noise level")
     with jax.enable_x64(False):
