@@ -18,7 +18,7 @@ FIELDS = {
     "base": schema.choices(
         [name for name in METHODS if name not in solvers.wrappers()], "what reguidance starts from, each"
     ),
-    "prior": schema.path("of a checkpoint, or the name of one that ships: photo, satellite64, prior32"),
+    "prior": schema.path("of a checkpoint, or the name of one that ships: photo, satellite64, brain128, prior32"),
     "also": schema.choice(["", "satellite"], "another configuration, run in the same report, of the main job alone"),
     "bundled": schema.choice(shots.BUNDLED, "the pictures that are restored without --images"),
     "size": schema.whole("side of the bundled photographs, under a prior of any size", 8, 8192, "pixels"),
