@@ -23,14 +23,14 @@ def get_config(mode: str = "") -> ConfigDict:
         task="box_inpainting,super_resolution",
         solver="ddrm,dps,daps,reguidance",
         base="ddrm,dps,daps",
-        pictures=4,
-        group=4,
+        pictures=4 if mode == "smoke" else 8,
+        group=8,
         box={"top": 16, "left": 16, "size": 32},
     )
     if mode != "smoke":
         config.update(
             dps={"steps": 100, "zeta": 4.0},
-            reguidance={"steps": 40, "rho": 5.0},
+            reguidance={"steps": 20, "rho": 1.0, "horizon": 0.2},  # by docs/tables/reguidance.md
         )
     if mode == "main":
         config.update(task="box_inpainting", solver="ddrm,daps,reguidance", base="ddrm,daps")

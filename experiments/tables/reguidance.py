@@ -29,6 +29,7 @@ from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import diffinv as di
@@ -219,6 +220,13 @@ def judged(scores: Scores, options: SimpleNamespace, judge: Realism, labels: np.
     return rows, tries
 
 
+def made_by(config: ConfigDict) -> dict[str, Any]:
+    """What of the configuration the scores depend on, as JSON holds it."""
+    whole = json.loads(config.to_json())
+    shared = {name: whole[name] for name in ("sigma_y", "steps", "dps", "daps", "blur", "optimisation")}
+    return {**shared, "reguidance": {name: whole["reguidance"][name] for name in ("convention", "power")}}
+
+
 def table_of(rows: list, tries: list, options: SimpleNamespace) -> published.Table:
     """The three tables as one text."""
     difference = ("ΔPSNR", "Δfeature", "Δresidual", "Δtaken")
@@ -242,7 +250,7 @@ def main(options: SimpleNamespace) -> published.Table:
     eye = Eye(features.efficientnet_features())
     seen = lambda x, name: realism.unpacked(kept(f"{keeping.digest(x)}, {name}", lambda: realism.packed(eye(x))))
     judge = realism.realism(options.data, prior.shape, held.pixels[count:], options.training, options.seed, seen)
-    about = [keeping.weights(card), json.loads(satellite.get_config().to_json()), options.seed, group]
+    about = [keeping.weights(card), made_by(satellite.get_config()), options.seed, group]
     calls = len(options.bases) * (len(pairs(options)) * (first // group) + 2 * -(-options.pictures // group))
     rows, tries = [], []
     with tqdm(total=calls * len(options.tasks), unit="group") as bar:

@@ -174,7 +174,7 @@ def test_the_main_job_runs_the_satellite_pictures_too(place, monkeypatch, capsys
     assert tasks[: len(first)] == first and {task.split(":")[0] for task in tasks[len(first) :]} == {"satellite"}
     said = capsys.readouterr().out
     assert (
-        "2 photographs of 256 x 256 under photo" in said and "4 satellite pictures of 64 x 64 under satellite64" in said
+        "2 photographs of 256 x 256 under photo" in said and "8 satellite pictures of 64 x 64 under satellite64" in said
     )
     run(place, monkeypatch, images="", name="y", **{**same, "task": "bicubic"}, box=standard.box.to_dict())
     assert {record["task"] for record in results(place, "y")} == {"bicubic"}
