@@ -1,6 +1,6 @@
 """Judge a prior by its unconditional samples, and note it in the model card.
 
-    python -m experiments.evaluate --data=PATH [--prior=PATH] [--count=1000] [--grid=FILE.png] [--card]
+    python -m experiments.evaluate --data=PATH [--prior=PATH] [--count=1000] [--crop=N] [--grid=FILE.png] [--card]
 
 Draws `count` samples and compares them with as many held-out pictures, drawn by --seed, at the prior's own size, grey
 or RGB, by their EfficientNet-Lite0 features. The held-out pictures are those for validation where --data has a split,
@@ -12,6 +12,9 @@ and of the prior's own label where its card fixes one. It prints
 - where --data has a split, the share of samples that lie nearer to a training picture than 5 % of the held-out pictures
   do, by features and by pixels of 16 x 16: 0.05 is what pictures of the same law score, and much more is memorisation.
   --pairs shows the nearest pairs, samples above and training pictures below.
+
+A prior of local view was trained on squares of pictures; --crop=N compares it with such squares, of the split that its
+training had, a square every N pixels.
 
 A diffusion model is sampled by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps
 choose otherwise. A prior with labels is sampled without one; with --classes as many samples are drawn besides, as many
@@ -47,6 +50,9 @@ PRIOR = runtime.flag("prior", "", schema.path("a checkpoint, or the name of one 
 COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, which are drawn", 4, 10_000_000))
 SAMPLER = runtime.flag("sampler", "", schema.choice(["", "heun", "consistency"], "default: as the prior's card says"))
 STEPS = runtime.flag("steps", [], schema.several(schema.whole("of the sampler", 1, 100_000), least=0))
+CROP = runtime.flag(
+    "crop", 0, schema.whole("pixels from one square of a picture to the next; 0: whole pictures", 0, 8192)
+)
 BATCH = runtime.flag("batch", 50, schema.whole("pictures at once on each device", low=1))
 GRID = runtime.flag("grid", "", schema.path("a PNG of the first 64 samples; {steps} becomes the number of steps"))
 PAIRS = runtime.flag("pairs", "", schema.path("a PNG of the 8 samples nearest to training; {steps} as in --grid"))
@@ -97,8 +103,10 @@ def label_of(card: dict, classes: tuple[str, ...]) -> int | None:
 
 
 def has_split() -> bool:
-    """Whether --data says which pictures are for validation."""
-    return any(record.split == 1 for record in data.catalogue(DATA.value, reading.reading()).records())
+    """Whether it is known which pictures are for validation: as --data says, or as the training cut its squares."""
+    return CROP.value > 0 or any(
+        record.split == 1 for record in data.catalogue(DATA.value, reading.reading()).records()
+    )
 
 
 def chosen(shape: tuple[int, ...], card: dict, split: int | None, count: int) -> data.Images:
@@ -108,9 +116,22 @@ def chosen(shape: tuple[int, ...], card: dict, split: int | None, count: int) ->
     """
     rows, columns, channels = pictures.shape_of(shape)
     rules = reading.reading()
+    if CROP.value:
+        return squares(shape, "validation" if split else "train", count)
     label = label_of(card, data.catalogue(DATA.value, rules).classes)
     options = {"split": split, "limit": count, "channels": channels, "reading": rules, "label": label}
     return data.read(DATA.value, (rows, columns), **options, seed=SEED.value)
+
+
+def squares(shape: tuple[int, ...], split: str, count: int) -> data.Images:
+    """Up to `count` squares of the pictures of a split, drawn, uint8 (N, H, W, C)."""
+    if shape[0] != shape[1]:
+        raise ValueError(f"--crop is {CROP.value}, and the prior is of {shape[0]} x {shape[1]}; leave it out")
+    source = data.patches(
+        DATA.value, shape[0], CROP.value, split, pictures.shape_of(shape)[2], reading=reading.reading()
+    )
+    places = np.random.default_rng(SEED.value).permutation(len(source))[:count]
+    return data.Images(source.take(places.tolist())["image"], list(map(str, places)), list(source.skipped))
 
 
 def held_out(shape: tuple[int, ...], card: dict) -> np.ndarray:
@@ -154,6 +175,10 @@ def require_labels(card: dict) -> None:
     """ValueError, before anything is drawn, where --classes has nothing to tell apart, or to learn it from."""
     if not CLASSES.value:
         return
+    if CROP.value:
+        raise ValueError(
+            "--classes is given with --crop, but a square need not show what its picture does; leave one out"
+        )
     if len(card.get("labels", [])) < 2 or "label_null" not in card:
         raise ValueError("--classes is given, but the prior's card has no labels and none for nothing; leave it out")
     if not TRAINING.value or not has_split():

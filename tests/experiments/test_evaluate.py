@@ -94,7 +94,7 @@ def test_held_out_pictures_have_the_priors_shape(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
     labels = {"train_labels": [0] * 6, "test_labels": [0, 1, 0, 1]}
     np.savez(tmp_path / "x.npz", train_images=pixels, test_images=pixels[:4], **labels)
-    flags = [("data", str(tmp_path / "x.npz")), ("count", 4), ("seed", 3)]
+    flags = [("data", str(tmp_path / "x.npz")), ("count", 4), ("seed", 3), ("crop", 0)]
     with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags}):
         for shape in ((10, 10, 3), (10, 20, 1)):
             found = evaluate.held_out(shape, {})
@@ -110,7 +110,13 @@ def test_the_training_pictures_are_those_of_the_training_split(tmp_path, capsys)
     np.savez(tmp_path / "split.npz", train_images=train, test_images=test)
     np.savez(tmp_path / "whole.npz", images=train)
     for name, most, count in (("split", 20, 5), ("split", 2, 2), ("split", 0, None), ("whole", 20, None)):
-        flags = [("data", str(tmp_path / f"{name}.npz")), ("training", most), ("seed", 0), ("classes", False)]
+        flags = [
+            ("data", str(tmp_path / f"{name}.npz")),
+            ("training", most),
+            ("seed", 0),
+            ("classes", False),
+            ("crop", 0),
+        ]
         with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags}):
             found = evaluate.training((8, 8, 3), {})
         if count is None:
@@ -119,6 +125,27 @@ def test_the_training_pictures_are_those_of_the_training_split(tmp_path, capsys)
             assert len(found.pixels) == len(found.labels) == count and not found.labels.any()
             assert {each.tobytes() for each in found.pixels} <= {each.tobytes() for each in train}
     assert capsys.readouterr().out.count("memorisation is not judged, for --data has no split") == 1
+
+
+def test_squares_are_of_the_split_that_the_training_had(tmp_path):
+    """Of 17 pictures without a split every 16th is held out, the second first; a square is of one picture."""
+    values = np.arange(17, dtype=np.uint8) * 10
+    np.savez(tmp_path / "x.npz", images=np.broadcast_to(values[:, None, None, None], (17, 12, 12, 3)))
+    flags = {"data": str(tmp_path / "x.npz"), "crop": 4, "seed": 0, "count": 4, "training": 50, "classes": False}
+    with mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in flags.items()}):
+        held, trained = evaluate.held_out((8, 8, 3), {}), evaluate.training((8, 8, 3), {})
+        assert held.shape == (4, 8, 8, 3) and set(data.to_pixels(held).ravel()) == {10}
+        found = trained.pixels.reshape(len(trained.pixels), -1)
+        assert len(found) == 50 and (found == found[:, :1]).all() and 10 not in found
+        other = evaluate.squares((8, 8, 1), "train", 1000).pixels
+        assert other.shape == (16 * 4, 8, 8, 1)
+        with pytest.raises(ValueError, match="--crop is 4, and the prior is of 8 x 12"):
+            evaluate.held_out((8, 12, 3), {})
+
+
+def test_classes_and_squares_exclude_each_other(pack):
+    with flagged(pack, crop=4), pytest.raises(ValueError, match="--classes is given with --crop"):
+        evaluate.require_labels({"labels": ["a", "b"], "label_null": 2})
 
 
 @pytest.fixture
@@ -133,7 +160,7 @@ def pack(tmp_path):
 
 
 def flagged(pack, **flags):
-    known = {"data": pack, "training": 24, "seed": 0, "count": 6, "classes": True, "weight": 1.0, "batch": 4}
+    known = {"data": pack, "training": 24, "seed": 0, "count": 6, "classes": True, "weight": 1.0, "batch": 4, "crop": 0}
     return mock.patch.multiple(evaluate, **{n.upper(): mock.Mock(value=v) for n, v in (known | flags).items()})
 
 
@@ -257,7 +284,7 @@ def test_held_out_pictures_are_drawn_where_they_lie_by_class(tmp_path):
     """Ten pictures of each of four grey values, in order: the first twelve would be of two values."""
     values = np.repeat(np.arange(4, dtype=np.uint8) * 80, 10)
     np.savez(tmp_path / "x.npz", images=np.broadcast_to(values[:, None, None, None], (40, 4, 4, 1)), labels=values)
-    flags = [("data", str(tmp_path / "x.npz")), ("count", 12)]
+    flags = [("data", str(tmp_path / "x.npz")), ("count", 12), ("crop", 0)]
     drawn = []
     for seed in (0, 0, 1):
         given = [*flags, ("seed", seed)]
