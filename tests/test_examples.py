@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import diffinv as di
 
@@ -25,6 +26,7 @@ def test_each_has_a_test_here():
         "own_operator.py",
         "sweep.py",
         "terrain.py",
+        "cascade.py",
     }
 
 
@@ -42,6 +44,18 @@ def test_a_sweep_tells_every_value_and_its_cost():
     errors, cost = ran("sweep.py")
     assert errors.shape == (4,) and len(set(errors.tolist())) == 4
     assert (cost.nfe, cost.vjps, cost.calls) == (100, 100, 200)
+
+
+def test_a_photograph_is_restored_from_coarse_to_fine(monkeypatch, tmp_path):
+    """Under white pictures of variance 0.25, whose posterior has nothing to gain from a coarser picture."""
+    white = lambda path, process, shape: di.gaussian_field(process, jnp.zeros(shape), jnp.full((*shape[:2], 1), 0.25))
+    monkeypatch.setattr(di.weights, "load_prior", white)
+    scores = ran("cascade.py", str(tmp_path), (8, 16), 12)
+    assert set(scores) == {"cascade", "dps"} and all(5 < value < 30 for value in scores.values())
+    picture = np.asarray(Image.open(tmp_path / "cascade.png"))
+    assert picture.shape == (16, 5 * 16, 3)  # truth, measurement, two stages, DPS alone
+    coarse = picture[:, 32:48].reshape(8, 2, 8, 2, 3)
+    assert (coarse == coarse[:, :1, :, :1]).all()
 
 
 def white(path):

@@ -353,7 +353,7 @@ class Judge(nn.Module):
         return Logits(pair, head(h) if self.alone else None)
 
 
-def settled(net: nn.Module, params: Any, *batch: Array | None) -> Any:
+def with_statistics(net: nn.Module, params: Any, *batch: Array | None) -> Any:
     """Variables whose running statistics are those of one batch: what a net with averaged weights is sampled with.
 
     Training needs no running statistics, and an average of weights has none of its own. Source: as `update_bn` of

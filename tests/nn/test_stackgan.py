@@ -138,11 +138,11 @@ def test_settled_statistics_are_those_of_the_batch(variables, key):
     z, embedding, eps = (jax.random.normal(k, (6, n), jnp.float32) for k, n in zip(jax.random.split(key, 3), (5, 7, 3)))
     train = lambda z, e, n: SMALL.apply(variables, z, e, n, train=True, mutable=["batch_stats"])[0]
     expected = jax.jit(jax.vmap(train, axis_name=stackgan.AXIS))(z, embedding, eps)
-    found = jax.jit(lambda *batch: stackgan.settled(SMALL, variables["params"], *batch))(z, embedding, eps)
+    found = jax.jit(lambda *batch: stackgan.with_statistics(SMALL, variables["params"], *batch))(z, embedding, eps)
     assert jax.tree.structure(found) == jax.tree.structure(dict(variables))
     alone = jax.jit(jax.vmap(lambda z, e, n: SMALL.apply(found, z, e, n)))(z, embedding, eps)
     for one, other in zip(alone.pictures, expected.pictures):
         np.testing.assert_allclose(one, other, atol=2e-5)
     without = stackgan.Tree(4, 1, 4)
     params = without.init(key, ones(5))["params"]
-    assert set(stackgan.settled(without, params, z)) == {"params", "batch_stats"}
+    assert set(stackgan.with_statistics(without, params, z)) == {"params", "batch_stats"}
