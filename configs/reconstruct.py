@@ -21,11 +21,13 @@ def get_config(mode: str = "") -> ConfigDict:
     config.prior = "photo"  # path of a checkpoint, or the name of one that ships
     config.also = "satellite"  # configs/satellite.py, in the same report, where nothing else is asked for
     config.bundled = "photographs"
+    config.kspace = ""
     config.size = 256  # of the bundled photographs
     config.tile = 512  # longest side that is denoised at once
     config.pixels = 2**19  # of the pictures that are restored at once
     config.sigma_y = 0.05  # on the [-1, 1] scale
     config.pictures = 2  # at most; 0: all
+    config.every = 1  # of the pictures that are found
     config.group = 8  # pictures that are restored at once
     config.seed = 0
     config.optimisation = 3  # of XLA's code generator; 0 compiles twice as fast and runs at half the speed
@@ -35,6 +37,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.box = {"top": 8, "left": 8, "size": 16}
     config.random = {"masked": 0.7}
     config.factor = 4  # of both super-resolutions
+    config.mri = {"acceleration": 4, "centre": 0.08, "coils": 1}
     config.blur = {
         "size": 31,
         "std": 2.0,

@@ -47,6 +47,7 @@ IMAGES = runtime.flag("images", "", schema.path("a file, a folder or a quoted gl
 DEGRADED = runtime.flag("degraded", False, schema.switch("the pictures are the measurements; no truth is known"))
 MASK = runtime.flag("mask", "", schema.path("config.mask: a picture of the same size, bright where pixels are missing"))
 KERNEL = runtime.flag("kernel", "", schema.path("config.kernel: of task deblur, a picture or a .npy file"))
+KSPACE = runtime.flag("kspace", "", schema.path("config.kspace: of mri, mri_4, mri_8: a .npz file or a quoted glob"))
 FRESH = runtime.flag("fresh", False, schema.switch("restore everything again, whatever the folder holds"))
 OUT = runtime.flag("out", "runs", schema.path("the folder of all runs"))
 
@@ -71,8 +72,11 @@ def chosen() -> list[Part]:
     config, images = CONFIG.value, IMAGES.value
     with config.unlocked():
         config.mask, config.kernel = MASK.value or config.mask, KERNEL.value or config.kernel
-    if DEGRADED.value and not images:
-        raise ValueError("--degraded needs --images, the pictures that are to be restored")
+        config.kspace = KSPACE.value or config.kspace
+    if DEGRADED.value and not (images or config.kspace):
+        raise ValueError("--degraded needs --images, the pictures that are to be restored, or --kspace")
+    if images and config.kspace:
+        raise ValueError("--images and --kspace are both given; give one of them")
     several = bool(config.also) and main_job(config)
     found = [parts.part(config, images, config.bundled if several else "", DEGRADED.value)]
     if several:
@@ -107,10 +111,9 @@ def about(found: list[Part]) -> list[str]:
         sizes = " and ".join(dict.fromkeys("{} x {}".format(*pixels.shape[:2]) for pixels in each.shots.pixels))
         kind = f"{KINDS[each.title]} of " if each.title else "pictures of "
         prior = each.card.get("name", "a prior")
+        noise = "the noise measured" if each.scans else f"sigma_y = {each.config.sigma_y}"
         lines += [each.shots.note] if each.shots.note else []
-        lines.append(
-            f"{len(each.shots.names)} {kind}{sizes} under {prior}, sigma_y = {each.config.sigma_y} on the [-1, 1] scale"
-        )
+        lines.append(f"{len(each.shots.names)} {kind}{sizes} under {prior}, {noise} on the [-1, 1] scale")
     return lines
 
 

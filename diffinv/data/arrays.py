@@ -218,8 +218,11 @@ def members(path: str) -> set[str]:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
-def npz(path: str, names: list[str], limit: int) -> dict[str, np.ndarray]:
-    """Those of the arrays `names` that a `.npz` holds, `limit` bytes at most together. Raises `Refused`."""
+def npz(path: str, names: list[str], limit: int, kinds: str = "biufSU") -> dict[str, np.ndarray]:
+    """Those of the arrays `names` that a `.npz` holds, `limit` bytes at most together. Raises `Refused`.
+
+    `kinds` are NumPy's letters for what is accepted.
+    """
     with _whole(f"{path}: "):
         archive = zipfile.ZipFile(regular(path))
     found: dict[str, np.ndarray] = {}
@@ -228,16 +231,16 @@ def npz(path: str, names: list[str], limit: int) -> dict[str, np.ndarray]:
         for name in names:
             if info := stored.get(f"{name}.npy"):
                 with _whole(f"{path}: {name} "), archive.open(info) as member:
-                    found[name] = _array(member, limit, info.file_size)
+                    found[name] = _array(member, limit, info.file_size, kinds)
                 limit -= found[name].nbytes
     return found
 
 
-def _array(file: Any, limit: int, size: int) -> np.ndarray:
+def _array(file: Any, limit: int, size: int, kinds: str = "biufSU") -> np.ndarray:
     """An array whose header is read first, from a stream that has `size` bytes."""
     shape, fortran, dtype = _header(file)
-    if dtype.hasobject or dtype.kind not in "biufSU":
-        raise Refused(f"holds {dtype}; give numbers")
+    if dtype.hasobject or dtype.kind not in kinds:
+        raise Refused(f"holds {dtype}; give {'complex ' * (kinds == 'c')}numbers")
     if min(shape, default=0) < 0:
         raise Refused(f"declares the shape {shape}; it is damaged: save it again")
     need = math.prod(shape) * dtype.itemsize

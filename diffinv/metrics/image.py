@@ -1,4 +1,5 @@
-r"""Distances between two pictures `x, y` of shape (H, W, C). The argument order of truth and estimate is immaterial.
+r"""Distances between two pictures `x, y` of shape (H, W, C). The argument order of truth and estimate is immaterial,
+but for `nmse`.
 
 Every metric asks for `data_range = (low, high)`, the values of black and white: (-1, 1) in this library, (0, 255) for
 uint8. Arithmetic is float32, or float64 where a picture is. `vmap` supplies the batch.
@@ -83,6 +84,25 @@ def psnr(x: Array, y: Array, data_range: DataRange) -> Array:
     _in_range(data_range, x=x, y=y)
     x, y = _pair(x, y)
     return _decibel(jnp.mean((x - y) ** 2), peak)
+
+
+def nmse(truth: Array, x: Array, data_range: DataRange) -> Array:
+    r"""Normalised mean square error of `x`, 0 where it is the truth: `|x - truth|^2 / |truth - low|^2`, dimensionless.
+
+    The signal is measured from black, so that a picture of no signal has the error 1. A black truth gives infinity, or
+    NaN where x is black, too.
+
+    Source: Zbontar et al. 2018 (fastMRI), arXiv:1811.08839, section 5.2, for `low = 0`.
+
+    Args:
+      truth, x: (H, W, C), in `data_range`, which is static; the order matters.
+
+    Returns: ().
+    """
+    low, _ = _span(data_range)
+    _in_range(data_range, truth=truth, x=x)
+    truth, x = _pair(truth, x)
+    return jnp.sum((x - truth) ** 2) / jnp.sum((truth - low) ** 2)
 
 
 def _window(sigma: float = 1.5, radius: int = 5) -> list[float]:

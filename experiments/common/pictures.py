@@ -155,20 +155,22 @@ class Whole(NamedTuple):
     note: str
 
 
-def whole(pattern: str, channels: int, count: int) -> Whole:
+def whole(pattern: str, channels: int, count: int, every: int = 1) -> Whole:
     """The user's pictures, uncropped, each at its own size; arguments, note and errors as of `own`."""
     found, most = _found(pattern), _counted(count)
-    taken, left = _taken(found, most, lambda shot: shot)
+    taken, left = _taken(found, most, every, lambda shot: shot)
     _require_some(pattern, taken, left)
     shots = [shot for _, shot, _ in taken]
     note = _note(found, shots, left, (0, 0, channels), bool(most), whole=True)
     return Whole(names([record.name for record, _, _ in taken]), shots, note)
 
 
-def _taken(found: Found, most: int, fit: Callable[[Picture], Any]) -> tuple[list[tuple[Record, Picture, Any]], list]:
-    """At most so many records with their pictures, fitted, and a phrase about each that cannot be read."""
+def _taken(
+    found: Found, most: int, every: int, fit: Callable[[Picture], Any]
+) -> tuple[list[tuple[Record, Picture, Any]], list]:
+    """At most so many of each `every`-th record with their pictures, fitted; a phrase about each that can't be read."""
     taken, left = [], []
-    for record in found.records:
+    for record in found.records[::every]:
         if most and len(taken) == most:
             break
         try:
@@ -185,20 +187,21 @@ def _require_some(pattern: str, taken: list, left: list[str]) -> None:
         raise ValueError(f"no picture of {pattern!r} can be read: {left[0]}{more}")
 
 
-def own(pattern: str, size: int | tuple[int, ...], count: int) -> Pictures:
+def own(pattern: str, size: int | tuple[int, ...], count: int, every: int = 1) -> Pictures:
     """The user's pictures: the middle of each, cropped to the proportions of `size` and brought to it, not rounded.
 
     Args:
       pattern: a folder, a file, a quoted glob, a `.npz`, a folder of IDX files, or a bundled set.
       size: a side, or (height, width, channels): those of the prior.
       count: at most so many, of those that can be read; 0 takes all.
+      every: of each so many-th picture alone.
 
     The note says how many were found, taken and left out, and why. Raises FileNotFoundError where nothing is there,
     ValueError where no picture can be read.
     """
     rows, columns, channels = shape_of(size)
     found, most = _found(pattern), _counted(count)
-    taken, left = _taken(found, most, lambda shot: fitting.fit(fitting.opaque(shot, channels), (rows, columns)))
+    taken, left = _taken(found, most, every, lambda shot: fitting.fit(fitting.opaque(shot, channels), (rows, columns)))
     _require_some(pattern, taken, left)
     note = _note(found, [shot for _, shot, _ in taken], left, (rows, columns, channels), bool(most))
     pixels = np.stack([fitting.unit(each) for _, _, each in taken])

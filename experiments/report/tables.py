@@ -25,6 +25,7 @@ _lower = lambda value: -value
 COLUMNS = {
     "psnr": Column("PSNR / dB ↑", ".2f", lambda value: value),
     "ssim": Column("SSIM ↑", ".4f", lambda value: value),
+    "nmse": Column("NMSE ↓", ".4f", _lower),
     "feature_distance": Column("feature distance ↓", ".4f", _lower),
     "residual": Column("residual", "#.4g"),
     "floor": Column("noise floor", "#.4g"),

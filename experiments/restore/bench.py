@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,9 @@ from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key
 from experiments.methods import solvers
 from experiments.methods.table import METHODS
-from experiments.restore.operators import OPERATORS
+from experiments.restore import mri
+from experiments.restore.operators import OPERATORS, shown
+from experiments.restore.scans import Scan
 
 
 def floor(key: Key, measurement: Measurement, draws: int = 64) -> Array:
@@ -35,9 +37,14 @@ def floor(key: Key, measurement: Measurement, draws: int = 64) -> Array:
 
 
 def expected_floor(key: Key, measurement: Measurement) -> Array:
-    """`floor`, or, where no closed form says where noise lives, `sigma sqrt(dim y)`, which is a little above it."""
+    """`floor`, or, where no closed form says where noise lives, `sigma sqrt(dim y)`, which is a little above it.
+
+    k-space of several coils has many more numbers than the picture: there it is `floor`, by iteration and of few draws.
+    """
     if isinstance(measurement.operator, ClosedForm):
         return floor(key, measurement)
+    if jnp.iscomplexobj(measurement.y):
+        return floor(key, measurement, 4)
     return measurement.sigma * jnp.sqrt(float(measurement.y.size))
 
 
@@ -72,31 +79,54 @@ class Outcome(NamedTuple):
 class Bench:
     """One task: its measurements, and the compiled functions that restore and score a group of pictures.
 
-    `pictures`, (N, H, W, C), are the truth, or, where they are `degraded` already, the measurements themselves.
-    `tell(text)` is called with "compiling" and "" as a program is compiled and run.
+    `pictures`, (N, H, W, C), are the truth, or, where they are `degraded` already, the measurements themselves; where
+    there are `scans`, these are the measurements. `tell(text)` is called with "compiling" and "" as a program is
+    compiled and run.
     """
 
-    def __init__(self, config, prior: Prior, task: str, pictures: np.ndarray, degraded: bool = False) -> None:
+    def __init__(
+        self,
+        config,
+        prior: Prior,
+        task: str,
+        pictures: np.ndarray,
+        degraded: bool = False,
+        scans: Sequence[Scan] = (),
+    ) -> None:
         self.config, self.prior, self.task = config, prior, task
         self.count, self.truth = len(pictures), None if degraded else jnp.asarray(pictures)
         self.mesh = sharding.mesh()
         self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)
         self.key = seed_key(config.seed)
         self.tell: Callable[[str], None] = lambda text: None
-        operator = OPERATORS[task](config, jax.random.fold_in(self.key, 1), prior.shape)
         at_once = max(min(config.group, self.count, config.pixels // math.prod(prior.shape[:2])), 1)
         self.group = -(-at_once // jax.device_count()) * jax.device_count()
+        if scans:
+            found = [mri.measurement(config, task, jax.random.fold_in(self.key, 1), each, degraded) for each in scans]
+            self.measurements = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+            self.floors = jax.vmap(mri.floor)(self.measurements)
+        else:
+            self.measurements, self.floors = self._measured(pictures, degraded)
+        self.perceive = features.efficientnet_features()
+        self.score = jax.jit(jax.vmap(self._score, (None, 0, None if degraded else 0, 0)))
+        self.compiled: dict[str, Timed] = {}
+        self.outcomes: dict[tuple[str, int], Outcome] = {}
+
+    def _measured(self, pictures: np.ndarray, degraded: bool) -> tuple[Measurement, Array]:
+        """The measurements of pictures, or the pictures as measurements; and the norms of their noise."""
+        config = self.config
+        operator = OPERATORS[self.task](config, jax.random.fold_in(self.key, 1), self.prior.shape)
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(jnp.arange(self.count))
         noise = GaussianNoise(jnp.float32(config.sigma_y))
         seen = lambda y: operator(y) if isinstance(operator, operators.Mask) else y  # what is hidden has no say
         given = lambda _, y: Measurement(operator, seen(y), noise)
         taken = given if degraded else lambda key, x: measure(key, operator, x, config.sigma_y)
-        self.measurements = jax.vmap(taken)(keys, jnp.asarray(pictures))
-        self.floors = jax.vmap(expected_floor)(keys, self.measurements)
-        self.perceive = features.efficientnet_features()
-        self.score = jax.jit(jax.vmap(self._score, (None, 0, None if degraded else 0, 0)))
-        self.compiled: dict[str, Timed] = {}
-        self.outcomes: dict[tuple[str, int], Outcome] = {}
+        measurements = jax.vmap(taken)(keys, jnp.asarray(pictures))
+        return measurements, jax.vmap(expected_floor)(keys, measurements)
+
+    def seen(self, i: int) -> np.ndarray:
+        """The measurement of picture i as one, uint8."""
+        return pixels(shown(jax.tree.map(lambda leaf: leaf[i], self.measurements), self.prior.shape))
 
     def _score(self, perceive, measurement: Measurement, truth: Array | None, x: Array) -> dict[str, Array]:
         x, largest = jnp.clip(x, -1, 1), jnp.max(jnp.abs(x))
@@ -106,6 +136,7 @@ class Bench:
         return {
             "psnr": image.psnr(truth, x, (-1, 1)),
             **({"ssim": image.ssim(truth, x, (-1, 1))} if min(truth.shape[:2]) >= 11 else {}),
+            **({"nmse": image.nmse(truth, x, (-1, 1))} if OPERATORS[self.task].kspace else {}),
             "feature_distance": image.feature_distance(perceive, coloured(truth), coloured(x)),
             **told,
         }

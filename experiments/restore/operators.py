@@ -16,10 +16,12 @@ from ml_collections import ConfigDict
 
 from diffinv import operators
 from diffinv.data import fitting
+from diffinv.measurement import Measurement
 from diffinv.operators.base import Operator
 from diffinv.schema import Schema, number, path, whole
 from diffinv.typing import Array, Key
 from experiments.common import pictures
+from experiments.restore import mri
 
 
 class Damage(NamedTuple):
@@ -30,12 +32,14 @@ class Damage(NamedTuple):
       colour: it needs three channels.
       shrinks: the measurement's sides are the picture's over `config.factor`.
       random: it is drawn, so that nobody's own picture was damaged just so.
+      kspace: it measures k-space of grey pictures, whose -1 is no signal; a scan is such a measurement.
     """
 
     operator: Callable[[ConfigDict, Key, tuple[int, ...]], Operator]
     colour: bool = False
     shrinks: bool = False
     random: bool = False
+    kspace: bool = False
 
     def __call__(self, config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
         return self.operator(config, key, shape)
@@ -101,6 +105,11 @@ def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operat
     return operators.motion_blur(key, shape, config.blur.size, threshold=config.blur.threshold)
 
 
+def _mri(task: str) -> Damage:
+    """The task of this name; `mri` has the fields of its own section."""
+    return Damage(lambda config, key, shape: mri.simulated(config, task, key, shape), random=True, kspace=True)
+
+
 OPERATORS: dict[str, Damage] = {
     "box_inpainting": Damage(_box),
     "random_inpainting": Damage(
@@ -115,6 +124,7 @@ OPERATORS: dict[str, Damage] = {
     "denoise": Damage(lambda config, key, shape: operators.identity(shape)),
     "inpaint": Damage(_mask),
     "deblur": Damage(_deblur),
+    **{task: _mri(task) for task in ("mri", *mri.FASTMRI)},
 }
 
 FIELDS: Schema = {
@@ -127,6 +137,7 @@ FIELDS: Schema = {
     "factor": whole("of super_resolution and bicubic; it divides the picture's sides", 1, 1024),
     "mask": path("of inpaint: a picture of the same size, bright where pixels are missing"),
     "kernel": path("of deblur: a picture or a .npy file; '' for a Gaussian as of gaussian_blur"),
+    "mri": mri.FIELDS,
     "blur": {
         "size": whole("side of the kernel of both blurs, odd", 1, 65535, unit="pixels"),
         "std": number("deviation of gaussian_blur", above=0, high=1e4, unit="pixels"),
@@ -140,6 +151,8 @@ def require_fit(config: ConfigDict, tasks: list[str], shape: tuple[int, ...]) ->
     for task in tasks:
         if OPERATORS[task].colour and shape[2] != 3:
             raise ValueError(f"config.task is {task}, and the prior's pictures are grey; give a prior of RGB pictures")
+        if OPERATORS[task].kspace and shape[2] != 1:
+            raise ValueError(f"config.task is {task}, and the prior's pictures are RGB; give one of slices, brain128")
         try:
             jax.eval_shape(lambda key, task=task: OPERATORS[task](config, key, shape), jax.random.key(0))
         except ValueError as error:
@@ -161,7 +174,11 @@ def restored(config: ConfigDict, task: str, shape: tuple[int, ...]) -> tuple[int
     return (factor * shape[0], factor * shape[1], shape[2])
 
 
-def shown(y: Array, shape: tuple[int, ...]) -> Array:
-    """A real measurement as a picture of `shape`: low resolution by nearest, grey in three channels."""
+def shown(measurement: Measurement, shape: tuple[int, ...]) -> Array:
+    """A measurement as a picture of `shape`: low resolution by nearest, grey in three channels, k-space zero-filled."""
+    y = measurement.y
+    if jnp.iscomplexobj(y):
+        dark = jnp.full(shape, -1.0, y.real.dtype)
+        return dark + measurement.operator.adjoint(measurement.residual(dark))
     y = jnp.broadcast_to(y, (*y.shape[:2], shape[2])) if y.ndim == 3 else y
     return jax.image.resize(y, shape, "nearest")

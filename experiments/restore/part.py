@@ -19,8 +19,9 @@ from experiments.common import keeping, photos, priors
 from experiments.common.commandline import listed
 from experiments.methods import solvers
 from experiments.methods.table import METHODS
-from experiments.restore import operators
+from experiments.restore import mri, operators, scans
 from experiments.restore.bench import Bench, pixels
+from experiments.restore.scans import Scan
 from experiments.restore.shots import Shots, shots
 
 # Which a result depends on, beside the library.
@@ -29,6 +30,9 @@ CODE = (
     "methods/grids.py",
     "methods/solvers.py",
     "restore/operators.py",
+    "restore/mri.py",
+    "restore/scans.py",
+    "restore/phantoms.py",
     "restore/bench.py",
     "restore/part.py",
     "restore/shots.py",
@@ -48,6 +52,7 @@ class Part(NamedTuple):
       settings: all that the results depend on, as JSON holds it.
       title: before the names of its tasks, where several parts share a report.
       degraded: the pictures are measurements, and no truth is known.
+      scans: the k-space that is measured of each picture, where it is no simulation.
     """
 
     config: ConfigDict
@@ -56,6 +61,7 @@ class Part(NamedTuple):
     settings: dict[str, Any]
     title: str = ""
     degraded: bool = False
+    scans: tuple[Scan, ...] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -74,7 +80,7 @@ class Part(NamedTuple):
     def shape(self, task: str, place: int) -> tuple[int, ...]:
         """Of the restored picture, before it is cropped to the given one's size."""
         own = self.shots.pixels[place].shape
-        if self.degraded:
+        if self.degraded and not self.scans:
             return operators.restored(self.config, task, own)
         return operators.damaged(self.config, task, own) if weights.any_size(self.card) else own
 
@@ -84,7 +90,7 @@ class Part(NamedTuple):
 
     def stamps(self) -> dict[tuple[str, str], str]:
         """What each record is made of, by the names of its task and picture."""
-        found = keeping.stamps(self.settings, self.shots.pixels)
+        found = keeping.stamps(self.settings, [each.kspace for each in self.scans] or self.shots.pixels)
         pairs = list(zip(self.shots.names, found, strict=True))
         return {(self.called(task), name): stamp for task in self.tasks for name, stamp in pairs}
 
@@ -100,14 +106,37 @@ def part(config: ConfigDict, path: str = "", title: str = "", degraded: bool = F
     if degraded and not any_size:
         size = f"{config.prior!r}, of {shape[0]} x {shape[1]} alone"
         raise ValueError(f"config.prior is {size}; --degraded needs one of any size, photo say")
-    found = shots(path, config.bundled, config.pictures, shape, any_size)
+    measured = _measured(config, prior.shape, any_size, degraded)
+    given = path, config.bundled, config.pictures, shape, any_size, config.every
+    found = _scanned(measured) if measured else shots(*given)
     settings = json.loads(config.to_json_best_effort())
     settings["made_by"] = {"prior": keeping.weights(card), **keeping.code(*CODE), **_given(config)}
-    made = Part(config, card, found, settings, title, degraded)
+    made = Part(config, card, found, settings, title, degraded, measured)
     for task in made.tasks:
         for places in found.alike():
-            _require_fit(made, task, made.shape(task, places[0]), prior.shape[2])
+            _require_fit(made, task, places[0])
     return made
+
+
+def _measured(config: ConfigDict, shape: tuple[int, ...], any_size: bool, degraded: bool) -> tuple[Scan, ...]:
+    """The scans of `config.kspace`; ValueError where the prior or a task does not fit them."""
+    if not config.kspace:
+        return ()
+    found = scans.scans(config.kspace, config.pictures)
+    if shape[2] != 1:
+        raise ValueError(f"config.prior is {config.prior!r}, of RGB pictures, and --kspace has slices; give brain128")
+    for each in found:
+        if not any_size and each.sampled.shape != shape[:2]:
+            sides = "{} x {}, and config.prior of {} x {} alone".format(*each.sampled.shape, *shape[:2])
+            raise ValueError(f"{each.name} is of {sides}; give a prior of any size, brain128 say")
+    mri.require_tasks(config, listed(config.task), found, degraded)
+    return tuple(found)
+
+
+def _scanned(found: tuple[Scan, ...]) -> Shots:
+    """The magnitudes of scans, which are the truth where all was sampled."""
+    note = "; ".join(each.note for each in found)
+    return Shots(report.readable([each.name for each in found]), [each.magnitude for each in found], note)
 
 
 def _given(config: ConfigDict) -> dict[str, str]:
@@ -116,10 +145,13 @@ def _given(config: ConfigDict) -> dict[str, str]:
     return {name: keeping.digest(Path(file).read_bytes()) for name, file in files.items() if file}
 
 
-def _require_fit(made: Part, task: str, shape: tuple[int, ...], channels: int) -> None:
-    """ValueError where the task, or a method on it, cannot be had on pictures of this shape."""
+def _require_fit(made: Part, task: str, place: int) -> None:
+    """ValueError where the task, or a method on it, cannot be had on pictures of the shape of this one."""
+    shape = made.shape(task, place)
     operators.require_fit(made.config, [task], shape)
-    operator = jax.eval_shape(lambda key: operators.OPERATORS[task](made.config, key, shape), jax.random.key(0))
+    scanned = lambda key: mri.measurement(made.config, task, key, made.scans[place], made.degraded).operator
+    simulated = lambda key: operators.OPERATORS[task](made.config, key, shape)
+    operator = jax.eval_shape(scanned if made.scans else simulated, jax.random.key(0))
     plain = isinstance(operator, LinearOperator) and type(operator).spectrum is LinearOperator.spectrum
     wrapping = [name for name in made.methods if METHODS[solvers.own(name)].wrap]
     run = {*map(solvers.own, made.methods), *(solvers.base(name, made.config) for name in wrapping)}
@@ -152,7 +184,8 @@ def _restore_alike(made: Part, task: str, places: list[int], done: dict, keep, b
     pictures = np.stack(
         [made.shots.pixels[i] if made.degraded else extended(made.shots.pixels[i], shape) for i in places]
     )
-    bench = Bench(made.config, made.prior(shape), task, pictures, made.degraded)
+    given = [made.scans[i] for i in places] if made.scans else []
+    bench = Bench(made.config, made.prior(shape), task, pictures, made.degraded, given)
     for group in range(-(-len(places) // bench.group)):
         members = bench.members(group)[: len(places) - group * bench.group]
         if all((made.called(task), names[places[i]]) in done for i in members):
@@ -185,8 +218,7 @@ def cropped(case: dict, sides: tuple[int, int] | None) -> dict:
 
 def _record(made: Part, bench: Bench, task: str, place: int, row: int, cases: dict[str, dict]) -> dict:
     truth = {} if made.degraded else {"truth": pixels(made.shots.pixels[place])}
-    seen = operators.shown(bench.measurements.y[row], bench.prior.shape)
-    record = {"picture": made.shots.names[place], "task": made.called(task), **truth, "measurement": pixels(seen)}
+    record = {"picture": made.shots.names[place], "task": made.called(task), **truth, "measurement": bench.seen(row)}
     return {**record, "methods": cases}
 
 

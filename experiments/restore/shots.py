@@ -9,8 +9,9 @@ import numpy as np
 from diffinv.data import fitting
 from experiments import report
 from experiments.common import photos, pictures
+from experiments.restore.phantoms import phantoms
 
-BUNDLED = ("photographs", "satellite")
+BUNDLED = ("photographs", "satellite", "phantoms", "none")
 
 
 class Shots(NamedTuple):
@@ -38,21 +39,27 @@ def _at_one_size(found: pictures.Pictures) -> Shots:
     return Shots(report.readable(found.names), list(found.pixels), found.note)
 
 
-def shots(path: str, bundled: str, count: int, shape: tuple[int, ...], any_size: bool) -> Shots:
+def shots(path: str, bundled: str, count: int, shape: tuple[int, ...], any_size: bool, every: int = 1) -> Shots:
     """The pictures of a path, or bundled ones where it is empty.
 
     Under a prior of any size the user's pictures keep theirs, and bundled ones have that of `shape`; else all are
-    cropped and brought to `shape`, (H, W, C). `count` is the most that are taken; 0 for all.
+    cropped and brought to `shape`, (H, W, C). `count` is the most that are taken; 0 for all, of each
+    `every`-th that a path has.
     """
+    if bundled == "none" and not path:
+        raise ValueError("config.bundled is 'none': there are no pictures; give --images=PATH, or --kspace=FILE")
+    if bundled == "phantoms" and not path:
+        made = phantoms(shape[:2], count or 4)
+        return Shots([f"phantom{i}" for i in range(len(made))], list(np.repeat(made, shape[2], -1)))
     if path and any_size:
-        return _at_their_own(path, shape[2], count)
+        return _at_their_own(path, shape[2], count, every)
     if path or bundled == "satellite":
-        return _at_one_size(pictures.own(path or bundled, shape, count))
+        return _at_one_size(pictures.own(path or bundled, shape, count, every))
     return _at_one_size(pictures.photographs(shape, count))
 
 
-def _at_their_own(path: str, channels: int, count: int) -> Shots:
-    found = pictures.whole(path, channels, count)
+def _at_their_own(path: str, channels: int, count: int, every: int) -> Shots:
+    found = pictures.whole(path, channels, count, every)
     kept = [photos.Photo(shot) for shot in found.shots]
     flat = [fitting.opaque(shot._replace(alpha=None), channels) for shot in found.shots]
     return Shots(report.readable(found.names), [fitting.unit(each) for each in flat], found.note, kept)

@@ -188,3 +188,13 @@ def test_words_number_the_same_in_every_split(tmp_path):
     np.savez(tmp_path / "x.npz", **images, train_labels=["dog", "cat", "eel"], test_labels=[2, 1])
     with pytest.raises(ValueError, match="words for labels in some splits"):
         data.catalogue(str(tmp_path / "x.npz"))
+
+
+def test_complex_numbers_are_read_where_they_are_asked_for(tmp_path):
+    values = np.asarray([[1 + 2j, 3]], np.complex64)
+    np.savez(tmp_path / "x.npz", kspace=values, images=BYTES)
+    np.testing.assert_array_equal(arrays.npz(str(tmp_path / "x.npz"), ["kspace"], 100, kinds="c")["kspace"], values)
+    with pytest.raises(Refused, match="kspace holds complex64; give numbers"):
+        arrays.npz(str(tmp_path / "x.npz"), ["kspace"], 100)
+    with pytest.raises(Refused, match="images holds uint8; give complex numbers"):
+        arrays.npz(str(tmp_path / "x.npz"), ["images"], 100, kinds="c")

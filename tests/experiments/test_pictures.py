@@ -129,6 +129,13 @@ def test_packs_and_bundled_sets(tmp_path, ramp):
     assert "held-out pictures found, 2 taken" in pictures.own("gradients", 8, 2).note
 
 
+def test_of_many_pictures_each_so_many_th(tmp_path, ramp):
+    np.savez(tmp_path / "x.npz", images=np.stack([ramp] * 9))
+    spread = pictures.own(str(tmp_path / "x.npz"), (48, 64, 3), 0, every=4)
+    assert spread.names == ["0", "4", "8"] and spread.note == "9 pictures found, 3 taken"
+    assert pictures.whole(str(tmp_path / "x.npz"), 3, 2, every=4).names == ["0", "4"]
+
+
 @pytest.mark.parametrize(
     ("array", "word"),
     [

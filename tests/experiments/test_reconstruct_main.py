@@ -43,12 +43,14 @@ class Bench:
     bad: dict = {}
     asked: list = []
 
-    def __init__(self, config, prior, task, pictures, degraded=False):
+    def __init__(self, config, prior, task, pictures, degraded=False, scans=()):
         self.task, self.truth, self.group, self.prior = task, pictures, 2, prior
-        self.measurements = SimpleNamespace(y=pictures)
 
     def members(self, group):
         return np.arange(2 * group, 2 * group + 2) % len(self.truth)
+
+    def seen(self, i):
+        return bench.pixels(self.truth[i])
 
     def restore(self, name, group):
         self.tell("compiling")
@@ -100,7 +102,7 @@ def run(place, monkeypatch, images="in", fresh=False, out="runs", degraded=False
     config.update({"pictures": 8, "box": {"size": 4, "top": 2, "left": 2}} | values)
     schema.require(command.FIELDS, config.to_dict())
     given = {"CONFIG": config, "IMAGES": images and str(place / images), "FRESH": fresh, "OUT": str(place / out)}
-    given |= {"DEGRADED": degraded, "MASK": "", "KERNEL": ""}
+    given |= {"DEGRADED": degraded, "MASK": "", "KERNEL": "", "KSPACE": ""}
     for name, value in given.items():
         monkeypatch.setattr(command, name, SimpleNamespace(value=value))
     return command.main()
@@ -241,6 +243,8 @@ def test_degraded_pictures_have_no_truth(place, monkeypatch):
         run(place, monkeypatch, images="own", degraded=True, **{**changes, "task": "motion_blur"})
     with pytest.raises(ValueError, match="--degraded needs --images"):
         run(place, monkeypatch, images="", degraded=True, task="denoise")
+    with pytest.raises(ValueError, match="config.task is mri, which no given picture has suffered"):
+        run(place, monkeypatch, images="own", degraded=True, **{**changes, "task": "mri"})
     with pytest.raises(ValueError, match="of 8 x 8 alone; --degraded needs one of any size"):
         run(place, monkeypatch, degraded=True, task="denoise")
 

@@ -59,7 +59,8 @@ def test_a_number_that_is_none_is_refused_by_name(field, value):
 @pytest.mark.parametrize(
     "field",
     "group steps factor optimisation box__size blur__size dps__steps daps__steps daps__ode_steps daps__mcmc_steps "
-    "guided__steps guided__iterations reguidance__steps".split(),
+    "guided__steps guided__iterations reguidance__steps mri__acceleration mri__coils every "
+    "total_variation__steps".split(),
 )
 def test_a_count_that_is_none_is_refused_by_name(field, value):
     assert line(**{field: value}).startswith(f"config.{field.replace('__', '.')} is {schema.shown(value)}; give ")
@@ -142,10 +143,13 @@ def test_tasks_that_do_not_fit_the_prior(task, changes, words):
 def test_every_task_fits_the_pictures_of_shipped_priors_and_grey_refuses_colour(tmp_path):
     for sides in ((64, 64), (256, 256), (64, 128)):
         config = configuration(mask=mask(tmp_path, *sides))
-        require_fit(config, list(OPERATORS), (*sides, 3))
+        require_fit(config, [name for name, each in OPERATORS.items() if not each.kspace], (*sides, 3))
         require_fit(config, [name for name, each in OPERATORS.items() if not each.colour], (*sides, 1))
     with pytest.raises(ValueError, match="colourisation, and the prior's pictures are grey"):
         require_fit(configuration(), ["colourisation"], (64, 64, 1))
+    for task in ("mri", "mri_4", "mri_8"):
+        with pytest.raises(ValueError, match=f"{task}, and the prior's pictures are RGB; give one of slices, brain128"):
+            require_fit(configuration(), [task], (64, 64, 3))
 
 
 def mask(folder, height, width, inside=200):

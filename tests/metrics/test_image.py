@@ -53,6 +53,17 @@ def test_psnr_equals_the_oracles(pair):
         assert ours == pytest.approx(float(dm_pix.psnr((x + 1) / 2, (y + 1) / 2)), abs=1e-4)
 
 
+def test_nmse_is_fastmris_measured_from_black(pair):
+    """`norm(gt - pred)^2 / norm(gt)^2` of its code, of pictures from 0 on; 1 where there is no signal."""
+    truth, x = pair
+    signal = [np.asarray(each, np.float64) + 1 for each in pair]
+    expected = np.linalg.norm(signal[0] - signal[1]) ** 2 / np.linalg.norm(signal[0]) ** 2
+    assert metrics.nmse(truth, x, RANGE) == pytest.approx(expected, rel=1e-5)
+    assert metrics.nmse((truth + 1) / 2, (x + 1) / 2, (0, 1)) == pytest.approx(expected, rel=1e-5)
+    assert metrics.nmse(truth, jnp.full_like(truth, -1), RANGE) == 1 and metrics.nmse(truth, truth, RANGE) == 0
+    assert metrics.nmse(x, truth, RANGE) != pytest.approx(expected, rel=1e-3)
+
+
 def test_ssim_equals_skimage_measured_from_black(pair):
     x, y = pair
     assert metrics.ssim(x, y, RANGE) == pytest.approx(_skimage_ssim(x + 1, y + 1, 2), abs=1e-5)
