@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from flax import struct
 from PIL import Image
 
@@ -109,7 +110,8 @@ def test_a_checkpoint_is_asked_as_its_network_allows(tmp_path, kind):
     name, net = ("conv", convnet.ConvUNet) if kind in ("any size", "grey") else ("unet", unet.UNet)
     more = {} if name == "conv" else {"attention": [], "head_channels": 8}
     built = net(**{key: tuple(v) if isinstance(v, list) else v for key, v in {**fields, **more}.items()})
-    params = jax.tree.map(np.asarray, built.init(jax.random.key(0), jnp.zeros((*shape, channels)), jnp.zeros(())))
+    init = jax.jit(built.init, compiler_options=FAST)
+    params = jax.tree.map(np.asarray, init(jax.random.key(0), jnp.zeros((*shape, channels)), jnp.zeros(())))
     card = {
         "name": "made",
         "architecture": {"name": name, **fields, **more},
