@@ -1,10 +1,13 @@
 """Restored pictures as a set: features that are kept, nested draws, and a judge that knows the classes."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from PIL import Image
 
-from diffinv.metrics import distribution
+from diffinv.metrics import distribution, features
 from experiments.tables import realism
 
 
@@ -16,6 +19,16 @@ def rng():
 def test_features_are_kept_to_half_precision(rng):
     rows = rng.normal(size=(3, realism.WIDTH))
     np.testing.assert_allclose(realism.unpacked(realism.packed(rows)), rows, rtol=2**-11)
+
+
+@pytest.mark.slow
+def test_pictures_are_looked_at_in_batches_by_the_network_that_the_tables_name(rng):
+    """Nine pictures, in a batch of eight and one that is filled up: as the network alone sees the last."""
+    perceive, x = features.efficientnet_features(), jnp.asarray(rng.uniform(-1, 1, (9, 8, 8, 1)), jnp.float32)
+    found = realism.Eye(perceive)(x)
+    assert found.shape == (9, realism.WIDTH)
+    alone = jax.jit(perceive.pooled, compiler_options=FAST)(jnp.tile(x[8], (1, 1, 3)))
+    np.testing.assert_allclose(found[8], alone, atol=1e-4 * np.abs(alone).max())
 
 
 def pack(path, rng, count=40):
