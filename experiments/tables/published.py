@@ -167,7 +167,7 @@ def run(main: Callable[[SimpleNamespace], Table], options: dict[str, Option]) ->
             command = shlex.join(["python", "-m", page.__spec__.name, *_kept(sys.argv[1:])])
             whole = f"# {page.__doc__.splitlines()[0]}\n\n`{command}`\n\n```\n{text}\n```\n"
             ledger.put(Path(out.value), whole.encode("utf-8", "replace"))
-        if done.failed == done.whole:
+        if done.whole and done.failed == done.whole:
             commandline.fail(f"all {done.whole} results failed; give other --methods, or other settings", 2)
 
     runtime.run(shown)

@@ -200,11 +200,11 @@ def means(scores: dict[str, np.ndarray]) -> tuple[str, ...]:
     return tuple(f"{scores[column].mean():.3f}" for column in COLUMNS)
 
 
-def judged(scores: Scores, options: SimpleNamespace, judge: Realism, labels: np.ndarray) -> tuple[list, list]:
-    """The rows of one task, two a base, and those of what was tried, one for each pair."""
+def judged(scores: Scores, options: SimpleNamespace, judge: Realism, labels: np.ndarray) -> tuple[list, list, list]:
+    """The rows of one task, two a base, those of what was tried, one for each pair, and all that has a PSNR."""
     bench, title = scores.trial.bench, scores.trial.title
     first = -(-options.chosen // bench.group)
-    groups, rows, tries = range(first, -(-bench.count // bench.group)), [], []
+    groups, rows, tries, every = range(first, -(-bench.count // bench.group)), [], [], []
     for base in options.bases:
         tried = {pair: joined([scores(group, base, pair) for group in range(first)]) for pair in pairs(options)}
         tries += [(title, base.upper(), str(pair), *means(found)) for pair, found in tried.items()]
@@ -217,7 +217,8 @@ def judged(scores: Scores, options: SimpleNamespace, judge: Realism, labels: np.
         words.append("" if taken[0] is None else verdict("taken", *taken))
         rows.append((title, base.upper(), *means(plain), *sets[0], *[""] * len(words)))
         rows.append(("", f"ReGuidance, {pair}", *means(guided), *sets[1], *words))
-    return rows, tries
+        every += [plain["psnr"], guided["psnr"]]
+    return rows, tries, every
 
 
 def made_by(config: ConfigDict) -> dict[str, Any]:
@@ -227,7 +228,7 @@ def made_by(config: ConfigDict) -> dict[str, Any]:
     return {**shared, "reguidance": {name: whole["reguidance"][name] for name in ("convention", "power")}}
 
 
-def table_of(rows: list, tries: list, options: SimpleNamespace) -> published.Table:
+def table_of(rows: list, tries: list, every: list, options: SimpleNamespace) -> published.Table:
     """The three tables as one text."""
     difference = ("ΔPSNR", "Δfeature", "Δresidual", "Δtaken")
     first = published.columns([("task", "method", *HEAD, *AS_A_SET, *difference), *rows])
@@ -235,7 +236,7 @@ def table_of(rows: list, tries: list, options: SimpleNamespace) -> published.Tab
     exact = contrast.rows(pairs(options), str)
     third = published.columns([("perfect candidate", *(f"N(0, {s}²)" for s in contrast.DEVIATIONS)), *exact])
     note = f"{options.pictures} pictures; T, rho and steps are chosen on {options.chosen} others: the second table"
-    return published.table(f"{note}\n{first}\n\n{second}\n\n{third}", [])
+    return published.table(f"{note}\n{first}\n\n{second}\n\n{third}", every)
 
 
 def main(options: SimpleNamespace) -> published.Table:
@@ -252,15 +253,15 @@ def main(options: SimpleNamespace) -> published.Table:
     judge = realism.realism(options.data, prior.shape, held.pixels[count:], options.training, options.seed, seen)
     about = [keeping.weights(card), made_by(satellite.get_config()), options.seed, group]
     calls = len(options.bases) * (len(pairs(options)) * (first // group) + 2 * -(-options.pictures // group))
-    rows, tries = [], []
+    rows, tries, every = [], [], []
     with tqdm(total=calls * len(options.tasks), unit="group") as bar:
         for title in options.tasks:
             bar.set_postfix_str(title)
             trial = Trial(title, options, prior, truth, eye)
             found = judged(Scores(trial, kept, about, bar), options, judge, labels)
-            rows, tries = rows + found[0], tries + found[1]
+            rows, tries, every = rows + found[0], tries + found[1], every + found[2]
     rows.append(("truth", *[""] * 4, *judge.cells(seen(truth[first:], "truth"), labels), *[""] * 4))
-    return table_of(rows, tries, options)
+    return table_of(rows, tries, every, options)
 
 
 if __name__ == "__main__":

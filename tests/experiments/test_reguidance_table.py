@@ -101,7 +101,9 @@ def quick(monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_table(tmp_path, monkeypatch, quick):
-    whole = reguidance.main(options(tmp_path)).text
+    table = reguidance.main(options(tmp_path))
+    assert (table.failed, table.whole) == (0, 4)  # two pictures, by the base and by ReGuidance of it
+    whole = table.text
     kept = json.loads((tmp_path / "kept.json").read_text())
     assert whole.startswith("2 pictures; T, rho and steps are chosen on 2 others: the second table\ntask")
     assert "ReGuidance, T 0.2, rho 3, 12 steps" in whole and "\ntruth" in whole

@@ -45,8 +45,8 @@ def test_failures_are_counted_over_all_methods_and_runs():
     assert published.table("", [])[1:] == (0, 0)
 
 
-@pytest.mark.parametrize(("failed", "status"), [(0, None), (1, None), (3, 2)])
-def test_a_table_in_which_everything_failed_says_so_by_its_status(monkeypatch, capsys, failed, status):
+@pytest.mark.parametrize(("failed", "whole", "status"), [(0, 3, None), (1, 3, None), (3, 3, 2), (0, 0, None)])
+def test_a_table_in_which_everything_failed_says_so_by_its_status(monkeypatch, capsys, failed, whole, status):
     monkeypatch.setattr(published.runtime, "flag", lambda name, default, field: SimpleNamespace(value=default))
     ends = []
 
@@ -57,7 +57,7 @@ def test_a_table_in_which_everything_failed_says_so_by_its_status(monkeypatch, c
             ends.append(end.code)
 
     monkeypatch.setattr(published.runtime, "run", started)
-    published.run(lambda options: published.Table("the text", failed, 3), {})
+    published.run(lambda options: published.Table("the text", failed, whole), {})
     said = capsys.readouterr()
     assert ends == [status] and said.out.startswith("the text")
     assert said.err.count("\n") == (status == 2) == said.err.startswith("error: all 3 results failed")
