@@ -1,10 +1,13 @@
 """StackGAN's losses against closed forms: the judges' optimum, the text's divergence, what replication keeps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import FAST
 
 from diffinv import adversarial, train
 from diffinv.nn import stackgan
@@ -170,11 +173,11 @@ judges = [lambda params, *example, net=net: net.apply(params, *example, **KEPT)[
 def game():
     """Weights of both sides, and a batch with texts."""
     normal = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+    drawn = lambda net, seed, *example: jax.jit(net.init, compiler_options=FAST)(jax.random.key(seed), *example)
+    side = lambda i: (4 * 2**i, 4 * 2**i, 3)
     params = {
-        "generator": TREE.init(jax.random.key(0), normal(1, 5), normal(2, 7)),
-        "judges": [
-            net.init(jax.random.key(3 + i), normal(4, *[4 * 2**i] * 2, 3), normal(5, 3)) for i, net in enumerate(JUDGES)
-        ],
+        "generator": drawn(TREE, 0, normal(1, 5), normal(2, 7)),
+        "judges": [drawn(net, 3 + i, normal(4, *side(i)), normal(5, 3)) for i, net in enumerate(JUDGES)],
     }
     return params, {
         "image": jnp.tanh(normal(6, 6, 8, 8, 3)),
@@ -200,16 +203,22 @@ def sides(key, params, batch, colour_weight):
     return of_judges, of_generator + colour_weight * jnp.mean(colour)
 
 
+@functools.partial(jax.jit, compiler_options=FAST)
+def by_hand(key, params, batch, colour_weight):
+    """The sum of both losses, and the gradients of both, stacked."""
+    both = lambda params: jnp.stack(sides(key, params, batch, colour_weight))
+    return jnp.sum(both(params)), jax.jacrev(both)(params)
+
+
 @pytest.mark.parametrize("colour_weight", [0.0, 50.0])
 def test_each_side_s_gradient_is_of_its_own_loss(game, key, colour_weight):
     params, batch = game
     loss = adversarial.joint_loss(generate, judges, 5, 3, colour_weight=colour_weight)
-    value, found = jax.jit(jax.value_and_grad(loss, 1))(key, params, batch)
-    own = lambda side: jax.jit(jax.grad(lambda p: sides(key, p, batch, colour_weight)[side]))(params)
-    total = sum(sides(key, params, batch, colour_weight))
+    value, found = jax.jit(jax.value_and_grad(loss, 1), compiler_options=FAST)(key, params, batch)
+    total, slopes = by_hand(key, params, batch, colour_weight)
     assert float(value) == pytest.approx(float(total), rel=1e-4)
     for name, side in (("judges", 0), ("generator", 1)):
-        expected = jax.tree.map(np.asarray, own(side)[name])
+        expected = jax.tree.map(lambda leaf, side=side: np.asarray(leaf[side]), slopes[name])
         scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
         for one, other in zip(jax.tree.leaves(found[name]), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-4 * scale)
@@ -220,9 +229,10 @@ def test_the_game_without_texts_runs_under_the_trainer(key):
     """Both sides move, by one optimizer, and the running statistics, which training does not use, stay."""
     tree, nets = stackgan.Tree(4, 2, 4), [stackgan.Judge(4, 4), stackgan.Judge(4, 4)]
     x = lambda side: jnp.zeros((side, side, 3), jnp.float32)
+    drawn = lambda net, example: jax.jit(net.init, compiler_options=FAST)(key, example)
     params = {
-        "generator": tree.init(key, jnp.zeros(5, jnp.float32)),
-        "judges": [net.init(key, x(side)) for net, side in zip(nets, (4, 8))],
+        "generator": drawn(tree, jnp.zeros(5, jnp.float32)),
+        "judges": [drawn(net, x(side)) for net, side in zip(nets, (4, 8))],
     }
     make = lambda params, z, *_: tree.apply(params, z, **KEPT)[0]
     see = [lambda params, x, c, net=net: net.apply(params, x, **KEPT)[0] for net in nets]

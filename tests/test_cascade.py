@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import OPTIMISED
 from flax import struct
 from oracle import random_covariance
 
@@ -182,7 +183,8 @@ def test_enlarging_gives_its_solver_the_coarse_picture_as_measurement(key):
     run = jax.jit(
         jax.vmap(
             lambda k: cascade([CascadeStage(cascades.enlarging(solver, FINE), FINE, level=level)])(k, None, coarse).x
-        )
+        ),
+        compiler_options=OPTIMISED,
     )
     x = np.asarray(run(jax.random.split(key, 4000)))
     pull = 0.25 / 4 / (0.25 / 4 + level**2)  # of the block's average, whose variance is 0.25 / 4
