@@ -28,6 +28,7 @@ def get_config(mode: str = "") -> ConfigDict:
         solver="zero_filled,total_variation,ddnm_plus,dps,daps,mmps,reguidance",
         base="daps",
         sigma_y=0.02,
+        total_variation={"steps": 1000, "lam": 0.008},
         pictures=8,
         every=27,
     )
@@ -38,9 +39,9 @@ def get_config(mode: str = "") -> ConfigDict:
         )
     if mode == "smoke":
         config.update(bundled="phantoms", task="mri_4", pictures=2)
-        config.total_variation.steps = 20
-    elif mode == "scan":
-        config.solver = "zero_filled,total_variation,diffpir,dps,daps,mmps,reguidance"
-    elif mode:
+        config.total_variation = {"steps": 20, "lam": 0.008}
+    if mode == "scan":
+        config.solver = "zero_filled,total_variation,dps,daps,mmps,reguidance"
+    elif mode not in ("", "smoke"):
         raise ValueError(f"mode is {mode!r}; configs/mri.py knows '', 'scan' and 'smoke'")
     return config

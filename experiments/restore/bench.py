@@ -101,28 +101,27 @@ class Bench:
         self.tell: Callable[[str], None] = lambda text: None
         at_once = max(min(config.group, self.count, config.pixels // math.prod(prior.shape[:2])), 1)
         self.group = -(-at_once // jax.device_count()) * jax.device_count()
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(jnp.arange(self.count))
         if scans:
             found = [mri.measurement(config, task, jax.random.fold_in(self.key, 1), each, degraded) for each in scans]
             self.measurements = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
-            self.floors = jax.vmap(mri.floor)(self.measurements)
         else:
-            self.measurements, self.floors = self._measured(pictures, degraded)
+            self.measurements = self._measured(keys, pictures, degraded)
+        self.floors = jax.vmap(expected_floor)(keys, self.measurements)
         self.perceive = features.efficientnet_features()
         self.score = jax.jit(jax.vmap(self._score, (None, 0, None if degraded else 0, 0)))
         self.compiled: dict[str, Timed] = {}
         self.outcomes: dict[tuple[str, int], Outcome] = {}
 
-    def _measured(self, pictures: np.ndarray, degraded: bool) -> tuple[Measurement, Array]:
-        """The measurements of pictures, or the pictures as measurements; and the norms of their noise."""
+    def _measured(self, keys: Key, pictures: np.ndarray, degraded: bool) -> Measurement:
+        """The measurements of pictures, or the pictures as measurements."""
         config = self.config
         operator = OPERATORS[self.task](config, jax.random.fold_in(self.key, 1), self.prior.shape)
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(self.key, 2), i))(jnp.arange(self.count))
         noise = GaussianNoise(jnp.float32(config.sigma_y))
         seen = lambda y: operator(y) if isinstance(operator, operators.Mask) else y  # what is hidden has no say
         given = lambda _, y: Measurement(operator, seen(y), noise)
         taken = given if degraded else lambda key, x: measure(key, operator, x, config.sigma_y)
-        measurements = jax.vmap(taken)(keys, jnp.asarray(pictures))
-        return measurements, jax.vmap(expected_floor)(keys, measurements)
+        return jax.vmap(taken)(keys, jnp.asarray(pictures))
 
     def seen(self, i: int) -> np.ndarray:
         """The measurement of picture i as one, uint8."""

@@ -10,14 +10,15 @@ magnitudes alone: of a picture of two parts it would leave the imaginary one wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffinv import GaussianNoise, operators
+from diffinv import GaussianNoise, linalg, operators
 from diffinv.measurement import Measurement
-from diffinv.operators.base import Operator
+from diffinv.operators.base import Composed, Operator
 from diffinv.schema import Schema, number, whole
 from diffinv.typing import Array, Key
 from experiments.restore.scans import FEWEST, Scan
@@ -52,22 +53,31 @@ def simulated(config: ConfigDict, task: str, key: Key, shape: tuple[int, ...]) -
 
 
 def measurement(config: ConfigDict, task: str, key: Key, scan: Scan, degraded: bool) -> Measurement:
-    """What a mask leaves of a scan, of which the coils are estimated; as it is where it is `degraded` already."""
+    """What a mask leaves of a scan, of which the coils are estimated; as it is where it is `degraded` already.
+
+    The part that a real picture explains is kept, as of a simulated measurement; the rest tells the deviation.
+    """
     size = scan.sampled.shape
     sampled = jnp.asarray(scan.sampled)
     kept = sampled if degraded else sampled & (mask(config, task, key, size) > 0)
     side = scan.centre if degraded else min(lines(config, task, size[1])[1], scan.centre)
     kspace = jnp.where(kept, jnp.asarray(scan.kspace), 0)
     operator = operators.real_mri(kept, operators.estimated_coils(kspace, side))
-    return Measurement(
-        operator, kspace + operator(jnp.full((*size, 1), -1.0, jnp.float32)), GaussianNoise(jnp.float32(scan.sigma))
-    )
+    y = kspace + operator(jnp.full((*size, 1), -1.0, jnp.float32))
+    explained = operator.project(y)
+    sigma = jnp.maximum(jnp.float32(scan.sigma), unexplained(operator, linalg.norm(y - explained)))
+    return Measurement(operator, explained, GaussianNoise(sigma))
 
 
-def floor(measurement: Measurement) -> Array:
-    """The norm of a scan's noise: it was not projected, so that it is in all that was sampled."""
-    coils, samples = measurement.y.shape[0], jnp.sum(measurement.operator.outer.mask != 0)
-    return measurement.sigma * jnp.sqrt((2 * coils * samples).astype(jnp.float32))
+def unexplained(operator: Composed, rest: Array) -> Array:
+    """The deviation of what no real picture explains, `|y - A A^+ y| / sqrt(dim y - dim x)`; 0 of fewer numbers in y.
+
+    Several coils measure more than a picture has. Noise leaves its own deviation there, and errors of the coils and of
+    the phase add to it: told of the noise alone, a method would fit them.
+    """
+    measured = 2 * len(operator.outer.sensitivities) * jnp.sum(operator.outer.mask != 0)
+    spare = measured - math.prod(operator.shape)
+    return jnp.where(spare > 0, rest / jnp.sqrt(jnp.maximum(spare, 1).astype(rest.dtype)), 0.0)
 
 
 def require_tasks(config: ConfigDict, tasks: list[str], found: Sequence[Scan], degraded: bool) -> None:
