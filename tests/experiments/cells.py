@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 MASKS = ["box_inpainting,random_inpainting,freeform_inpainting,inpaint", "colourisation"]
 BLURS = ["gaussian_blur,motion_blur", "deblur"]
 ENLARGEMENTS = ["super_resolution", "bicubic", "denoise"]
+SCANS = ["mri,mri_4,mri_8"]
 UNKNOWN = ["deblur"]  # whose singular values are not known
 
 OPTIMISED = ["dps", "daps", "ddnm_plus", "reguidance"]
