@@ -13,24 +13,28 @@ SERVER = """
 import json, os, runpy, signal, sys, tempfile
 from experiments.common import runtime, reading
 import diffinv.weights, diffinv.posterior, experiments.tasks.run, experiments.report.series
+def started(module, *arguments):
+    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    if child := os.fork():
+        return child, out, err
+    signal.alarm(seconds)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    given = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} | env
+    os.environ.clear()
+    os.environ.update(given)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit()
 for line in sys.stdin:
-    (module, *arguments), env, seconds = json.loads(line)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        if not (child := os.fork()):
-            signal.alarm(seconds)
-            with open(os.devnull) as nothing:
-                os.dup2(nothing.fileno(), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            given = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} | env
-            os.environ.clear()
-            os.environ.update(given)
-            sys.argv = [module, *arguments]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-            sys.exit()
+    commands, env, seconds = json.loads(line)
+    ended = []
+    for child, *files in [started(*command) for command in commands]:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said = [os.pread(file.fileno(), 2**26, 0).decode(errors="replace") for file in (out, err)]
-    print(json.dumps([status, *said]), flush=True)
+        ended.append([status, *(os.pread(file.fileno(), 2**26, 0).decode(errors="replace") for file in files)])
+    print(json.dumps(ended), flush=True)
 """
 
 
@@ -46,7 +50,13 @@ def server():
 
 def run(command, env, timeout=600):
     """`python -m MODULE ARGUMENTS` in this environment, as `subprocess.run` has it of text, from the root."""
-    assert command[:2] == [sys.executable, "-m"]
-    print(json.dumps([command[2:], env, timeout]), file=server().stdin, flush=True)
-    status, *said = json.loads(server().stdout.readline())
-    return subprocess.CompletedProcess(command, status, *("\n".join(text.splitlines()) + "\n" for text in said))
+    return together([command], env, timeout)[0]
+
+
+def together(commands, env, timeout=600):
+    """The same of several commands that run at the same time."""
+    assert all(command[:2] == [sys.executable, "-m"] for command in commands)
+    print(json.dumps([[command[2:] for command in commands], env, timeout]), file=server().stdin, flush=True)
+    lines = lambda text: "\n".join(text.splitlines()) + "\n"
+    ended = zip(commands, json.loads(server().stdout.readline()), strict=True)
+    return [subprocess.CompletedProcess(command, status, *map(lines, said)) for command, (status, *said) in ended]

@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from forking import ROOT
 from PIL import Image
-from training_command import ROOT, environment
+from training_command import environment
 
 from benchmarks import accelerator, accelerator_sections, carrying, timed_training
 from diffinv import data, weights

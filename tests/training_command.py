@@ -2,16 +2,17 @@
 
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 
 import forking
 from compiling import FAST, SPLIT, flags
-from forking import ROOT
 
-TINY = ("--config.net.multipliers=(1,)", "--config.net.attention=()")
-"""One level without attention: what is tested is the loop around the network."""
+CONFIG = "configs/photo.py:smoke"
+"""Its network is the one that traces and compiles fastest: what is tested is the loop around it."""
+
+TINY = ("--config.net.multipliers=(1,)",)
+"""One level."""
 
 FLAGS = flags({"xla_cpu_multi_thread_eigen": False} | FAST | SPLIT)
 """Programs that compile in a third of the time."""
@@ -24,12 +25,12 @@ def environment(**more):
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "DIFFINV_CACHE": cache, **more}
 
 
-def command(workdir, *more, config="configs/prior32.py:smoke"):
+def command(workdir, *more, config=CONFIG):
     start = [sys.executable, "-m", "experiments.train", f"--config={config}"]
     return [*start, f"--workdir={workdir}", *more]
 
 
-def run(workdir, *more, config="configs/prior32.py:smoke", **variables):
+def run(workdir, *more, config=CONFIG, **variables):
     """The command, whose process gets `variables` too, and what it left."""
     return forking.run(command(workdir, *more, config=config), environment(**variables))
 
@@ -39,12 +40,9 @@ def together(workdir, *more, others=()):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"--coordinator=localhost:{probe.getsockname()[1]}"
-    pair, pipes = [], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    for i in range(2):
-        flags = [address, "--processes=2", f"--process={i}", *more, *(others if i else ())]
-        env = environment(DIFFINV_DEVICES="1")
-        pair.append(subprocess.Popen(command(workdir, *flags), cwd=ROOT, env=env, **pipes))
-    return [(process.communicate(timeout=600)[1], process.returncode) for process in pair]
+    flags = [[address, "--processes=2", f"--process={i}", *more, *(others if i else ())] for i in range(2)]
+    done = forking.together([command(workdir, *each) for each in flags], environment(DIFFINV_DEVICES="1"))
+    return [(each.stderr, each.returncode) for each in done]
 
 
 def steps(workdir):

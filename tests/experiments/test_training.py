@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from forking import ROOT
 from safetensors.numpy import load_file
-from training_command import ROOT, TINY, command, environment, error, run, steps, together
+from training_command import TINY, command, environment, error, run, steps, together
 
 pytest.importorskip("grain")
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -35,7 +36,7 @@ def interrupted(workdir, sign):
         process.send_signal(sign)
         said = process.stdout.read()
     assert steps(workdir), "it was never stopped in the middle"
-    assert not (workdir / "prior32.safetensors").exists(), "it had finished before it was stopped"
+    assert not (workdir / "photo.safetensors").exists(), "it had finished before it was stopped"
     return process.returncode, said
 
 
@@ -52,10 +53,10 @@ def test_stopped_at_any_moment_it_ends_the_same(whole, tmp_path, sign):
         assert status == 143 and f"step {steps(tmp_path)[-1]} is saved" in said
     again = run(tmp_path, *LONGER)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "prior32.safetensors").read_bytes() == (whole / "prior32.safetensors").read_bytes()
+    assert (tmp_path / "photo.safetensors").read_bytes() == (whole / "photo.safetensors").read_bytes()
     assert metrics(tmp_path) == metrics(whole)
-    card = json.loads((tmp_path / "prior32.json").read_text())
-    assert card["steps"] == 20 and card["sha256"] == json.loads((whole / "prior32.json").read_text())["sha256"]
+    card = json.loads((tmp_path / "photo.json").read_text())
+    assert card["steps"] == 20 and card["sha256"] == json.loads((whole / "photo.json").read_text())["sha256"]
 
 
 def test_two_processes_are_one_run(whole, tmp_path):
@@ -66,7 +67,7 @@ def test_two_processes_are_one_run(whole, tmp_path):
     exported = run(tmp_path / "two", *LONGER, f"--export={tmp_path / 'export'}")
     assert exported.returncode == 0, exported.stderr
     folders = (tmp_path / "two", tmp_path / "export", whole)
-    weights = [load_file(folder / "prior32.safetensors") for folder in folders]
+    weights = [load_file(folder / "photo.safetensors") for folder in folders]
     for name, value in weights[0].items():
         np.testing.assert_array_equal(weights[1][name], value)
         np.testing.assert_allclose(weights[2][name], value, rtol=1e-4, atol=1e-5)
@@ -74,15 +75,15 @@ def test_two_processes_are_one_run(whole, tmp_path):
 
 def test_a_run_that_starts_from_another_ones_weights_counts_its_pictures_too(whole, tmp_path):
     """20 steps of 8 pictures, exported in half precision, then 6 steps of 8, of the same pictures."""
-    assert json.loads((whole / "prior32.json").read_text())["images_seen_in_all"] == 160
+    assert json.loads((whole / "photo.json").read_text())["images_seen_in_all"] == 160
     half = run(whole, *LONGER, "--half", f"--export={tmp_path / 'half'}")
     assert half.returncode == 0, half.stderr
-    assert {leaf.dtype.name for leaf in load_file(tmp_path / "half" / "prior32.safetensors").values()} == {"float16"}
-    done = run(tmp_path / "on", *TINY, f"--config.start={tmp_path / 'half' / 'prior32'}")
+    assert {leaf.dtype.name for leaf in load_file(tmp_path / "half" / "photo.safetensors").values()} == {"float16"}
+    done = run(tmp_path / "on", *TINY, f"--config.start={tmp_path / 'half' / 'photo'}")
     assert done.returncode == 0, done.stderr
-    card = json.loads((tmp_path / "on" / "prior32.json").read_text())
+    card = json.loads((tmp_path / "on" / "photo.json").read_text())
     assert (card["images_seen"], card["images_seen_in_all"]) == (48, 208)
-    assert {leaf.dtype.name for leaf in load_file(tmp_path / "on" / "prior32.safetensors").values()} == {"float32"}
+    assert {leaf.dtype.name for leaf in load_file(tmp_path / "on" / "photo.safetensors").values()} == {"float32"}
 
 
 def test_what_changed_is_said_where_a_run_is_resumed_with_something_else(whole):
@@ -100,7 +101,7 @@ def test_one_damaged_byte_in_the_newest_checkpoint_costs_five_steps(whole, tmp_p
     again = run(tmp_path / "run", *LONGER)
     assert again.returncode == 0, again.stderr
     assert str(newest) in again.stderr and "checkpoints/15 is taken" in again.stderr
-    name = "prior32.safetensors"
+    name = "photo.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
     assert steps(tmp_path / "run") == [15, 20]
 

@@ -30,7 +30,7 @@ def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_p
     )
     line = error(done.stderr, done.returncode)
     assert "2 times in a row, up to step" in line and "holds the pictures [" in line and "checkpoints/" in line
-    assert not (tmp_path / "prior32.safetensors").exists() and steps(tmp_path)
+    assert not (tmp_path / "photo.safetensors").exists() and steps(tmp_path)
 
 
 @pytest.mark.parametrize(
