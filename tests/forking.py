@@ -30,8 +30,9 @@ def started(module, *arguments):
     sys.exit()
 for line in sys.stdin:
     commands, env, seconds = json.loads(line)
-    ended = []
-    for child, *files in [started(*command) for command in commands]:
+    ended, children = [], [started(*command) for command in commands]
+    print(json.dumps([child for child, *_ in children]), flush=True)
+    for child, *files in children:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         ended.append([status, *(os.pread(file.fileno(), 2**26, 0).decode(errors="replace") for file in files)])
     print(json.dumps(ended), flush=True)
@@ -53,10 +54,13 @@ def run(command, env, timeout=600):
     return together([command], env, timeout)[0]
 
 
-def together(commands, env, timeout=600):
-    """The same of several commands that run at the same time."""
+def together(commands, env, timeout=600, meanwhile=lambda *children: None):
+    """The same of several commands that run at the same time, while `meanwhile` is called with their ids."""
     assert all(command[:2] == [sys.executable, "-m"] for command in commands)
     print(json.dumps([[command[2:] for command in commands], env, timeout]), file=server().stdin, flush=True)
+    try:
+        meanwhile(*json.loads(server().stdout.readline()))
+    finally:
+        ended = zip(commands, json.loads(server().stdout.readline()), strict=True)
     lines = lambda text: "\n".join(text.splitlines()) + "\n"
-    ended = zip(commands, json.loads(server().stdout.readline()), strict=True)
     return [subprocess.CompletedProcess(command, status, *map(lines, said)) for command, (status, *said) in ended]

@@ -148,6 +148,10 @@ class Bench:
         """The chosen pictures' part of `tree`, split over the devices."""
         return jax.device_put(jax.tree.map(lambda leaf: leaf[chosen], tree), self.split)
 
+    def options(self) -> dict[str, Any]:
+        """XLA's, of the solvers."""
+        return {"xla_backend_optimization_level": self.config.optimisation}
+
     def program(self, name: str, arguments: tuple) -> Timed:
         """The compiled solver, which takes (key, prior, measurement, candidate); only wrappers read the last."""
         own = solvers.own(name)
@@ -160,7 +164,7 @@ class Bench:
             self.tell("compiling")
             start = time.perf_counter()
             lowered = jax.jit(jax.vmap(restore, (0, None, 0, None if arguments[3] is None else 0))).lower(*arguments)
-            program = lowered.compile({"xla_backend_optimization_level": self.config.optimisation})
+            program = lowered.compile(self.options())
             self.compiled[own] = Timed(program, time.perf_counter() - start)
         return self.compiled[own]
 

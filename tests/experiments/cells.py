@@ -24,7 +24,7 @@ UNKNOWN = ["deblur"]  # whose singular values are not known
 
 OPTIMISED = ["dps", "daps", "ddnm_plus", "reguidance"]
 """The solvers that the shipped configurations name are compiled with their optimisation for every task, the others for
-blurs; elsewhere these are compiled with optimisation 0, as `configs/reconstruct.py:smoke` compiles."""
+blurs; elsewhere these are compiled plainly, by the emitters that compile in half the time."""
 
 # The mean picture's residual over the floor that noise alone leaves: least and most, over all tasks.
 SAMPLES = (0.4, 1.6)  # a sample of the posterior leaves about the noise

@@ -7,10 +7,12 @@ of all in turn.
 
 The prior is a tiny network whose last layer is still zero, so that under EDM's preconditioning it is the exact denoiser
 of N(0, 0.09): of pictures that are drawn from it, it is known where a solver's residual must lie, and the program still
-contains a network. It starts like the command: with the command's devices, in float32.
+contains a network. It starts like the command: with the command's devices, in float32. What is no solver compiles
+plainly, and so do the solvers whose optimisation is 0.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +27,7 @@ import diffinv as di
 from configs import reconstruct as configuration
 from diffinv import linalg, process
 from experiments.restore.bench import Bench
+from tests.compiling import FAST, FUSED, flags
 
 SHAPE, GREY, COUNT = (8, 8, 3), (8, 8, 1), 8
 
@@ -36,6 +39,13 @@ class Thin(nn.Module):
     def __call__(self, x, condition):
         h = nn.gelu(nn.Dense(8)(x) + nn.Dense(8)(jnp.reshape(condition, (1, 1, 1))))
         return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
+
+
+class Fused(Bench):
+    """Solvers with optimisation compile as the command compiles them."""
+
+    def options(self):
+        return super().options() | (FUSED if self.config.optimisation else {})
 
 
 def gaussian_prior(shape: tuple[int, ...]) -> di.Prior:
@@ -65,7 +75,7 @@ def in_turn(*leaves):
 
 def mixed(tasks: list[str], prior: di.Prior, truth: np.ndarray, group: int) -> Bench:
     """The first task's bench, with the measurements of all in turn."""
-    first, *others = [Bench(settings(task, group), prior, task, truth) for task in tasks]
+    first, *others = [Fused(settings(task, group), prior, task, truth) for task in tasks]
     first.measurements = jax.tree.map(in_turn, first.measurements, *(each.measurements for each in others))
     first.floors = in_turn(first.floors, *(each.floors for each in others))
     return first
@@ -84,12 +94,13 @@ def cells(tasks: list[str], bench: Bench, name: str):
     ratios = np.asarray(residuals(bench.measurements, x) / bench.floors)
     for i, task in enumerate(tasks):
         of = slice(i, None, len(tasks))
-        row = {"task": task, "solver": name, "group": bench.config.group, "devices": jax.device_count()}
+        row = {"task": task, "solver": name, "group": bench.config.group, "at_once": bench.group}
         row |= {"ratio": ratios[of].tolist(), "failed": failed[of].tolist(), "largest": float(np.abs(x[of]).max())}
         yield row | {"x": x[of].ravel()[::31].tolist(), "compiling": round(found[0].compiling, 1)}
 
 
 def main(tasks: str, solvers: str, groups: str) -> None:
+    os.environ["XLA_FLAGS"] += f" {flags(FAST)}"
     runtime.start()
     together = tasks.split(",")
     shape = GREY if together[0].startswith("mri") else SHAPE

@@ -1,14 +1,14 @@
 """The training command: that a kill costs nothing, and that two hosts are one run."""
 
 import json
+import os
 import shutil
 import signal
-import subprocess
 import time
 
+import forking
 import numpy as np
 import pytest
-from forking import ROOT
 from safetensors.numpy import load_file
 from training_command import TINY, command, environment, error, run, steps, together
 
@@ -28,16 +28,18 @@ def whole(tmp_path_factory):
 
 def interrupted(workdir, sign):
     """Starts the command, and stops it by `sign` as soon as it has saved something."""
-    pipes = {"stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command(workdir, *LONGER), cwd=ROOT, env=environment(), **pipes) as process:
+
+    def stop(child):
         deadline = time.time() + 300
-        while not steps(workdir) and process.poll() is None and time.time() < deadline:
+        while not steps(workdir) and time.time() < deadline:
             time.sleep(0.02)
-        process.send_signal(sign)
-        said = process.stdout.read()
+            os.kill(child, 0)  # raises where it has ended
+        os.kill(child, sign)
+
+    done = forking.together([command(workdir, *LONGER)], environment(), meanwhile=stop)[0]
     assert steps(workdir), "it was never stopped in the middle"
     assert not (workdir / "photo.safetensors").exists(), "it had finished before it was stopped"
-    return process.returncode, said
+    return done.returncode, done.stdout
 
 
 def metrics(workdir):
