@@ -62,9 +62,9 @@ def environment(carried: str, rehearse: bool) -> dict[str, str]:
     """Of a section's process: carried wheels and this repository can be imported."""
     wheels = sorted(str(path.resolve()) for path in Path(carried).glob("*-none-any.whl")) if carried else []
     paths = [str(ROOT), *wheels, *filter(None, [os.environ.get("PYTHONPATH")])]
-    small = {"JAX_PLATFORMS": "cpu", "DIFFINV_DEVICES": "1"} if rehearse else {}
-    small |= {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false"} if rehearse else {}
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **small}
+    plain = "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false"
+    small = {"JAX_PLATFORMS": "cpu", "DIFFINV_DEVICES": "1", "XLA_FLAGS": os.environ.get("XLA_FLAGS") or plain}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **(small if rehearse else {})}
 
 
 def found_in(path: Path) -> dict[str, Any]:

@@ -175,9 +175,9 @@ def small_prior() -> Any:
     """A prior of 8 x 8 pictures with drawn weights, for rehearsals."""
     import diffinv as di
     from diffinv import process
-    from diffinv.nn import unet
+    from diffinv.nn import convnet
 
-    net, forward = unet.UNet(**TINY), process.VP()
+    net, forward = convnet.ConvUNet(channels=8, multipliers=(1,), blocks=1), process.VP()
     return di.Prior(forward, di.NetworkDenoiser(drawn(net, 8), forward, net.apply), (8, 8, 3))
 
 
