@@ -10,6 +10,7 @@ Where paper and code differ each function says so; defaults are the code's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -93,6 +94,21 @@ def text_divergence(mean: Array, log_variance: Array, averaged: bool = True) -> 
     return 2 * jnp.mean(each) if averaged else jnp.sum(each)
 
 
+def slope(judge: Critic, weights: Any, x: Array, condition: Array | None) -> Array:
+    """`|d/dx (l_c + l_u)|^2 / 2` of a judge at a real picture, (): what keeps a judge from winning outright.
+
+    Source: Mescheder et al. 2018, arXiv:1801.04406, eq. 9 (R1). Differs: a judge with batch normalisation has the slope
+    of the batch's sum. StackGAN has none.
+    """
+
+    def logits(x: Array) -> Array:
+        told = judge(weights, x, condition)
+        heads = (told.conditional, told.unconditional)
+        return jnp.asarray(sum(logit for logit in heads if logit is not None))
+
+    return jnp.sum(jax.grad(logits)(x) ** 2) / 2
+
+
 def colours(x: Array) -> tuple[Array, Array]:
     """A picture's mean colour (C,) and the covariance of its colours (C, C), over the pixels of (H, W, C)."""
     pixels = x.reshape(-1, x.shape[-1])
@@ -154,6 +170,7 @@ def joint_loss(
     text_weight: float = 1.0,
     colour_weight: float = 0.0,
     wrong_is_real: bool = True,
+    slope_weight: float = 0.0,
     axis: str = "batch",
 ) -> Callable[[Key, Any, Any], Array]:
     r"""Both sides of the game as one loss, `(key, params, batch) -> scalar`, for `train.trainer`.
@@ -173,6 +190,7 @@ def joint_loss(
       text_weight: of `text_divergence`; colour_weight: of `colour_consistency`, 50 in the code without a text and 0
         with one.
       wrong_is_real: of `judge_loss`; static.
+      slope_weight: of `slope`, 0 in the source, and then it is not computed; static.
 
     The batch holds "image" (N, H, W, C) in [-1, 1] and, with texts, "embedding" (N, d) and "other" (N, H, W, C).
     """
@@ -194,10 +212,13 @@ def joint_loss(
             judges, params["judges"], scales(image), made.pictures, others, strict=True
         ):
             run = jax.vmap(judge, (None, 0, None if condition is None else 0), axis_name=axis)
-            known = stop_gradient(condition)
-            wrong = None if other is None else run(weights, other, known)
-            told = (run(weights, real, known), run(weights, stop_gradient(fake), known), wrong)
-            total += jnp.mean(jax.vmap(lambda r, f, w: judge_loss(r, f, w, wrong_is_real))(*told))
+            shown = jnp.stack([real, stop_gradient(fake), *([] if other is None else [other])])
+            told = jax.vmap(run, (None, 0, None))(weights, shown, stop_gradient(condition))
+            groups = [jax.tree.map(lambda logit, i=i: logit[i], told) for i in range(len(shown))]
+            total += jnp.mean(jax.vmap(partial(judge_loss, wrong_is_real=wrong_is_real))(*groups))
+            if slope_weight:
+                steep = jax.vmap(partial(slope, judge, weights), (0, None if condition is None else 0), axis_name=axis)
+                total += slope_weight * jnp.mean(steep(real, stop_gradient(condition)))
             fakes.append(run(stop_gradient(weights), fake, condition))
         total += jnp.mean(jax.vmap(generator_loss)(fakes))
         if made.text is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from configs import blurring32, ctmsr_x4, exact_lab, ict32, prior32, reconstruct, scalespace
+from configs import blurring32, ctmsr_x4, exact_lab, ict32, prior32, reconstruct, scalespace, stackgan_v2_digits
 from diffinv import schema
 from experiments.common.commandline import Fields
 from experiments.lab import fields as lab_fields
@@ -21,7 +21,7 @@ COMMANDS: list[tuple[str, ModuleType, Fields]] = [
     ("reconstruct", reconstruct, restoration.FIELDS),
     ("exact_lab", exact_lab, lab_fields.fields),
     ("scalespace", scalespace, scalespace_fields.FIELDS),
-    *(("train", file, train_fields.fields) for file in (prior32, ict32, ctmsr_x4, blurring32)),
+    *(("train", file, train_fields.fields) for file in (prior32, ict32, ctmsr_x4, blurring32, stackgan_v2_digits)),
 ]
 HEAD = """# Configurations, field by field
 

@@ -120,6 +120,8 @@ class Loop:
         """Held-out errors, and the sample grid, of the first average."""
         weights = self.state.ema[0]
         self.losses, self.evaluated = self.run.held_out(weights, self.held_out), step
+        if (alarm := self.run.task.alarm(self.losses)) and runtime.first():
+            print(f"step {step}: {alarm}", file=sys.stderr, flush=True)
         samples = self.run.samples(weights, self.held_out)
         if self.series:
             self.series.write(step, {"held_out": self.losses})

@@ -247,3 +247,33 @@ def test_the_game_without_texts_runs_under_the_trainer(key):
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, params)
     for side in (moved["generator"], *moved["judges"]):
         assert min(jax.tree.leaves(side["params"])) > 1e-5 and not any(jax.tree.leaves(side.get("batch_stats", {})))
+
+
+def test_the_slope_of_a_linear_judge():
+    """|w_c + w_u|^2 / 2, wherever it stands; of one head alone, its own."""
+    w = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+    judge = lambda w, x, c: Logits(jnp.sum(w[0] * x) + c, jnp.sum(w[1] * x))
+    x = jax.random.normal(jax.random.key(1), (4, 4, 1))
+    expected = float(jnp.sum((w[0] + w[1]) ** 2)) / 2
+    for at in (x, -3 * x):
+        assert float(adversarial.slope(judge, w, at, jnp.asarray(2.0))) == pytest.approx(expected)
+    alone = lambda w, x, c: Logits(None, jnp.sum(w[1] * x))
+    assert float(adversarial.slope(alone, w, x, None)) == pytest.approx(float(jnp.sum(w[1] ** 2)) / 2)
+
+
+def test_the_slope_s_weight_is_added_once_for_each_judge():
+    """A joint loss of one judge that is linear, by its weight; and it moves no generator."""
+    judge = lambda w, x, c: Logits(None, jnp.sum(w * x))
+    picture = lambda p, z, *_: stackgan.Generated((jnp.full((4, 4, 1), p * z[0]),), None)
+    params = {"generator": jnp.asarray(0.3), "judges": [jax.random.normal(jax.random.key(0), (4, 4, 1))]}
+    batch = {"image": jax.random.normal(jax.random.key(1), (3, 4, 4, 1))}
+
+    def of(weight):
+        loss = adversarial.joint_loss(picture, [judge], 2, slope_weight=weight)
+        return jax.value_and_grad(loss, argnums=1)(jax.random.key(2), params, batch)
+
+    (without, plain), (value, moved) = of(0.0), of(0.7)
+    slope = float(jnp.sum(params["judges"][0] ** 2)) / 2
+    assert float(value - without) == pytest.approx(0.7 * slope)
+    assert float(moved["generator"] - plain["generator"]) == 0
+    np.testing.assert_allclose(moved["judges"][0] - plain["judges"][0], 0.7 * params["judges"][0], rtol=1e-9)

@@ -20,11 +20,11 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 LAYERS = [
     ["typing", "callables", "describe", "ends"],
-    ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "atomic", "seeds"],
+    ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "atomic", "seeds", "text"],
     ["prior", "operators", "nn", "degrade"],
     ["loop", "charts", "measurement", "checks", "denoisers", "watch"],
     ["samplers"],
-    ["posterior", "consistency", "cascade", "scalespace", "adversarial"],
+    ["posterior", "consistency", "cascade", "scalespace", "adversarial", "generator"],
     ["train", "data", "weights", "augment", "metrics", "display"],
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

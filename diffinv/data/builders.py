@@ -152,6 +152,7 @@ def _fingerprint(path: str, size: int, channels: int, reading: Reading) -> str:
     found = [] if files.is_bundled(path) else listing.pictures(path) or listing.matches(path)
     if os.path.isdir(path):
         found = sorted({*found, *(entry.path for entry in os.scandir(path) if entry.is_file())})
+    found = [*found, *(f"{os.path.splitext(file)[0]}.txt" for file in found if reading.captions)]
     stats = [(os.fsencode(file), *_times(file)) for file in found]
     digest = hashlib.sha256(repr((stats, size, channels, reading, reader.RULES)).encode()).hexdigest()[:12]
     stem = "".join(letter for letter in Path(path).name.split(".")[0] if letter.isalnum() or letter in "-_")[:60]

@@ -82,6 +82,34 @@ def _folder(path: str) -> Catalogue:
     return Catalogue(tuple(map(listing.printable_name, classes)), records)
 
 
+def captioned(found: Catalogue) -> Catalogue:
+    """A catalogue of files whose labels are the captions beside them: NAME.txt for NAME.png.
+
+    Raises ValueError for a picture without one; it names the file and says how many lack theirs.
+    """
+    every = list(found.records())
+    beside = [os.path.splitext(os.fspath(str(record.source)))[0] + ".txt" for record in every]
+    missing = [path for path in beside if not os.path.isfile(path)]
+    if missing:
+        first = listing.printable_name(missing[0])
+        raise ValueError(f"{len(missing)} of {len(every)} pictures have no caption, the first {first}; write it there")
+    captions = [caption(path) for path in beside]
+    classes = sorted(set(captions))
+    place = {text: number for number, text in enumerate(classes)}
+    told = [record._replace(label=place[text]) for record, text in zip(every, captions, strict=True)]
+    return Catalogue(tuple(classes), lambda: iter(told))
+
+
+def caption(path: str) -> str:
+    """What a text file says, in one line of at most 400 letters. Raises ValueError for none, and for other bytes."""
+    with open(path, "rb") as file:
+        content = file.read(4096)
+    text = " ".join(content.decode("utf-8", "ignore").split())[:400]
+    if not text.strip() or not text.isprintable():
+        raise ValueError(f"{listing.printable_name(path)} holds no text; write the picture's caption there, in UTF-8")
+    return text
+
+
 def _array(name: str, images: np.ndarray, labels: np.ndarray, split: int | None = None) -> packs.Part:
     return packs.Part(name, split, arrays.many(images), arrays.Found(Range(0, 255)), labels)
 
@@ -148,8 +176,9 @@ def catalogue(path: str, reading: Reading = PLAIN) -> Catalogue:
         )
     if packed:
         return packs.archive(packed[0], reading)
-    idx = packs.idx_files(path)
-    return packs.idx_folder(idx, reading) if idx else _folder(path)
+    if idx := packs.idx_files(path):
+        return packs.idx_folder(idx, reading)
+    return captioned(_folder(path)) if reading.captions else _folder(path)
 
 
 def held_out(record: Record, number: int) -> bool:

@@ -219,14 +219,16 @@ def _jpegs(path: str, reading: Reading) -> Catalogue:
 
 
 def _pngs(path: str, reading: Reading) -> Catalogue:
-    """PNG files one after the other; without `label` the categories of the meta data are the labels."""
+    """PNG files one after the other; without `label` the categories of the meta data are the labels, or the names."""
     pack = _pack(path, ["png", "offset"], reading)
     offset, meta = _offsets(path, pack, "offset", "png"), _meta(path, pack)
-    count, kinds, classes = len(offset) - 1, _words(path, meta, "category"), _words(path, meta, "classes")
+    count, classes = len(offset) - 1, _words(path, meta, "classes")
+    kinds = _words(path, meta, "name" if reading.captions and isinstance(meta.get("name"), list) else "category")
     labels = pack.get("label", np.zeros(count, np.int64))
     if "label" not in pack and kinds:
         classes = sorted(set(kinds))
-        labels = np.asarray([classes.index(kind) for kind in kinds], np.int64)
+        place = {kind: number for number, kind in enumerate(classes)}
+        labels = np.asarray([place[kind] for kind in kinds], np.int64)
     encoded = lambda i: pack["png"][offset[i] : offset[i + 1]].tobytes()
     return _packed(path, pack, count, labels, classes, encoded)
 

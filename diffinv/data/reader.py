@@ -37,6 +37,8 @@ class Reading:
         the greatest of each file, or None for what the kind of numbers says.
       pixels: the most that a picture may declare.
       bytes: the most that the arrays of a file may declare.
+      captions: a picture's label is its caption: the text file beside it (NAME.txt), or its name in a pack that has
+        names; the captions are the catalogue's classes.
 
     Raises ValueError for levels that are no two growing numbers, and for limits under 1.
     """
@@ -44,6 +46,7 @@ class Reading:
     levels: Levels = None
     pixels: int = 80_000_000
     bytes: int = 2**31
+    captions: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.levels, tuple):

@@ -2,7 +2,7 @@
 
 from diffinv.weights import cards, convert, snapshots
 from diffinv.weights.certificate import certified, probe, probe_shape, references, verify
-from diffinv.weights.loading import any_size, architecture, build, load_prior, load_upscaler
+from diffinv.weights.loading import any_size, architecture, build, load_generator, load_prior, load_upscaler
 from diffinv.weights.store import amend, embedded, flatten, halved, read_card, restore, save, unflatten, widened
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "embedded",
     "flatten",
     "halved",
+    "load_generator",
     "load_prior",
     "load_upscaler",
     "probe",

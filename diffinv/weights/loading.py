@@ -1,7 +1,8 @@
-"""A `Prior`, or an upscaler, out of weights and their card."""
+"""A `Prior`, an upscaler or a generator, out of weights and their card."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
 from diffinv.denoisers.rescheduled import Rescheduled
 from diffinv.denoisers.sized import Sized
+from diffinv.generator import TextToImage
 from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED, NetworkDenoiser, Prior
 from diffinv.process import Process
 from diffinv.typing import Array
@@ -162,3 +164,15 @@ def load_upscaler(path: str, **changes: Any) -> ctmsr.Upscaler:
     read_card(path, "upscaler")
     net = architecture(card).clone(**changes)
     return ctmsr.Upscaler(widened(params), net.apply, **card["parametrisation"])
+
+
+def load_generator(path: str) -> TextToImage:
+    """The generator of a checkpoint, rebuilt from its card: `generator`, `words`, `labels`. `path` as in `restore`.
+
+    Raises ValueError for the checkpoint of a prior or of an upscaler.
+    """
+    params, card = restore(path)
+    require_kind(card, os.fspath(path), "generator")
+    game = cards.build_game(card["generator"], "card.generator")
+    used = {name: leaf for name, leaf in widened(params).items() if name != "judges"}
+    return TextToImage(used, game, tuple(card.get("words", ())), tuple(card.get("labels", ())))

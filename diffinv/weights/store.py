@@ -22,6 +22,13 @@ from diffinv.atomic import replacing
 from diffinv.weights import cards
 from diffinv.weights.convert import safetensors as tensors
 
+KINDS = {
+    "prior": ("a", "no scale", "load_prior"),
+    "upscaler": ("an", "a scale", "load_upscaler, or --model of experiments.super_resolve"),
+    "generator": ("a", "a generator", "load_generator, or --model of experiments.generate"),
+}
+"""Of each kind of card: its article, what shows it, and what loads it."""
+
 
 def _paths(path: str) -> tuple[str, str]:
     stem = os.fspath(path).removesuffix(".safetensors").removesuffix(".json")
@@ -96,13 +103,13 @@ def save(path: str, params: Any, card: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_card(path: str, kind: str | None = None) -> dict[str, Any]:
-    """The card alone, checked: see `cards`. `kind`: "prior" or "upscaler", where it must be of one.
+    """The card alone, checked: see `cards`. `kind`: one of `KINDS`, where it must be of one.
 
     Raises FileNotFoundError where it is missing, ValueError, with its path, where it is no sound card of that kind.
     """
     beside = _paths(path)[1]
     card = _told(beside)
-    if kind is not None and "architecture" not in card:
+    if kind is not None and not {"architecture", "generator"} & set(card):
         raise ValueError(f"{beside}: card.architecture is missing; load it with load_prior(path, apply=...)")
     if kind is not None:
         require_kind(card, beside, kind)
@@ -119,26 +126,26 @@ def _told(beside: str) -> dict[str, Any]:
         raise ValueError(f"{error}; it is no model card: download or export it again") from None
     if "sha256" not in card:
         raise ValueError(f"{beside} has no sha256; download or export it again")
-    if "parametrisation" in card or "architecture" in card or "process" in card:
+    if {"parametrisation", "architecture", "process", "generator"} & set(card):
         cards.require_card(card, beside, "architecture" in card)
     return card
 
 
 def require_kind(card: dict[str, Any], beside: str, kind: str) -> None:
-    """ValueError where the card, of the file `beside`, is not of a `kind`: "prior" or "upscaler"."""
-    found = "upscaler" if cards.is_upscaler(card) else "prior"
+    """ValueError where the card, of the file `beside`, is not of a `kind`: "prior", "upscaler" or "generator"."""
+    found = cards.kind_of(card)
     if found != kind:
-        other = "load_upscaler, or --model of experiments.super_resolve" if found == "upscaler" else "load_prior"
+        article, shows, other = KINDS[found]
         raise ValueError(
-            f"{beside} is of {'an' if found == 'upscaler' else 'a'} {found}, and {kind} is wanted: its card names "
-            f"{'a scale' if found == 'upscaler' else 'no scale'}; load it with {other}"
+            f"{beside} is of {article} {found}, and {kind} is wanted: its card names {shows}; load it with {other}"
         )
 
 
 def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Adds `changes` to the card of `path`, and leaves its weights alone. Raises ValueError for what describes them."""
     card = read_card(path)
-    fixed = {"version", "sha256", "parameters", "architecture", "parametrisation", "process", "shape"} & set(changes)
+    describing = "version sha256 parameters architecture parametrisation process shape generator words".split()
+    fixed = set(describing) & set(changes)
     if fixed:
         raise ValueError(f"changes to {sorted(fixed)} would make the card of {path} wrong; save the weights again")
     card.update(changes)
@@ -164,7 +171,7 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     count = sum(leaf.size for leaf in flat.values())
     if card.get("parameters", count) != count:
         raise ValueError(f"{weights} has {count} parameters, its card says {card['parameters']}; export it again")
-    if "architecture" in card:
+    if "architecture" in card or "generator" in card:
         cards.require_weights(card, flat, weights)
     return unflatten(flat), card
 

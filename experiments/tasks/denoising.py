@@ -92,6 +92,9 @@ class Denoising:
         drop = lambda k, label: train.drop_label(k, label, self.config.classes, self.config.label_dropout)
         return {"image": images, "label": jax.vmap(drop)(keys, batch["label"])}
 
+    def finished(self, key, params):
+        return params
+
     def loss(self, key, params, batch):
         return self.denoising_loss(key, params, self.examples(key, batch))
 
@@ -101,6 +104,9 @@ class Denoising:
         example |= {"label": batch["label"]} if self.config.classes else {}
         losses = self.levels_loss(key, params, example)
         return {f"{level:g}": loss for level, loss in zip(self.config.eval_levels, losses, strict=True)}
+
+    def alarm(self, errors):
+        return ""
 
     def prompts(self, source: data.Source, count: int):
         """Labels, one row of the grid a class where there are classes."""

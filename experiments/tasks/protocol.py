@@ -55,11 +55,17 @@ class Task(Protocol):
     def frozen(self, params: Any) -> Any:
         """Weights that are kept beside the trained ones, of the first ones; None for none."""
 
+    def finished(self, key: Key, params: Any) -> Any:
+        """The weights as they are sampled and exported: themselves, or with what training leaves undone."""
+
     def loss(self, key: Key, params: Any, batch: Batch, *context: Any) -> Array:
         """The training loss of a batch, ()."""
 
     def errors(self, key: Key, params: Any, batch: Batch) -> dict[str, Array]:
         """Held-out errors by name, each (); their mean chooses among the averages."""
+
+    def alarm(self, errors: dict[str, float]) -> str:
+        """What the held-out errors say is wrong, in one line that is printed; "" for nothing."""
 
     def prompts(self, source: Source, count: int) -> Any:
         """What the samples to be shown are asked for: a tree of arrays with `count` rows."""

@@ -150,6 +150,7 @@ class Run:
         self.step = jax.jit(self._step, donate_argnums=0, out_shardings=(self.placed, self.whole))
         self.errors = jax.jit(self.task.errors, out_shardings=self.whole)
         self.sample = jax.jit(jax.vmap(self.task.sample, (0, None, 0)))
+        self.finished = jax.jit(self.task.finished, out_shardings=self.whole)
 
     def card(self) -> dict[str, Any]:
         """What rebuilds the network from its weights; the rest of the card is written when it is exported."""
@@ -182,7 +183,7 @@ class Run:
         prompts = self.task.prompts(source, count)
         place = jax.jit(lambda p: (jax.random.split(self.key, count), p), out_shardings=self.rows)
         keys, prompts = place(prompts)
-        found = self.sample(keys, params, prompts)
+        found = self.sample(keys, self.finished(self.key, params), prompts)
         return np.asarray(multihost_utils.process_allgather(found, tiled=True))[: side**2]
 
     def held_out(self, params, source: data.Source) -> dict[str, float]:
@@ -231,6 +232,7 @@ def export(
         "held_out_loss": losses, **told,
     }  # fmt: skip
     card |= {"started_from": config.start} if config.start else {}
-    weights = state.ema[average] if params is None else params
+    weights = run.finished(run.key, state.ema[average] if params is None else di.weights.widened(params))
+    weights = weights if params is None else di.weights.halved(jax.tree.map(np.asarray, weights))
     card = di.weights.save(path, jax.tree.map(np.asarray, weights), card)
     print(f"{card['parameters']} weights after {step} steps exported to {path}.safetensors", flush=True)

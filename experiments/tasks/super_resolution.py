@@ -139,6 +139,9 @@ class SuperResolution:
     def pairs(self, key, images):
         return {"image": images, "low": jax.vmap(self.low)(jax.random.split(key, len(images)), images)}
 
+    def finished(self, key, params):
+        return params
+
     def loss(self, key, params, batch, *context):
         images, _ = augmented(self.config, key, batch)
         return self.train_loss(key, params, self.pairs(jax.random.fold_in(key, 2), images), *context)
@@ -159,6 +162,9 @@ class SuperResolution:
             return found | {f"semigroup_{k + 1}_{count}": jumps[k] for k in range(count)}
 
         return jax.tree.map(jnp.mean, jax.vmap(one)(keys, pairs["image"], pairs["low"]))
+
+    def alarm(self, errors):
+        return ""
 
     def prompts(self, source: data.Source, count: int):
         """Low-resolution pictures of the held-out ones."""

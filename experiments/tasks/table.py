@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from experiments.common import runtime
+from experiments.tasks.adversarial import Adversarial
 from experiments.tasks.consistency import Consistency
 from experiments.tasks.denoising import Denoising
 from experiments.tasks.protocol import Task
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
     "spectral": Spectral,
     "consistency": Consistency,
     "super_resolution": SuperResolution,
+    "adversarial": Adversarial,
 }
 
 

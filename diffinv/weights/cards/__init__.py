@@ -10,22 +10,28 @@ from diffinv.weights.cards.checks import (
     card_refusals,
     expected_shapes,
     is_upscaler,
+    kind_of,
     require_card,
     require_numbers,
     require_weights,
     side_multiple,
 )
 from diffinv.weights.cards.fields import ARCHITECTURES, LEVELS, PROCESSES, build_network, build_process
+from diffinv.weights.cards.generators import GAME, build_game, is_generator
 
 __all__ = [
     "ARCHITECTURES",
+    "GAME",
     "LEVELS",
     "PROCESSES",
     "VERSION",
+    "build_game",
     "build_network",
     "build_process",
     "expected_shapes",
+    "is_generator",
     "is_upscaler",
+    "kind_of",
     "card_refusals",
     "require_card",
     "require_weights",

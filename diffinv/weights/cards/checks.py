@@ -12,8 +12,9 @@ from diffinv import schema
 from diffinv.nn import ctmsr_unet, song, srnet
 from diffinv.nn.leaves import leaves
 from diffinv.schema import number, whole
-from diffinv.weights.cards import fields
+from diffinv.weights.cards import fields, generators
 from diffinv.weights.cards.fields import build_network, network_refusals, process_refusals
+from diffinv.weights.cards.generators import is_generator
 
 VERSION = 1
 
@@ -32,6 +33,11 @@ def side_multiple(net: Any) -> int:
 def is_upscaler(card: Mapping[str, Any]) -> bool:
     """Whether the card is of an upscaler, and not of a prior."""
     return "scale" in card
+
+
+def kind_of(card: Mapping[str, Any]) -> str:
+    """ "generator", "upscaler" or "prior"."""
+    return "generator" if is_generator(card) else "upscaler" if is_upscaler(card) else "prior"
 
 
 def _basics(card: Mapping[str, Any]) -> Iterator[str]:
@@ -155,6 +161,9 @@ def card_refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
 
     Args: `ours`: the network is one of `ARCHITECTURES`, which the card must describe.
     """
+    if is_generator(card):
+        yield from [*_basics(card), *generators.generator_refusals(card)]
+        return
     needed = ["parametrisation"] + ["shape", "process"] * (not is_upscaler(card)) + ["architecture"] * ours
     lines = list(_basics(card))
     lines += [f"card.{name} is missing" for name in needed if name not in card]
@@ -182,6 +191,8 @@ def require_card(card: Mapping[str, Any], path: str, ours: bool = True) -> None:
 
 def expected_shapes(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Flat names and shapes of the weights that a sound card describes."""
+    if is_generator(card):
+        return generators.generator_shapes(card)
     net = build_network(card["architecture"])
     channels = card["shape"][2] if "shape" in card else net.out_channels
     if card["parametrisation"].get("parametrisation") == "spectral":
