@@ -52,44 +52,57 @@ def code_prior(shape):
     return di.Prior(process, GaussianDenoiser(process, jnp.zeros(shape), jnp.ones(shape)), shape)
 
 
-def most_likely(shape, lr=None):
+def stepped(method, more=1):
+    """`(prior, steps) -> Solver` of a sampler `(prior, measurement)`, which takes `more` times the steps."""
+    return lambda prior, steps: di.as_solver(lambda m: method(prior, m), times.grid(steps * more))
+
+
+def most_likely(prior, measurement, lr=None):
     """The code that maximises the posterior, `|y - A G(z)|^2 / (2 sigma^2) + |z|^2 / 2`, by a step of Adam a time.
 
     Adam moves all coordinates alike, so it moves their mean, whose deviation is 1 / sqrt(n), by `lr`: with 0.1 on
     128 x 128 it leaves the codes that make terrains. Hence `lr` is 1 / sqrt(n) where none is given.
     """
-    lr = 1 / np.sqrt(np.prod(shape)) if lr is None else lr
+    optimizer = adam(1 / np.sqrt(np.prod(prior.shape)) if lr is None else lr)
+    loss = lambda z: jnp.sum(z**2) / 2 - measurement.noise.log_likelihood(measurement.y, measurement.operator(z))
 
-    def method(measurement):
-        optimizer = adam(lr)
-        loss = lambda z: jnp.sum(z**2) / 2 - measurement.noise.log_likelihood(measurement.y, measurement.operator(z))
+    def init(key, t, x):
+        z = jax.random.normal(key, prior.shape) if x is None else x
+        return z, optimizer.init(z)
 
-        def init(key, t, x):
-            z = jax.random.normal(key, shape) if x is None else x
-            return z, optimizer.init(z)
+    def step(key, state, t, s):
+        updates, moments = optimizer.update(jax.grad(loss)(state[0]), state[1])
+        return (state[0] + updates, moments), None
 
-        def step(key, state, t, s):
-            updates, moments = optimizer.update(jax.grad(loss)(state[0]), state[1])
-            return (state[0] + updates, moments), None
-
-        return di.typing.Sampler(init, step, lambda key, state: state[0])
-
-    return method
+    return di.typing.Sampler(init, step, lambda key, state: state[0])
 
 
-def in_codes(prior, method):
-    """`method` over the codes of the one-step generator."""
-    return charts.within(charts.generated(prior), method)
+def refined(proposal, rho=1.0):
+    """ReGuidance of what `proposal` makes; guidance climbs `-|y - A x|`, whose gradient grows with no residual."""
+
+    def solver(prior, steps):
+        grid, reward = times.grid(steps), posterior.rewards.norm
+        refine = di.as_solver(lambda m: samplers.heun(posterior.dps_score(prior, m, rho, reward)), grid)
+        return posterior.reguidance(proposal(prior, steps), refine, prior, grid)
+
+    return solver
 
 
+def in_codes(solver):
+    """`solver` over the codes of the one-step generator."""
+    return lambda prior, steps: charts.through(charts.generated(prior), solver(code_prior(prior.shape), steps))
+
+
+DAPS, DPS, MAP = stepped(posterior.daps), stepped(posterior.dps), stepped(most_likely, 3)
 METHODS = {
-    "daps": (lambda prior, m: posterior.daps(prior, m), 1),
-    "dps": (lambda prior, m: posterior.dps(prior, m), 1),
-    "mmps": (lambda prior, m: samplers.ddim(posterior.mmps(prior, m)), 1),
-    "dps_in_codes": (lambda prior, m: in_codes(prior, lambda n: posterior.dps(code_prior(prior.shape), n))(m), 1),
-    "map_in_codes": (lambda prior, m: in_codes(prior, most_likely(prior.shape))(m), 3),
+    "daps": DAPS,
+    "dps": DPS,
+    "mmps": stepped(lambda prior, m: samplers.ddim(posterior.mmps(prior, m))),
+    "reguidance": refined(DAPS),
+    "dps_in_codes": in_codes(DPS),
+    "map_in_codes": in_codes(MAP),
+    "reguidance_in_codes": in_codes(refined(MAP)),
 }
-"""By name: the sampler, and how many times the steps it takes."""
 CHOSEN = ("baseline", "daps", "dps_in_codes", "map_in_codes")
 
 
@@ -125,8 +138,7 @@ def problems(key, truth):
 
 def solved(prior, key, measurement, name, steps):
     """One reconstruction."""
-    method, more = METHODS[name]
-    run = lambda key, prior, m: di.as_solver(lambda m: method(prior, m), times.grid(steps * more))(key, m).x
+    run = lambda key, prior, m: METHODS[name](prior, steps)(key, m).x
     return jax.jit(run)(key, prior, measurement)
 
 
