@@ -17,10 +17,11 @@ A prior of local view was trained on squares of pictures; --crop=N compares it w
 training had, a square every N pixels.
 
 A diffusion model is sampled by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps
-choose otherwise. A prior with labels is sampled without one; with --classes as many samples are drawn besides, as many
-of each label, by classifier-free guidance of the given --weight, and a linear classifier on the same features, fitted
-to training pictures, says which label it takes them for: the share that agrees, beside its accuracy on held-out
-pictures. With --card the numbers are written into the prior's card.
+choose otherwise. A generator (see `experiments.generate`) is judged alike, by as many draws of each of its texts, which
+are the labels of --classes, without guidance. A prior with labels is sampled without one; with --classes as many
+samples are drawn besides, as many of each label, by classifier-free guidance of the given --weight, and a linear
+classifier on the same features, fitted to training pictures, says which label it takes them for: the share that agrees,
+beside its accuracy on held-out pictures. With --card the numbers are written into the prior's card.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ from PIL import Image
 from tqdm import tqdm
 
 import diffinv as di
-from diffinv import data, posterior, samplers, schema, sharding, times, weights
-from diffinv.metrics import distribution, features, memorisation, probe
+from diffinv import data, generator, posterior, samplers, schema, sharding, times, weights
+from diffinv.metrics import features, memorisation
 from experiments.common import pictures, priors, reading
+from experiments.common.judging import SHRUNK, Classes, Memory, Seen, quality, remembered, repeated, taught, told
 
 flags.adopt_module_key_flags(reading)
 DATA = runtime.flag("data", None, schema.path("held-out pictures: a folder, a glob, a pack"), required=True)
-PRIOR = runtime.flag("prior", "", schema.path("a checkpoint, or the name of one that ships"))
+PRIOR = runtime.flag("prior", "", schema.path("a checkpoint, of a prior or a generator, or one that ships"))
 COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, which are drawn", 4, 10_000_000))
 SAMPLER = runtime.flag("sampler", "", schema.choice(["", "heun", "consistency"], "default: as the prior's card says"))
 STEPS = runtime.flag("steps", [], schema.several(schema.whole("of the sampler", 1, 100_000), least=0))
@@ -61,15 +63,8 @@ CLASSES = runtime.flag("classes", False, schema.switch("draw each label, too, an
 WEIGHT = runtime.flag("weight", 2.0, schema.number("of guidance under --classes; 1: without", low=0, high=1000))
 CARD = flags.DEFINE_bool("card", False, "write the numbers into the card")
 SEED = runtime.flag("seed", 0, schema.whole("of the samples, and of the draw of held-out pictures", low=0))
-SHRUNK, PAIRED = 16, 8
+PAIRED = 8
 MIDDLE = 0.821  # the noise level between two steps where the card names none: iCT's and ECT's
-
-
-class Seen(NamedTuple):
-    """What pictures are compared by, a row each: features (N, 1280), and values of the shrunk picture (N, d)."""
-
-    features: np.ndarray
-    pixels: np.ndarray
 
 
 class Labelled(NamedTuple):
@@ -179,7 +174,7 @@ def require_labels(card: dict) -> None:
         raise ValueError(
             "--classes is given with --crop, but a square need not show what its picture does; leave one out"
         )
-    if len(card.get("labels", [])) < 2 or "label_null" not in card:
+    if len(card.get("labels", [])) < 2 or not ("label_null" in card or card.get("words")):
         raise ValueError("--classes is given, but the prior's card has no labels and none for nothing; leave it out")
     if not TRAINING.value or not has_split():
         raise ValueError("--classes needs training pictures: give --data with a split, and --training of 2 at least")
@@ -216,6 +211,17 @@ def draw(prior: di.Prior, grid: jax.Array, method: Callable[[di.Prior], di.Sampl
     return sound(mapped(program, keys, prior, note=f"samples, {len(grid) - 1} steps"))
 
 
+def draw_texts(model: generator.TextToImage, labels: np.ndarray) -> np.ndarray:
+    """A generator's picture of each of its texts by their numbers, (N,), in [-1, 1]; without texts, as many."""
+
+    def one(model, row):
+        return model(jax.random.fold_in(di.seed_key(SEED.value), row[0]), row[1:] if model.words else None).pictures[-1]
+
+    texts = np.stack([model.tokens(caption) for caption in model.captions]) if model.words else np.zeros((1, 1))
+    rows = np.concatenate([np.arange(len(labels))[:, None], texts[labels % len(texts)]], 1).astype(np.int32)
+    return sound(mapped(jax.jit(jax.vmap(one, (None, 0))), rows, model, note="samples of each text"))
+
+
 def draw_labels(
     prior: di.Prior, nothing: int, labels: np.ndarray, grid: jax.Array, method: Callable[[di.Prior], di.Sampler]
 ) -> np.ndarray:
@@ -244,56 +250,6 @@ def seen(judge: features.EfficientNetFeatures, x: jax.Array) -> Seen:
     return Seen(judge.pooled(jnp.repeat(x, 3 // x.shape[-1], -1)), small.ravel())
 
 
-def quality(fake: np.ndarray, real: np.ndarray, steps: int, what: str) -> dict[str, Any]:
-    """The card's note of the features of samples and of held-out pictures."""
-    halves = [real[::2], real[1::2]]
-    many = f"{steps} {what} step{'s' * (steps > 1)}"
-    kid, floor = distribution.feature_kid(fake, real), distribution.feature_kid(*halves)
-    return {
-        "name": f"{distribution.NAME}, {len(fake)} samples of {many} against {len(real)} held out, drawn",
-        "value": round(distribution.feature_fid(fake, real), 3),
-        "half": round(distribution.feature_fid(fake[::2], halves[0]), 3),
-        "floor": round(distribution.feature_fid(*halves), 3),
-        distribution.KID_NAME: [round(each, 6) for each in kid],
-        f"{distribution.KID_NAME} floor": [round(each, 6) for each in floor],
-    }
-
-
-class Memory(NamedTuple):
-    """The training pictures, uint8, what they are compared by, and how far the held-out ones lie from them."""
-
-    pixels: np.ndarray
-    seen: Seen
-    held_out: list[np.ndarray]
-
-
-def remembered(trained: np.ndarray, looks: Seen, real: Seen) -> Memory:
-    """The memory of training pictures; distances of the held-out ones by features, then by pixels."""
-    return Memory(trained, looks, [memorisation.nearest_rows(*pair).distance for pair in zip(real, looks)])
-
-
-def repeated(memory: Memory, fake: Seen) -> tuple[dict[str, Any], memorisation.Nearest]:
-    """The card's note of how many samples lie nearer to training than held-out pictures, and the nearest features."""
-    found = [memorisation.nearest_rows(*pair) for pair in zip(fake, memory.seen)]
-    shares = [memorisation.near_share(near.distance, held) for near, held in zip(found, memory.held_out)]
-    told = {"floor": memorisation.LEVEL, "training_pictures": len(memory.pixels)}
-    names = ("near_by_features", f"near_by_{SHRUNK}x{SHRUNK}_pixels")
-    return {**{name: round(share, 4) for name, share in zip(names, shares)}, **told}, found[0]
-
-
-class Classes(NamedTuple):
-    """A classifier that was fitted to training pictures, and its accuracy on held-out ones."""
-
-    classifier: probe.LinearProbe
-    held_out: float
-
-
-def taught(trained: Seen, labels: np.ndarray, test: Seen, known: np.ndarray) -> Classes:
-    """The classifier of training pictures, tried on held-out ones."""
-    classifier = probe.linear_probe(trained.features, labels)
-    return Classes(classifier, float(np.mean(classifier.predict(test.features) == known)))
-
-
 def agreement(judge: Classes, fake: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
     """The card's note of how many samples, by their features, are taken for the labels that they were drawn for."""
     right = judge.classifier.predict(fake) == labels
@@ -313,28 +269,6 @@ def pairs(samples: np.ndarray, memory: Memory, near: memorisation.Nearest, path:
     tiled(np.concatenate([samples[first], trained]), path, 2, len(first))
 
 
-def told(note: dict[str, Any]) -> str:
-    """The lines of a note."""
-    lines = ["{name}: {value}; of halves {half}; floor, two halves of the held-out {floor}".format(**note)]
-    kid, floor = (
-        f"{note[name][0]} ± {note[name][1]}" for name in (distribution.KID_NAME, f"{distribution.KID_NAME} floor")
-    )
-    lines.append(f"{distribution.KID_NAME}: {kid}; floor, two halves of the held-out {floor}")
-    if memory := note.get("memorisation"):
-        by_features, by_pixels, floor, count = memory.values()
-        lines.append(
-            f"memorisation, {count} training pictures: {by_features} of the samples are as near as the nearest 5 % of "
-            f"the held-out by features, {by_pixels} by {SHRUNK} x {SHRUNK} pixels; floor {floor}"
-        )
-    if classes := note.get("classes"):
-        shares = ", ".join(f"{name} {share}" for name, share in classes["by_label"].items())
-        lines.append(
-            f"classes, guidance {classes['guidance']:g}: {classes['agreement']} of the samples are taken for their "
-            f"label (of held-out pictures {classes['held_out_accuracy']}): {shares}"
-        )
-    return "\n".join(lines)
-
-
 def require_places(path: str, runs: int) -> None:
     """OSError or ValueError, before anything is drawn, where the pictures or the card cannot be written."""
     for name, given in (("--grid", GRID.value), ("--pairs", PAIRS.value)):
@@ -349,40 +283,77 @@ def require_places(path: str, runs: int) -> None:
         runtime.writable(Path(path).parent, "--prior")
 
 
-def main() -> None:
-    path = priors.place(PRIOR.value)
-    card = weights.read_card(path, "prior")
+class Judged(NamedTuple):
+    """What is judged: its card, its pictures' shape, and how it is sampled, by the number of steps.
+
+    Attributes:
+      what: the name of a step.
+      sample: `steps -> (COUNT, H, W, C)`.
+      of_labels: `(steps, labels) -> (N, H, W, C)`.
+      steps: to be tried.
+    """
+
+    card: dict[str, Any]
+    shape: tuple[int, ...]
+    what: str
+    sample: Callable[[int], np.ndarray]
+    of_labels: Callable[[int, np.ndarray], np.ndarray]
+    steps: list[int]
+
+
+def of_prior(path: str, card: dict[str, Any]) -> Judged:
+    """A diffusion or consistency model under its sampler."""
     trained = card.get("consistency", {})
     what = SAMPLER.value or ("consistency" if trained else "heun")
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None
     many = STEPS.value or ([18] if middle is None else [1, 2])
     prior = weights.load_prior(path, None if trained.get("second_time") else di.process.EDM())
-    require_places(path, len(many))
+    method = samplers.heun if middle is None else samplers.renoise
+    schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
+    of_labels = lambda steps, labels: draw_labels(prior, card["label_null"], labels, schedules[steps], method)
+    name = "Heun" if middle is None else what
+    return Judged(card, prior.shape, name, lambda steps: draw(prior, schedules[steps], method), of_labels, many)
+
+
+def of_generator(path: str, card: dict[str, Any]) -> Judged:
+    """A generator, of as many draws of each of its texts. Raises ValueError for flags of samplers."""
+    if SAMPLER.value or STEPS.value:
+        raise ValueError("--sampler or --steps is given, but --prior is of a generator, which has none; leave them out")
+    model = weights.load_generator(path)
+    of_labels = lambda steps, labels: draw_texts(model, labels)
+    every = np.arange(COUNT.value) % max(len(model.captions), 1)
+    return Judged(card, tuple(card["shape"]), "generator", lambda steps: draw_texts(model, every), of_labels, [1])
+
+
+def main() -> None:
+    path = priors.place(PRIOR.value)
+    card = weights.read_card(path)
+    kind = weights.cards.kind_of(card)
+    judged = of_generator(path, card) if kind == "generator" else of_prior(path, weights.read_card(path, "prior"))
+    require_places(path, len(judged.steps))
     require_labels(card)
     judge, program = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))
     look = lambda pixels, what: mapped(program, pixels, judge, note=f"{what} features")
-    method = samplers.heun if middle is None else samplers.renoise
-    schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
-    real, found = look(held_out(prior.shape, card), "held-out"), []
-    trained, memory, classes = training(prior.shape, card), None, None
+    real, found = look(held_out(judged.shape, card), "held-out"), []
+    trained, memory, classes = training(judged.shape, card), None, None
     if trained is not None:
         memory = remembered(trained.pixels, look(trained.pixels, "training"), real)
     if CLASSES.value:
-        test = by_label(prior.shape, card, 1, COUNT.value)
+        test = by_label(judged.shape, card, 1, COUNT.value)
         classes = taught(memory.seen, trained.labels, look(test.pixels, "labelled"), test.labels)
-    for steps, levels in schedules.items():
-        samples = draw(prior, levels, method)
+    for steps in judged.steps:
+        samples = judged.sample(steps)
         if GRID.value:
             grid(samples, GRID.value.replace("{steps}", str(steps)))
         fake = look(samples, "sample")
-        found.append(quality(fake.features, real.features, steps, "Heun" if middle is None else what))
+        found.append(quality(fake.features, real.features, steps, judged.what))
         if memory:
             found[-1]["memorisation"], near = repeated(memory, fake)
             if PAIRS.value:
                 pairs(samples, memory, near, PAIRS.value.replace("{steps}", str(steps)))
         if classes:
             labels = np.arange(COUNT.value) % len(card["labels"])
-            labelled = draw_labels(prior, card["label_null"], labels, levels, method)
+            labelled = judged.of_labels(steps, labels)
             found[-1]["classes"] = agreement(classes, look(labelled, "sample").features, labels, card["labels"])
         print(told(found[-1]))
     if CARD.value:

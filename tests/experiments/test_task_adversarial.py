@@ -170,3 +170,22 @@ def test_generate_makes_the_same_pictures_of_the_same_seed(trained, tmp_path):
 def test_generate_refuses_in_one_line(trained, arguments, said, tmp_path):
     done = command("generate", *arguments, f"--model={trained / 'stackgan_digits'}", f"--out={tmp_path}")
     assert done.returncode and said in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_evaluate_judges_a_generator_of_its_texts(trained, tmp_path):
+    """Each label by as many draws; flags of samplers are refused."""
+    rng = np.random.default_rng(0)
+    part = lambda count: rng.integers(0, 100, (count, 8, 8, 3)) + 100 * (np.arange(count) % 2)[:, None, None, None]
+    sets = {f"{name}_images": part(count).astype(np.uint8) for name, count in (("train", 16), ("test", 8))}
+    labels = {f"{name}_labels": np.arange(count) % 2 for name, count in (("train", 16), ("test", 8))}
+    np.savez(tmp_path / "pack.npz", **sets, **labels)
+    given = (f"--prior={trained / 'stackgan_digits'}", f"--data={tmp_path / 'pack.npz'}", "--count=8", "--classes")
+    done = command("evaluate", *given, "--card")
+    assert done.returncode == 0, done.stderr
+    note = json.loads((trained / "stackgan_digits.json").read_text())["sample_quality"]
+    assert "8 samples of 1 generator step against 8 held out" in note["name"]
+    assert set(note["classes"]["by_label"]) == {"0", "1"} and note["classes"]["held_out_accuracy"] > 0.5
+    assert np.isfinite(note["value"]) and note["memorisation"]["training_pictures"] == 16
+    refused = command("evaluate", *given, "--steps=3")
+    assert refused.returncode == 1 and "is of a generator, which has none; leave them out" in refused.stderr
