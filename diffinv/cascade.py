@@ -67,7 +67,7 @@ class CascadeStage(NamedTuple):
     """From a coarser picture to this one.
 
     Attributes:
-      generate: what makes the picture: see `sampling`, `generating`, `enlarging`, `restoring`, `relaying`.
+      generate: what makes the picture: see `sampling`, `jumping`, `generating`, `enlarging`, `restoring`, `relaying`.
       shape: of the picture, (H, W, C); static. Its sides are whole multiples of those of the stage before.
       corrupt: what the coarse picture goes through first, `as_it_is` by default.
       level: of the corruption; the stage is told it.
@@ -166,12 +166,33 @@ def sampling(prior: Prior, method: Callable[..., Sampler], times: Array, conditi
     """
 
     def generate(key: Key, measurement: Measurement | None, coarse: Array | None, level: Scalar) -> Solution:
-        told = prior
-        if conditional and coarse is not None:
-            told = prior.given(low=enlarge(coarse, prior.shape), level=jnp.asarray(level, coarse.dtype))
+        told = _told(prior, coarse, level, conditional)
         return sample(key, method(told) if measurement is None else method(told, measurement), times)
 
     return generate
+
+
+def jumping(prior: Prior, conditional: bool = True) -> Generate:
+    """One evaluation of a consistency model, from noise alone to the picture: `f(x_1, 1)`.
+
+    It is `sampling` by `samplers.renoise` over the times 1, 0, but draws no noise that is then multiplied by 0;
+    the network is told of a coarse picture as there. It sees no measurement. Raises ValueError where there is one.
+
+    Source: Song et al. 2023, arXiv:2303.01469, algorithm 1 with one step.
+    """
+
+    def generate(key: Key, measurement: Measurement | None, coarse: Array | None, level: Scalar) -> Solution:
+        _unseen(measurement, "jumping")
+        told, t = _told(prior, coarse, level, conditional), jnp.ones(())
+        return Solution(told.denoise(told.start(jax.random.fold_in(key, 0), t), t), told.cost)
+
+    return generate
+
+
+def _told(prior: Prior, coarse: Array | None, level: Scalar, conditional: bool) -> Prior:
+    if not conditional or coarse is None:
+        return prior
+    return prior.given(low=enlarge(coarse, prior.shape), level=jnp.asarray(level, coarse.dtype))
 
 
 def generating(make: Callable[..., Array], noise: tuple[int, ...]) -> Generate:

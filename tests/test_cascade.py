@@ -158,6 +158,23 @@ def gaussian_prior(shape=FINE, mean=0.3, std=0.5):
     return di.Prior(process, denoise, shape)
 
 
+def test_a_jump_is_one_step_of_renoise(key):
+    """From the same noise to the same picture, with one evaluation; and it sees no measurement."""
+    prior, once = gaussian_prior(), jnp.asarray([1.0, 0.0])
+    kinds = (cascades.jumping(prior), cascades.sampling(prior, samplers.renoise, once))
+    one, other = (cascade([CascadeStage(kind, FINE)])(key, None) for kind in kinds)
+    np.testing.assert_allclose(one.x, other.x, atol=1e-12)
+    assert float(jnp.std(one.x)) > 0 and int(one.info.stages[0].nfe) == 1
+    told = di.Prior(di.process.EDM(), Told(), FINE)
+    coarse = jnp.ones(COARSE)
+    stage = CascadeStage(cascades.jumping(told), FINE, level=0.25)
+    np.testing.assert_allclose(cascade([stage])(key, None, coarse).x, 1.25 * jnp.ones(FINE), atol=1e-12)
+    alone = CascadeStage(cascades.jumping(told, conditional=False), FINE, level=0.25)
+    np.testing.assert_allclose(cascade([alone])(key, None, coarse).x, jnp.zeros(FINE), atol=1e-12)
+    with pytest.raises(ValueError, match="`jumping` cannot see it"):
+        cascade([stage])(key, di.Measurement(di.operators.average_pool(FINE, 2), coarse, di.GaussianNoise(0.1)), coarse)
+
+
 def test_a_base_that_is_stopped_early_has_the_law_of_one_that_is_noised_again(key):
     """Truncated and not truncated conditioning augmentation: alpha x_0 + sigma eps, of N(0.3, 0.5^2)."""
     prior, s = gaussian_prior(COARSE), 0.4
