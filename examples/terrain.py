@@ -145,21 +145,22 @@ def solved(prior, key, measurement, name, steps):
 def main(path="priors/terrain", out="docs", *names, steps=25):
     """Writes terrain_samples.png, terrain_void.png and terrain_x4.png; prints and returns PSNR in decibels."""
     prior, key = di.weights.load_prior(path), jax.random.key(3)
+    drawn, noise, start = jax.random.split(key, 3)  # of their own, or methods would start at the truth's code
     Path(out).mkdir(exist_ok=True)
     draw = lambda prior, key, grid: di.sample(key, samplers.renoise(prior), grid).x
     draw, once = jax.jit(draw), jnp.asarray([1.0, 0.0])
     labelled = [prior.given(label=jnp.float32(label)) for label in (0, 0.5, 1)]
     rough = [draw(each, jax.random.key(i), once) for i, each in enumerate(labelled)]
     write(Path(out) / "terrain_samples.png", [*rough, draw(prior, key, times.karras(4))])
-    truth, found = draw(prior, key, once), {}
-    for task, (measurement, baseline) in problems(key, truth).items():
+    truth, found = draw(prior, drawn, once), {}
+    for task, (measurement, baseline) in problems(noise, truth).items():
         factor = len(truth) // len(measurement.y)
         pictures = [truth, np.kron(measurement.y, np.ones((factor, factor, 1)))]
         for name in names or CHOSEN:
-            start = time.monotonic()
-            x = baseline if name == "baseline" else solved(prior, key, measurement, name, steps)
+            began = time.monotonic()
+            x = baseline if name == "baseline" else solved(prior, start, measurement, name, steps)
             found[task, name] = float(image.psnr(truth, jnp.clip(x, -1, 1), (-1, 1)))
-            print(f"{task}: {name} {found[task, name]:.1f} dB, {time.monotonic() - start:.0f} s", flush=True)
+            print(f"{task}: {name} {found[task, name]:.1f} dB, {time.monotonic() - began:.0f} s", flush=True)
             pictures.append(x)
         write(Path(out) / f"terrain_{task}.png", pictures, truth)
     return found
