@@ -194,7 +194,7 @@ class TextToImage(Described):
       params: as `with_running_statistics` leaves them; the judges' are not needed.
       game: the networks; static.
       words: the vocabulary; static.
-      captions: those that it was trained on; static.
+      captions: of the pictures that it was trained on, and of those held out; static.
     """
 
     params: Any

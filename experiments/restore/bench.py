@@ -107,7 +107,7 @@ class Bench:
             self.measurements = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
         else:
             self.measurements = self._measured(keys, pictures, degraded)
-        self.floors = jax.vmap(expected_floor)(keys, self.measurements)
+        self.floors = jax.jit(jax.vmap(expected_floor))(keys, self.measurements)
         self.perceive = features.efficientnet_features()
         self.score = jax.jit(jax.vmap(self._score, (None, 0, None if degraded else 0, 0)))
         self.compiled: dict[str, Timed] = {}

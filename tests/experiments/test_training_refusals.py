@@ -54,7 +54,7 @@ def test_bad_input_is_one_line(tmp_path, more, word):
 @pytest.mark.parametrize("config", ["prior32_cond"])
 def test_other_configs_run_and_their_priors_load(tmp_path, config):
     """With the configuration's own network."""
-    done = run(tmp_path, "--config.steps=2", config=f"configs/{config}.py:smoke")
+    done = run(tmp_path, "--config.steps=2", config=f"configs/{config}.py:smoke", DIFFINV_DEVICES="1")
     assert done.returncode == 0, done.stderr
     prior = weights.load_prior(str(tmp_path / config))
     x, t = jnp.zeros(prior.shape, jnp.float32), jnp.float32(0.5)

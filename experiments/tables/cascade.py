@@ -1,0 +1,229 @@
+"""Staged generation from texts: StackGAN-v2 with and without each of its parts, and one stage of as many weights.
+
+    python -m experiments.tables.cascade [--config=digits] [--data=PATH] [--models=DIR] [--methods=...] [--seeds=3]
+
+Each row is trained by `experiments.train`, with configs/stackgan_v2_NAME.py and the row's changes, `--seeds` times,
+each into a folder of --models: a run that was stopped goes on, and one that is there is taken as it is. Then `--count`
+pictures are drawn, as many of each text, and compared with the pictures of --data:
+
+- energy: the energy distance to held-out pictures, of the finest pictures' pixels; the floor is that of as many
+  training pictures;
+- recognised: the share that a linear classifier of pixels, fitted to training pictures, takes for their text;
+- taught: the accuracy on held-out pictures of such a classifier that saw the generated ones alone (CAS);
+- colours: `adversarial.colour_consistency` between neighbouring scales, which its weight (50) is to lower;
+- own text: the share whose text is nearest, of all, by the model's own encoders.
+
+Cells: mean ± Student's 95 % interval over the seeds, each of which draws weights, order and noise anew. "One stage" has
+one generator and one judge; its width is chosen so that the generator has about as many weights. StackGAN-v1, diffusion
+cascades and relays are not among the rows.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+from scipy.spatial.distance import cdist, pdist
+from tqdm import tqdm
+
+from diffinv import adversarial, data, generator, schema, seed_key, text, weights
+from diffinv.metrics import probe
+from experiments.tables import published
+from experiments.tables.published import Option, counted, named
+from experiments.tasks.adversarial import Adversarial
+
+ONE = "one stage"
+ROWS: dict[str, dict[str, Any]] = {
+    "StackGAN-v2": {},
+    "with colours": {"colour_weight": 50.0},
+    "judges of pairs alone": {"net.alone": False},
+    "mismatched pictures not real": {"wrong_is_real": False},
+    "no weight on slopes": {"slope_weight": 0.0},
+    ONE: {"net.branches": 1},
+}
+"""What each row changes in the configuration."""
+HEAD = ("energy", "recognised", "taught", "colours", "own text", "ms a picture")
+OPTIONS = {
+    "config": Option("digits", None, schema.choice(["digits", "eurosat", "emoji"], "configs/stackgan_v2_NAME.py")),
+    "data": Option("", None, schema.path("pictures with texts; '' for the configuration's")),
+    "models": Option("runs/cascade", None, schema.path("the folder of what is trained")),
+    "methods": Option(list(ROWS), None, named(ROWS)),
+    "steps": Option(1000, 4, counted("of each training", 10**9)),
+    "seeds": Option(3, 2, counted("trainings of each row", 1000)),
+    "count": Option(500, 40, counted("pictures of each model", 100_000, 20)),
+    "features": Option(16, 8, schema.whole("channels of the tree at its smallest picture", 2, 1024)),
+    "judge_features": Option(8, 4, schema.whole("channels of a judge", 1, 1024)),
+}
+
+
+class Real(NamedTuple):
+    """Training and held-out pictures (N, H, W, C) in [-1, 1], their texts' numbers, and the classifier of the first."""
+
+    trained: np.ndarray
+    trained_labels: np.ndarray
+    held_out: np.ndarray
+    labels: np.ndarray
+    classifier: probe.LinearProbe
+
+
+def configured(options: SimpleNamespace, row: str) -> Any:
+    """The configuration of a row, at the table's own widths and number of steps."""
+    config = importlib.import_module(f"configs.stackgan_v2_{options.config}").get_config()
+    config.data = options.data or config.data
+    config.steps, config.cooldown = options.steps, options.steps // 8
+    config.net.update(features=options.features, judge_features=options.judge_features)
+    for name, value in ROWS[row].items():
+        config.update_from_flattened_dict({name: value})
+    if row == ONE:
+        config.net.features = as_many(config, weighs(configured(options, "StackGAN-v2")))
+    return config
+
+
+def weighs(config: Any) -> int:
+    """Weights of the configuration's generator; its vocabulary has no part in them."""
+    chosen = {**config.net.to_dict(), "size": config.size, "channels": config.channels, "words": 1}
+    game = weights.cards.build_game(chosen)
+    given = (jnp.zeros(game.noise), jnp.zeros(game.reader.width))
+    shapes = jax.eval_shape(lambda: game.tree.init(jax.random.key(0), *given))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def as_many(config: Any, count: int) -> int:
+    """The width at which a generator has about `count` weights; they grow with it."""
+
+    @functools.cache
+    def known(width: int) -> int:
+        config.net.features = width
+        return weighs(config)
+
+    above = bisect.bisect_left(range(4 * config.net.features), count, 2, key=known)
+    return min((max(above - 1, 2), above), key=lambda width: abs(known(width) - count))
+
+
+def arguments(config: Any, options: SimpleNamespace, row: str) -> list[str]:
+    """The row's flags of `experiments.train`."""
+    changed = {**ROWS[row], "steps": config.steps, "cooldown": config.cooldown, "eval_every": max(config.steps // 2, 1)}
+    changed |= {"net.features": config.net.features, "net.judge_features": config.net.judge_features}
+    changed |= {"data": options.data} if options.data else {}
+    return [f"--config=configs/stackgan_v2_{options.config}.py", *(f"--config.{k}={v}" for k, v in changed.items())]
+
+
+def trained(options: SimpleNamespace, row: str, seed: int) -> generator.TextToImage:
+    """The row's generator of a seed, trained where it is not there yet. Raises ValueError where the training failed."""
+    config = configured(options, row)
+    folder = Path(options.models) / f"{slug(row)}-{seed}"
+    path = str(folder / config.name)
+    there = os.path.exists(f"{path}.json") and weights.read_card(path).get("steps") == config.steps
+    if not there:
+        command = [sys.executable, "-m", "experiments.train", *arguments(config, options, row)]
+        done = subprocess.run([*command, f"--workdir={folder}", f"--config.seed={seed}"], stderr=subprocess.PIPE)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+            raise ValueError(f"the training of {row!r}, seed {seed}, ended with {done.returncode}: {said[-1]}")
+    return weights.load_generator(path)
+
+
+def slug(row: str) -> str:
+    """A folder's name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in row.lower())
+
+
+def real(config: Any, count: int) -> Real:
+    """The pictures of --data, at most `count` held-out ones, and a classifier of their pixels."""
+    parts = []
+    for split in ("train", "validation"):
+        source = data.resident(Adversarial.source(config, split, str(runtime.cache_folder().parent / "data")))
+        parts.append(source.take(range(len(source))))
+    units = [np.asarray(data.to_unit(part["image"])) for part in parts]
+    labels = [part["label"] for part in parts]
+    chosen = np.random.default_rng(0).permutation(len(units[1]))[:count]
+    classifier = probe.linear_probe(flat(units[0]), labels[0])
+    return Real(units[0], labels[0], units[1][chosen], labels[1][chosen], classifier)
+
+
+def flat(pictures: np.ndarray) -> np.ndarray:
+    """The pixels of pictures (N, H, W, C) as rows, at most 16 x 16."""
+    step = max(pictures.shape[1] // 16, 1)
+    side = pictures.shape[1] // step
+    return pictures.reshape(len(pictures), side, step, side, step, -1).mean((2, 4)).reshape(len(pictures), -1)
+
+
+def apart(x: np.ndarray, y: np.ndarray) -> float:
+    """The unbiased energy distance `2 E|x - y| - E|x - x'| - E|y - y'|` of two sets, per root of a coordinate."""
+    a, b = (each.reshape(len(each), -1) for each in (x, y))
+    return float((2 * cdist(a, b).mean() - pdist(a).mean() - pdist(b).mean()) / np.sqrt(a.shape[1]))
+
+
+def scores(model: generator.TextToImage, known: Real, count: int, seed: int) -> list[float]:
+    """The cells of one model, in the order of `HEAD`."""
+    tokens = np.stack([model.tokens(caption) for caption in model.captions])
+    labels = np.arange(count) % len(tokens)
+    keys = jax.random.split(seed_key(seed), count)
+    draw = jax.jit(jax.vmap(lambda model, key, each: model(key, each).pictures, (None, 0, 0)))
+    given = (model, keys, jnp.asarray(tokens[labels]))
+    jax.block_until_ready(draw(*given))
+    started = time.perf_counter()
+    made = jax.block_until_ready(draw(*given))
+    cost = 1000 * (time.perf_counter() - started) / count
+    finest = np.asarray(made[-1])
+    pairs = [jax.vmap(adversarial.colour_consistency)(fine, coarse) for fine, coarse in zip(made[1:], made)]
+    texts = generator.embedded_texts(model.game, model.params, jnp.asarray(tokens))
+    own = text.text_match(generator.viewed(model.game, model.params, made[-1]), texts, jnp.asarray(labels))
+    return [
+        apart(finest, known.held_out),
+        float(np.mean(known.classifier.predict(flat(finest)) == labels)),
+        float(np.mean(probe.linear_probe(flat(finest), labels).predict(flat(known.held_out)) == known.labels)),
+        float(np.mean(pairs)) if pairs else float("nan"),
+        float(own),
+        cost,
+    ]
+
+
+def cell(values: list[float], digits: int) -> str:
+    """Mean ± Student's interval over seeds; "-" for what a row does not have."""
+    if np.isnan(values).all():
+        return "-"
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
+
+
+def main(options: SimpleNamespace) -> published.Table:
+    config = configured(options, "StackGAN-v2")
+    known, lines, every = real(config, options.count), [("", "weights", *HEAD)], []
+    rows = published.rows("--methods", options.methods, list(ROWS))
+    with tqdm(total=len(rows) * options.seeds, unit="model") as bar:
+        for row in rows:
+            found = []
+            for seed in range(options.seeds):
+                bar.set_description(f"{row}, seed {seed}")
+                found.append(scores(trained(options, row, seed), known, options.count, seed))
+                bar.update()
+            cells = (cell(list(each), digits) for each, digits in zip(zip(*found), (4, 3, 3, 4, 3, 2), strict=True))
+            lines.append((row, f"{weighs(configured(options, row)):,}", *cells))
+            every.append([score[0] for score in found])
+    floor = apart(known.trained[: options.count], known.held_out)
+    right = float(np.mean(known.classifier.predict(flat(known.held_out)) == known.labels))
+    lines.append(("training pictures", "", f"{floor:.4f}", f"{right:.3f}", f"{right:.3f}", "", "", ""))
+    what = (
+        f"{options.config}, {config.steps} steps of {config.batch}, {options.seeds} seeds, {options.count} pictures of"
+    )
+    what += f" each model; {len(known.held_out)} held-out pictures"
+    return published.table(f"{what}\n\n{published.columns(lines)}", every)
+
+
+if __name__ == "__main__":
+    published.run(main, OPTIONS)
