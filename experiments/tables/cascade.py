@@ -8,8 +8,9 @@ pictures are drawn, as many of each text, and compared with the pictures of --da
 
 - energy: the energy distance to held-out pictures, of the finest pictures' pixels; the floor is that of as many
   training pictures;
-- recognised: the share that a linear classifier of pixels, fitted to training pictures, takes for their text;
-- taught: the accuracy on held-out pictures of such a classifier that saw the generated ones alone (CAS);
+- recognised: the share whose nearest training picture, by pixels of 16 x 16 at most, is of their text;
+- taught: the share of held-out pictures whose nearest generated one is of theirs (the accuracy of a classifier that
+  saw generated pictures alone);
 - colours: `adversarial.colour_consistency` between neighbouring scales, which its weight (50) is to lower;
 - own text: the share whose text is nearest, of all, by the model's own encoders.
 
@@ -41,7 +42,7 @@ from scipy.spatial.distance import cdist, pdist
 from tqdm import tqdm
 
 from diffinv import adversarial, data, generator, schema, seed_key, text, weights
-from diffinv.metrics import probe
+from diffinv.metrics import memorisation
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named
 from experiments.tasks.adversarial import Adversarial
@@ -71,13 +72,12 @@ OPTIONS = {
 
 
 class Real(NamedTuple):
-    """Training and held-out pictures (N, H, W, C) in [-1, 1], their texts' numbers, and the classifier of the first."""
+    """Training and held-out pictures (N, H, W, C) in [-1, 1], and the numbers of their texts."""
 
     trained: np.ndarray
     trained_labels: np.ndarray
     held_out: np.ndarray
     labels: np.ndarray
-    classifier: probe.LinearProbe
 
 
 def configured(options: SimpleNamespace, row: str) -> Any:
@@ -143,7 +143,7 @@ def slug(row: str) -> str:
 
 
 def real(config: Any, count: int) -> Real:
-    """The pictures of --data, at most `count` held-out ones, and a classifier of their pixels."""
+    """The pictures of --data, at most `count` held-out ones."""
     parts = []
     for split in ("train", "validation"):
         source = data.resident(Adversarial.source(config, split, str(runtime.cache_folder().parent / "data")))
@@ -151,8 +151,7 @@ def real(config: Any, count: int) -> Real:
     units = [np.asarray(data.to_unit(part["image"])) for part in parts]
     labels = [part["label"] for part in parts]
     chosen = np.random.default_rng(0).permutation(len(units[1]))[:count]
-    classifier = probe.linear_probe(flat(units[0]), labels[0])
-    return Real(units[0], labels[0], units[1][chosen], labels[1][chosen], classifier)
+    return Real(units[0], labels[0], units[1][chosen], labels[1][chosen])
 
 
 def flat(pictures: np.ndarray) -> np.ndarray:
@@ -160,6 +159,11 @@ def flat(pictures: np.ndarray) -> np.ndarray:
     step = max(pictures.shape[1] // 16, 1)
     side = pictures.shape[1] // step
     return pictures.reshape(len(pictures), side, step, side, step, -1).mean((2, 4)).reshape(len(pictures), -1)
+
+
+def agreeing(pictures: np.ndarray, labels: np.ndarray, among: np.ndarray, known: np.ndarray) -> float:
+    """The share of pictures whose nearest one of `among`, by pixels, has their label."""
+    return float(np.mean(known[memorisation.nearest_rows(flat(pictures), flat(among)).place] == labels))
 
 
 def apart(x: np.ndarray, y: np.ndarray) -> float:
@@ -185,8 +189,8 @@ def scores(model: generator.TextToImage, known: Real, count: int, seed: int) -> 
     own = text.text_match(generator.viewed(model.game, model.params, made[-1]), texts, jnp.asarray(labels))
     return [
         apart(finest, known.held_out),
-        float(np.mean(known.classifier.predict(flat(finest)) == labels)),
-        float(np.mean(probe.linear_probe(flat(finest), labels).predict(flat(known.held_out)) == known.labels)),
+        agreeing(finest, labels, known.trained, known.trained_labels),
+        agreeing(known.held_out, known.labels, finest, labels),
         float(np.mean(pairs)) if pairs else float("nan"),
         float(own),
         cost,
@@ -216,7 +220,7 @@ def main(options: SimpleNamespace) -> published.Table:
             lines.append((row, f"{weighs(configured(options, row)):,}", *cells))
             every.append([score[0] for score in found])
     floor = apart(known.trained[: options.count], known.held_out)
-    right = float(np.mean(known.classifier.predict(flat(known.held_out)) == known.labels))
+    right = agreeing(known.held_out, known.labels, known.trained, known.trained_labels)
     lines.append(("training pictures", "", f"{floor:.4f}", f"{right:.3f}", f"{right:.3f}", "", "", ""))
     what = (
         f"{options.config}, {config.steps} steps of {config.batch}, {options.seeds} seeds, {options.count} pictures of"
