@@ -11,6 +11,7 @@ it is trained beside, by a contrastive loss alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -94,14 +95,15 @@ def game(
 def drawn(key: Key, game: Game) -> dict[str, Any]:
     """Drawn weights: "generator", its running "statistics", "judges" by the pictures' sides, "reader" and "viewer"."""
     keys = iter(jax.random.split(key, 3 + len(game.judges)))
-    z, shape = jnp.zeros(game.noise), lambda side: jnp.zeros((side, side, game.tree.channels))
+    zeros = partial(jnp.zeros, dtype=jnp.float32)
+    z, shape = zeros(game.noise), lambda side: zeros((side, side, game.tree.channels))
     told: dict[str, Any] = {"judges": {}}
     condition, texts = None, ()
     if game.reader is not None and game.viewer is not None:
         some = jnp.zeros(game.length, jnp.int32).at[0].set(1)
         told["reader"] = game.reader.init(next(keys), some)["params"]
         told["viewer"] = game.viewer.init(next(keys), shape(game.sides[-1]))["params"]
-        condition, texts = jnp.zeros(game.tree.width), (jnp.zeros(game.reader.width),)
+        condition, texts = zeros(game.tree.width), (zeros(game.reader.width),)
     variables = game.tree.init(next(keys), z, *texts)
     told |= {"generator": variables["params"], "statistics": variables["batch_stats"]}
     for judge, side in zip(game.judges, game.sides, strict=True):

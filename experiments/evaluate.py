@@ -250,12 +250,14 @@ def seen(judge: features.EfficientNetFeatures, x: jax.Array) -> Seen:
     return Seen(judge.pooled(jnp.repeat(x, 3 // x.shape[-1], -1)), small.ravel())
 
 
-def agreement(judge: Classes, fake: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
+def agreement(
+    judge: Classes, fake: np.ndarray, labels: np.ndarray, names: list[str], guided: bool = True
+) -> dict[str, Any]:
     """The card's note of how many samples, by their features, are taken for the labels that they were drawn for."""
     right = judge.classifier.predict(fake) == labels
     share = lambda chosen: round(float(right[chosen].mean()), 4)
     return {
-        "guidance": WEIGHT.value,
+        **({"guidance": WEIGHT.value} if guided else {}),
         "agreement": share(labels >= 0),
         "held_out_accuracy": round(judge.held_out, 4),
         "by_label": {name: share(labels == i) for i, name in enumerate(names) if (labels == i).any()},
@@ -354,7 +356,8 @@ def main() -> None:
         if classes:
             labels = np.arange(COUNT.value) % len(card["labels"])
             labelled = judged.of_labels(steps, labels)
-            found[-1]["classes"] = agreement(classes, look(labelled, "sample").features, labels, card["labels"])
+            looks, guided = look(labelled, "sample").features, kind != "generator"
+            found[-1]["classes"] = agreement(classes, looks, labels, card["labels"], guided)
         print(told(found[-1]))
     if CARD.value:
         weights.amend(path, {"sample_quality": found if len(found) > 1 else found[0]})

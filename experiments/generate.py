@@ -1,7 +1,9 @@
-"""Make pictures of words, in one call of a generator that was trained by `configs/stackgan_v2_*.py`.
+"""Make pictures of words, in one call of a generator: the one that ships knows digits; train others as you like.
 
-    python -m experiments.generate "River" "Forest" --model=PATH
-    python -m experiments.generate --model=PATH
+The configurations are `configs/stackgan_v2_*.py`.
+
+    python -m experiments.generate 7 3
+    python -m experiments.generate "red apple" --model=PATH
 
 Without a prompt it takes the texts that the model was trained on, up to 10. DIR gets one PNG for each prompt, all
 stages one above the other, a draw a column; pictures/ has each finished one; index.html shows all. The same seed makes
@@ -29,7 +31,7 @@ from experiments.common import priors
 from experiments.report import ledger
 from experiments.report.shell import paragraphs, shell
 
-MODEL = runtime.flag("model", "stackgan_eurosat", schema.path("the generator: a path, or the name of one that ships"))
+MODEL = runtime.flag("model", "stackgan_digits", schema.path("the generator: a path, or the name of one that ships"))
 OUT = runtime.flag("out", "runs/generate", schema.path("the folder of the results"))
 COUNT = runtime.flag("count", 10, schema.whole("pictures of each prompt", 1, 256))
 SEED = runtime.flag("seed", 0, schema.whole("of the noise", low=0))

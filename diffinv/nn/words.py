@@ -33,8 +33,9 @@ class TextEncoder(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array) -> Array:
         h = nn.Embed(self.words + 1, self.width)(tokens)
+        known = (tokens > 0).astype(h.dtype)
         last, _ = nn.RNN(nn.GRUCell(self.width), return_carry=True)(h, seq_lengths=jnp.sum(tokens > 0))
-        mean = jnp.sum(jnp.where(tokens[:, None] > 0, h, 0), 0) / jnp.maximum(jnp.sum(tokens > 0), 1)
+        mean = known @ h / jnp.maximum(jnp.sum(known), 1)
         return unit_length(nn.Dense(self.width)(jnp.concatenate([last, mean])))
 
 

@@ -82,9 +82,10 @@ def told(note: dict[str, Any]) -> str:
             f"the held-out by features, {by_pixels} by {SHRUNK} x {SHRUNK} pixels; floor {floor}"
         )
     if classes := note.get("classes"):
+        guidance = f", guidance {classes['guidance']:g}" if "guidance" in classes else ""
         shares = ", ".join(f"{name} {share}" for name, share in classes["by_label"].items())
         lines.append(
-            f"classes, guidance {classes['guidance']:g}: {classes['agreement']} of the samples are taken for their "
+            f"classes{guidance}: {classes['agreement']} of the samples are taken for their "
             f"label (of held-out pictures {classes['held_out_accuracy']}): {shares}"
         )
     return "\n".join(lines)

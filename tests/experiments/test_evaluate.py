@@ -230,6 +230,10 @@ def test_the_agreement_counts_what_is_taken_for_its_label(pack):
     assert note == {"guidance": 3.0, "agreement": 0.6667, "held_out_accuracy": 0.75, "by_label": shares}
     quality = evaluate.quality(rng.normal(size=(8, 3)), rng.normal(size=(8, 3)), 1, "Heun")
     line = evaluate.told({**quality, "classes": note}).splitlines()[-1]
+    with flagged(pack, weight=3.0):
+        plain = evaluate.agreement(judge, make(np.array([0, 1, 2, 1, 2, 2])).features, asked, ["a", "b", "c"], False)
+    assert plain == {name: value for name, value in note.items() if name != "guidance"}
+    assert "classes: 0.6667" in evaluate.told({**quality, "classes": plain}).splitlines()[-1]
     assert "guidance 3: 0.6667" in line and "held-out pictures 0.75" in line and "a 0.5, b 0.5, c 1.0" in line
 
 

@@ -159,6 +159,14 @@ def test_generate_makes_the_same_pictures_of_the_same_seed(trained, tmp_path):
 
 
 @pytest.mark.slow
+def test_generate_takes_the_model_that_ships(tmp_path):
+    done = command("generate", "7", "--count=4", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert data.decode(str(tmp_path / "7.png"), channels=1).shape == (3 * 32, 4 * 32, 1)
+    assert "stackgan_digits" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, said",
     [

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 import diffinv as di
-from diffinv import data, process, train, weights
+from diffinv import data, generator, process, text, train, weights
+from diffinv.metrics import memorisation
 
 FOLDER = Path(weights.embedded()).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
-PRIORS = [name for name in NAMES if not weights.cards.is_upscaler(weights.read_card(weights.embedded(name)))]
+PRIORS = [name for name in NAMES if weights.cards.kind_of(weights.read_card(weights.embedded(name))) == "prior"]
 
 
 def test_all_weights_together_are_small():
-    assert {"brain128", "photo", "prior32", "satellite64"} <= set(NAMES)
+    assert {"brain128", "photo", "prior32", "satellite64", "stackgan_digits"} <= set(NAMES)
     assert sum(os.path.getsize(FOLDER / f"{name}.safetensors") for name in NAMES) <= 26e6
 
 
@@ -37,8 +38,8 @@ def test_cards_tell_data_licence_and_pictures_seen(name):
     card = weights.read_card(weights.embedded(name))
     for field in ("data", "data_licence", "images_seen", "seconds", "hardware"):
         assert card[field] not in (None, "", 0), field
-    for text in ("EuroSAT", "MIT", "modified Copernicus Sentinel data"):
-        assert name != "satellite64" or text in card["data"] + card["data_licence"], text
+    for said in ("EuroSAT", "MIT", "modified Copernicus Sentinel data"):
+        assert name != "satellite64" or said in card["data"] + card["data_licence"], said
 
 
 @cache
@@ -68,6 +69,25 @@ def test_cards_are_true(name):
     told = np.asarray([card["held_out_loss"][level] for level in ("0.1", "1")])
     ratio = np.asarray(found) / told
     assert (ratio > 0.5).all() and (ratio < 2).all(), ratio
+
+
+def test_the_shipped_generator_writes_the_digit_that_it_is_asked_for():
+    """Twenty of each: the nearest of scikit-learn's own has it as its label, and its encoders tell as the card says."""
+    model, card = (load(weights.embedded("stackgan_digits")) for load in (weights.load_generator, weights.read_card))
+    labels = np.arange(200) % 10
+    tokens = np.stack([model.tokens(model.captions[label]) for label in labels])
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        draw = jax.jit(jax.vmap(lambda model, key, each: model(key, each).pictures, (None, 0, 0)))
+        *_, finest = draw(model, jax.random.split(jax.random.key(0), 200), tokens)
+        texts = generator.embedded_texts(model.game, model.params, tokens[:10])
+        own = text.text_match(generator.viewed(model.game, model.params, finest), texts, jnp.asarray(labels))
+    assert float(own) == pytest.approx(1 - card["held_out_loss"]["text"], abs=0.1)
+    rows = lambda pixels: np.asarray(pixels).reshape(len(pixels), -1)
+    known = data.catalogue("digits")
+    read = data.read("digits", 16, channels=1)
+    near = memorisation.nearest_rows(rows(finest), rows(data.to_unit(read.pixels))).place
+    right = np.asarray([record.label for record in known.records()])[near] == labels
+    assert right.mean() > 0.8
 
 
 @pytest.mark.slow
