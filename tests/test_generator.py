@@ -90,6 +90,7 @@ def test_one_key_is_one_draw_and_truncation_ends_in_one(played):
         model.tokens("e")
 
 
+@pytest.mark.slow
 def test_without_texts_noise_takes_their_place():
     game = generator.game(**SMALL)
     assert game.reader is None and game.viewer is None and all(judge.alone for judge in game.judges)

@@ -82,6 +82,7 @@ def test_the_other_picture_is_of_another_text(task):
     np.testing.assert_array_equal(found["tokens"], task.tokens[label])
 
 
+@pytest.mark.slow
 def test_errors_alarm_and_what_is_exported(task):
     """Random networks of small weights paint one grey: the alarm says so by name."""
     params = jax.jit(task.init, compiler_options=FAST)(jax.random.key(0))
