@@ -86,9 +86,8 @@ def game(
         raise ValueError(f"branches is {branches}; pictures of {size} pixels leave at most {doublings(size) + 1}")
     tree = Tree(size // 2 ** (branches - 1), branches, features, width, channels, blocks)
     judges = tuple(Judge(judge_features, tree.size, alone or not words) for _ in range(branches))
-    reader, viewer = (
-        (TextEncoder(words, embedding), PictureEncoder(viewer_features, embedding)) if words else (None,) * 2
-    )
+    reader = TextEncoder(words, embedding) if words else None
+    viewer = PictureEncoder(viewer_features, embedding) if words else None
     return Game(tree, judges, reader, viewer, noise, length)
 
 
@@ -134,13 +133,8 @@ def game_loss(
         return game.tree.apply({"params": params}, *given, **ran)[0]
 
     critics = [lambda params, *given, net=net: net.apply({"params": params}, *given, **ran)[0] for net in game.judges]
-    weights: dict[str, Any] = {
-        "text_weight": text_weight,
-        "colour_weight": colour_weight,
-        "wrong_is_real": wrong_is_real,
-    }
-    weights |= {"slope_weight": slope_weight}
-    both_sides = adversarial.joint_loss(generate, critics, game.noise, game.tree.width, **weights)
+    weights = (text_weight, colour_weight, wrong_is_real, slope_weight)
+    both_sides = adversarial.joint_loss(generate, critics, game.noise, game.tree.width, *weights)
 
     def loss(key: Key, params: Any, batch: Any) -> Array:
         sides = {"generator": params["generator"], "judges": [params["judges"][str(side)] for side in game.sides]}

@@ -286,7 +286,7 @@ def require_places(path: str, runs: int) -> None:
 
 
 class Judged(NamedTuple):
-    """What is judged: its card, its pictures' shape, and how it is sampled, by the number of steps.
+    """What is judged: its pictures' shape, and how it is sampled, by the number of steps.
 
     Attributes:
       what: the name of a step.
@@ -295,7 +295,6 @@ class Judged(NamedTuple):
       steps: to be tried.
     """
 
-    card: dict[str, Any]
     shape: tuple[int, ...]
     what: str
     sample: Callable[[int], np.ndarray]
@@ -314,7 +313,7 @@ def of_prior(path: str, card: dict[str, Any]) -> Judged:
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
     of_labels = lambda steps, labels: draw_labels(prior, card["label_null"], labels, schedules[steps], method)
     name = "Heun" if middle is None else what
-    return Judged(card, prior.shape, name, lambda steps: draw(prior, schedules[steps], method), of_labels, many)
+    return Judged(prior.shape, name, lambda steps: draw(prior, schedules[steps], method), of_labels, many)
 
 
 def of_generator(path: str, card: dict[str, Any]) -> Judged:
@@ -324,7 +323,7 @@ def of_generator(path: str, card: dict[str, Any]) -> Judged:
     model = weights.load_generator(path)
     of_labels = lambda steps, labels: draw_texts(model, labels)
     every = np.arange(COUNT.value) % max(len(model.captions), 1)
-    return Judged(card, tuple(card["shape"]), "generator", lambda steps: draw_texts(model, every), of_labels, [1])
+    return Judged(tuple(card["shape"]), "generator", lambda steps: draw_texts(model, every), of_labels, [1])
 
 
 def main() -> None:

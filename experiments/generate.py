@@ -49,8 +49,7 @@ def tall(pictures: list[np.ndarray]) -> np.ndarray:
 
 def write(path: Path, pixels: np.ndarray) -> Path:
     """uint8 (H, W, 1 or 3) as PNG."""
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
-    return path
+    return ledger.put(path, ledger.png(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)))
 
 
 def rivals(model: generator.TextToImage, tokens: np.ndarray) -> np.ndarray:
@@ -107,7 +106,6 @@ def main(arguments: list[str]) -> None:
     for prompt, stem, match, *stages in zip(prompts, listing.stems(prompts), told, *made):
         pixels = [to_pixels(np.asarray(stage)) for stage in stages]
         entries.append((prompt, write(folder / f"{stem}.png", tall(pixels)), match))
-        (folder / "pictures").mkdir(exist_ok=True)
         for number, final in enumerate(pixels[-1]):
             write(folder / "pictures" / f"{stem}-{number}.png", final)
         print(f"{entries[-1][1]}  {prompt}" + ("" if match is None else f"  match {match:.0%}"))

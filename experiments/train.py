@@ -228,7 +228,9 @@ def main() -> None:
                     sys.exit(143)
                 loop.evaluate(config.steps)
             chosen, losses = loop.best()
-            told = halved(run, loop.state.ema[chosen], losses, held_out) if HALF.value else {}
+            weights = loop.state.ema[chosen]
+            whole = {"params": run.finished(run.key, weights)}
+            told = halved(run, weights, losses, held_out) if HALF.value else whole
             if runtime.first():
                 export(run, loop.state, chosen, loop.elapsed(), losses, training, target, **told)
             runtime.together("end")

@@ -187,14 +187,14 @@ def paired(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows = []
     for (task, method, base), pairs in groups.items():
         shared = [name for name in ADDED if all(name in case for pair in pairs for case in pair)]
-        added = {f"{name}_added": _student([case[name] - plain[name] for plain, case in pairs]) for name in shared}
+        added = {f"{name}_added": student([case[name] - plain[name] for plain, case in pairs]) for name in shared}
         if len(pairs) > 1:
             rows.append({"task": task, "method": f"{method} - {base}", **added, "pictures": len(pairs)})
     return rows
 
 
-def _student(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half its 95 % interval."""
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half its 95 % interval, which is Student's."""
     n = len(values)
     quantile = stdtrit(n - 1, 0.975) if n > 1 else math.nan
     return float(np.mean(values)), float(quantile * np.std(values, ddof=min(n - 1, 1)) / math.sqrt(n))

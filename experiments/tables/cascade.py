@@ -37,15 +37,15 @@ from experiments.common import runtime  # noqa: F401  isort: skip  (before jax)
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
-from scipy.spatial.distance import cdist, pdist
 from tqdm import tqdm
 
 from diffinv import adversarial, data, generator, schema, seed_key, text, weights
 from diffinv.metrics import memorisation
+from experiments.report.tables import student
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named
 from experiments.tasks.adversarial import Adversarial
+from experiments.tasks.consistency import energy
 
 ONE = "one stage"
 ROWS: dict[str, dict[str, Any]] = {
@@ -125,10 +125,9 @@ def arguments(config: Any, options: SimpleNamespace, row: str) -> list[str]:
 def trained(options: SimpleNamespace, row: str, seed: int) -> generator.TextToImage:
     """The row's generator of a seed, trained where it is not there yet. Raises ValueError where the training failed."""
     config = configured(options, row)
-    folder = Path(options.models) / f"{slug(row)}-{seed}"
+    folder = Path(options.models) / f"{row.lower().replace(' ', '-')}-{seed}"
     path = str(folder / config.name)
-    there = os.path.exists(f"{path}.json") and weights.read_card(path).get("steps") == config.steps
-    if not there:
+    if not is_of(config, path):
         command = [sys.executable, "-m", "experiments.train", *arguments(config, options, row)]
         done = subprocess.run([*command, f"--workdir={folder}", f"--config.seed={seed}"], stderr=subprocess.PIPE)
         if done.returncode:
@@ -137,9 +136,11 @@ def trained(options: SimpleNamespace, row: str, seed: int) -> generator.TextToIm
     return weights.load_generator(path)
 
 
-def slug(row: str) -> str:
-    """A folder's name."""
-    return "".join(letter if letter.isalnum() else "-" for letter in row.lower())
+def is_of(config: Any, path: str) -> bool:
+    """Whether there is an export of as many steps by these networks."""
+    card = weights.read_card(path) if os.path.exists(f"{path}.json") else {}
+    net = card.get("generator", {})
+    return card.get("steps") == config.steps and {**net, **config.net.to_dict()} == net
 
 
 def real(config: Any, count: int) -> Real:
@@ -167,9 +168,8 @@ def agreeing(pictures: np.ndarray, labels: np.ndarray, among: np.ndarray, known:
 
 
 def apart(x: np.ndarray, y: np.ndarray) -> float:
-    """The unbiased energy distance `2 E|x - y| - E|x - x'| - E|y - y'|` of two sets, per root of a coordinate."""
-    a, b = (each.reshape(len(each), -1) for each in (x, y))
-    return float((2 * cdist(a, b).mean() - pdist(a).mean() - pdist(b).mean()) / np.sqrt(a.shape[1]))
+    """The energy distance of two sets of pictures."""
+    return float(energy(jnp.asarray(x), jnp.asarray(y)))
 
 
 def scores(model: generator.TextToImage, known: Real, count: int, seed: int) -> list[float]:
@@ -201,8 +201,8 @@ def cell(values: list[float], digits: int) -> str:
     """Mean ± Student's interval over seeds; "-" for what a row does not have."""
     if np.isnan(values).all():
         return "-"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
+    mean, half = student(values)
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def main(options: SimpleNamespace) -> published.Table:
@@ -222,10 +222,8 @@ def main(options: SimpleNamespace) -> published.Table:
     floor = apart(known.trained[: options.count], known.held_out)
     right = agreeing(known.held_out, known.labels, known.trained, known.trained_labels)
     lines.append(("training pictures", "", f"{floor:.4f}", f"{right:.3f}", f"{right:.3f}", "", "", ""))
-    what = (
-        f"{options.config}, {config.steps} steps of {config.batch}, {options.seeds} seeds, {options.count} pictures of"
-    )
-    what += f" each model; {len(known.held_out)} held-out pictures"
+    what = f"{options.config}, {config.steps} steps of {config.batch}, {options.seeds} seeds, {options.count} pictures "
+    what += f"of each model; {len(known.held_out)} held-out pictures"
     return published.table(f"{what}\n\n{published.columns(lines)}", every)
 
 

@@ -153,5 +153,6 @@ class Adversarial:
     def card(self) -> dict:
         config = self.config
         told = {"generator": self.architecture, "words": list(self.words), "labels": self.captions}
-        weighed = f"text {config.text_weight}, colours {config.colour_weight}, contrast {config.contrast_weight}"
+        weighed = f"text {config.text_weight}, colours {config.colour_weight}, slopes {config.slope_weight}"
+        weighed += f", contrast {config.contrast_weight}"
         return told | {"method": "StackGAN-v2", "schedule": f"both sides at once; {weighed}"}

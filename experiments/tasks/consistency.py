@@ -85,11 +85,11 @@ FIELDS: Schema = {
 
 
 def energy(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The unbiased energy distance `2 E|x - y| - E|x - x'| - E|y - y'|` of two batches, per root of a coordinate."""
+    """The unbiased energy distance `2 E|x - y| - E|x - x'| - E|y - y'|` of two sets, per root of a coordinate."""
 
     def mean(a, b, same):
         square = jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * jnp.dot(a, b.T, precision="highest")
-        distance = jnp.sqrt(jnp.maximum(square, 0.0)) * (1 - same * jnp.eye(len(a)))
+        distance = jnp.sqrt(jnp.maximum(square, 0.0)) * (1 - same * jnp.eye(len(a), len(b)))
         return jnp.sum(distance) / (len(a) * (len(b) - same))
 
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)

@@ -202,8 +202,9 @@ class Run:
 
 def halved(run: Run, weights, losses: dict[str, float], held_out: data.Source) -> dict[str, Any]:
     """`params`, the weights in half precision, and `stored`, what that costs, for `export`."""
-    params = di.weights.halved(jax.tree.map(np.asarray, weights))
-    after = run.held_out(di.weights.widened(params), held_out)
+    stored = lambda tree: di.weights.halved(jax.tree.map(np.asarray, tree))
+    rounded = di.weights.widened(stored(weights))
+    after, params = run.held_out(rounded, held_out), stored(run.finished(run.key, rounded))
     before, after = (float(np.mean(list(each.values()))) for each in (losses, after))
     return {"params": params, "stored": f"float16; mean held-out loss {after:.6f}, in float32 {before:.6f}"}
 
@@ -232,7 +233,6 @@ def export(
         "held_out_loss": losses, **told,
     }  # fmt: skip
     card |= {"started_from": config.start} if config.start else {}
-    weights = run.finished(run.key, state.ema[average] if params is None else di.weights.widened(params))
-    weights = weights if params is None else di.weights.halved(jax.tree.map(np.asarray, weights))
+    weights = state.ema[average] if params is None else params
     card = di.weights.save(path, jax.tree.map(np.asarray, weights), card)
     print(f"{card['parameters']} weights after {step} steps exported to {path}.safetensors", flush=True)
