@@ -107,6 +107,25 @@ def enlarge(coarse: Array, shape: tuple[int, ...]) -> Array:
     return charts.upsample(shape, _factor(coarse.shape, shape, "shape")).decode(coarse)
 
 
+def condition(coarse: Array, shape: tuple[int, ...], level: Scalar) -> dict[str, Array]:
+    """What a stage of `shape` (static) tells its network: `low`, the coarse picture at that size, and its `level`."""
+    return {"low": enlarge(coarse, shape), "level": jnp.asarray(level, coarse.dtype)}
+
+
+def augmented_condition(key: Key, x0: Array, shape: tuple[int, ...], greatest: Scalar) -> dict[str, Array]:
+    """`condition` for training, of x0's block averages of `shape` (static): `D x0 + level eps`, level ~ U(0, greatest).
+
+    A network that was trained with it stands in `sampling` and `jumping` after `with_noise` at any of these levels.
+
+    Source: Ho et al. 2021, section 4.2, in the variance-exploding clock: one network for all levels, of which one is
+    chosen afterwards.
+    """
+    level_key, noise_key = jax.random.split(key)
+    level = jnp.asarray(greatest, x0.dtype) * jax.random.uniform(level_key, (), x0.dtype)
+    average = operators.average_pool(x0.shape, _factor(shape, x0.shape, "x0"))
+    return condition(with_noise(noise_key, average(x0), level), x0.shape, level)
+
+
 def projected(x: Array, coarse: Array) -> Array:
     """The nearest picture to x whose block averages are `coarse`: `x + D^T (D D^T)^{-1} (coarse - D x)`."""
     chart = charts.upsample(x.shape, _factor(coarse.shape, x.shape, "x"))
@@ -192,7 +211,7 @@ def jumping(prior: Prior, conditional: bool = True) -> Generate:
 def _told(prior: Prior, coarse: Array | None, level: Scalar, conditional: bool) -> Prior:
     if not conditional or coarse is None:
         return prior
-    return prior.given(low=enlarge(coarse, prior.shape), level=jnp.asarray(level, coarse.dtype))
+    return prior.given(**condition(coarse, prior.shape, level))
 
 
 def generating(make: Callable[..., Array], noise: tuple[int, ...]) -> Generate:

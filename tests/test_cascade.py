@@ -7,6 +7,7 @@ import pytest
 from compiling import OPTIMISED
 from flax import struct
 from oracle import random_covariance
+from told import TheirMean
 
 import diffinv as di
 from diffinv import cascade as cascades
@@ -91,6 +92,43 @@ def test_with_a_wrong_base_the_error_falls_with_the_level_as_the_formula_says(la
         errors.append(np.abs(mean - m).max())
     assert errors[0] > 1.2 * errors[1] > 1.2**2 * errors[2]
     assert np.abs(gain(law, 1e3)[0]).max() < 1e-4  # nothing of the base is left
+
+
+@pytest.mark.parametrize("s", LEVELS)
+def test_a_sampler_told_of_the_coarse_picture_keeps_the_law_at_every_level(key, s):
+    """Pixels N(0, v): the result has their law; its averages have the correlation 1 / (1 + 4 s^2 / v) with the base."""
+    v, process = 0.36, di.process.EDM()
+    prior = di.Prior(process, TheirMean(process, v, COARSE), FINE)
+    fine = CascadeStage(cascades.sampling(prior, samplers.heun, times.karras(40)), FINE, cascades.with_noise, s)
+    stages = [drawing(np.zeros(4), v / 4 * np.eye(4), COARSE), fine]
+    run = jax.jit(jax.vmap(lambda key: cascade(stages)(key, None).info.pictures), compiler_options=OPTIMISED)
+    base, x = map(np.asarray, run(jax.random.split(key, 10_000)))
+    covariance = np.cov(x.reshape(-1, 16).T)
+    np.testing.assert_allclose(covariance, v * np.eye(16), atol=0.02)
+    averages = np.asarray(jax.vmap(operators.average_pool(FINE, 2))(x))
+    pull = v / 4 / (v / 4 + s**2)
+    assert np.mean(averages * base) / (v / 4) == pytest.approx(pull, abs=0.02)
+
+
+def test_what_is_told_in_training_is_what_a_stage_tells(key):
+    """`with_noise` of the block averages, enlarged, at a level that is uniform up to the greatest."""
+    x0, greatest = jax.random.normal(key, (6, 4, 2)), 0.7
+    make = jax.vmap(lambda k: cascades.augmented_condition(k, x0, (3, 2, 2), greatest))
+    told = make(jax.random.split(key, 4000))
+    assert set(told) == {"low", "level"} and told["low"].shape == (4000, 6, 4, 2)
+    level = np.asarray(told["level"])
+    assert 0 <= level.min() < 0.01 and 0.69 < level.max() <= greatest
+    assert np.quantile(level, [0.25, 0.5, 0.75]) == pytest.approx([0.175, 0.35, 0.525], abs=0.03)
+    corners = np.asarray(told["low"])[:, ::2, ::2]
+    np.testing.assert_array_equal(told["low"], corners.repeat(2, 1).repeat(2, 2))
+    average = np.asarray(operators.average_pool((6, 4, 2), 2)(x0))
+    eps = (corners - average) / level[:, None, None, None]
+    assert eps.mean() == pytest.approx(0, abs=0.03) and eps.std() == pytest.approx(1, abs=0.02)
+    assert abs(np.corrcoef(np.abs(eps[:, 0, 0, 0]), level)[0, 1]) < 0.08  # the noise's own size is no part of it
+    same = cascades.condition(jnp.ones((3, 2, 2)), (6, 4, 2), 0.3)
+    np.testing.assert_array_equal(same["low"], np.ones((6, 4, 2)))
+    with pytest.raises(ValueError, match=r"x0 is \(6, 4, 2\) after \(4, 2, 2\)"):
+        cascades.augmented_condition(key, x0, (4, 2, 2), greatest)
 
 
 def test_a_projected_picture_has_its_block_averages_and_is_the_nearest(key):

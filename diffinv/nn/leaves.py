@@ -72,7 +72,10 @@ def _unet(net: unet.UNet, channels: int) -> Iterator[Leaf]:
     if net.scalar_label:
         yield from _dense("label_emb_0", 1, embedding)
         yield from _dense("label_emb_2", embedding, embedding)
-    yield from _conv("input_blocks_0_0", channels * net.patch**2, widths[0])
+    if net.low_channels:
+        yield from _dense("level_embed_0", net.channels, embedding)
+        yield from _dense("level_embed_2", embedding, embedding)
+    yield from _conv("input_blocks_0_0", (channels + net.low_channels) * net.patch**2, widths[0])
     skips = [widths[0]]
     for level, width in enumerate(widths):
         for _ in range(net.blocks):

@@ -132,9 +132,9 @@ class Upsample(nn.Module):
 
 
 class UNet(nn.Module):
-    """`(x (H, W, C_in), condition (), label=None) -> (H, W, out_channels)` in float32, for one example.
+    """`(x (H, W, C_in), condition (), label=None, low=None, level=None) -> (H, W, out_channels)`, for one example.
 
-    All attributes are static.
+    The result is float32. All attributes are static.
 
     Attributes:
       channels: the width, before the multipliers.
@@ -162,6 +162,8 @@ class UNet(nn.Module):
       corner_padding: of `Downsample`.
       frequency_shift: of `layers.time_embedding`.
       scalar_label: the label is a number, in [0, 1], and not one of `classes`: two dense layers embed it.
+      low_channels: of a coarse picture `low`, (H, W, low_channels), which joins x; its `level`, (), is embedded as
+        the condition is (Saharia et al. 2022, arXiv:2205.11487); 0 for none.
     """
 
     channels: int = 64
@@ -188,44 +190,64 @@ class UNet(nn.Module):
     corner_padding: bool = False
     frequency_shift: int = 0
     scalar_label: bool = False
+    low_channels: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, condition: Array, label: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        condition: Array,
+        label: Array | None = None,
+        low: Array | None = None,
+        level: Array | None = None,
+    ) -> Array:
         widths = [int(self.channels * m) for m in self.multipliers]
-        embedding = self._embed(condition, label)
+        x, embedding = self._joined(x, self._embed(condition, label), low, level)
         x = layers.space_to_depth(x, self.patch).astype(self.dtype)
         h = layers.convolution(widths[0], self.plain_conv, name="input_blocks_0_0", dtype=self.dtype)(x)
         skips = [h]
-        for level, width in enumerate(widths):
+        for depth, width in enumerate(widths):
             for _ in range(self.blocks):
-                h = self._block(f"input_blocks_{len(skips)}", h, embedding, width, 2**level)
+                h = self._block(f"input_blocks_{len(skips)}", h, embedding, width, 2**depth)
                 skips.append(h)
-            if level < len(widths) - 1:
+            if depth < len(widths) - 1:
                 h = self._resample(f"input_blocks_{len(skips)}_0", h, embedding, width, layers.down)
                 skips.append(h)
         h = self._res("middle_block_0", widths[-1])(h, embedding)
         h = self._attention("middle_block_1")(h)
         h = self._res("middle_block_2", widths[-1])(h, embedding)
         index = 0
-        for level, width in reversed(list(enumerate(widths))):
+        for depth, width in reversed(list(enumerate(widths))):
             for block in range(self.blocks + 1):
                 name = f"output_blocks_{index}"
-                h = self._block(name, jnp.concatenate([h, skips.pop()], -1), embedding, width, 2**level)
-                if level and block == self.blocks:
-                    last = 2 if 2**level in self.attention else 1
+                h = self._block(name, jnp.concatenate([h, skips.pop()], -1), embedding, width, 2**depth)
+                if depth and block == self.blocks:
+                    last = 2 if 2**depth in self.attention else 1
                     h = self._resample(f"{name}_{last}", h, embedding, width, layers.up)
                 index += 1
         return self._out(h)
 
+    def _joined(self, x: Array, embedding: Array, low: Array | None, level: Array | None) -> tuple[Array, Array]:
+        if {low is None, level is None} != {not self.low_channels}:
+            shown = "None" if low is None else low.shape
+            raise ValueError(
+                f"low is {shown} for a network of low_channels={self.low_channels}; give it and level, or none"
+            )
+        if low is None or level is None:
+            return x, embedding
+        return jnp.concatenate([x, low.astype(x.dtype)], -1), embedding + self._time("level_embed", level)
+
     def _embed(self, condition: Array, label: Array | None) -> Array:
-        width = 4 * self.channels
-        t = self.time_scale * jnp.asarray(condition)
-        h = layers.time_embedding(t, self.channels, shift=self.frequency_shift).astype(self.dtype)
-        h = nn.silu(nn.Dense(width, name="time_embed_0", dtype=self.dtype)(h))
-        h = nn.Dense(width, name="time_embed_2", dtype=self.dtype)(h)
+        h = self._time("time_embed", condition)
         if (self.classes is None and not self.scalar_label) != (label is None):
             raise ValueError(f"label is {label} for a network of classes={self.classes}; give both or neither")
-        return h if label is None else h + self._label(label, width)
+        return h if label is None else h + self._label(label, 4 * self.channels)
+
+    def _time(self, name: str, condition: Array) -> Array:
+        t, width = self.time_scale * jnp.asarray(condition), 4 * self.channels
+        h = layers.time_embedding(t, self.channels, shift=self.frequency_shift).astype(self.dtype)
+        h = nn.silu(nn.Dense(width, name=f"{name}_0", dtype=self.dtype)(h))
+        return nn.Dense(width, name=f"{name}_2", dtype=self.dtype)(h)
 
     def _label(self, label: Array, width: int) -> Array:
         if self.classes is not None:

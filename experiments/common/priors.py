@@ -19,10 +19,12 @@ def load(path: str, name: str = "--prior", shape: tuple[int, ...] | None = None,
 
     It is under the variance-preserving process, whatever it was trained with, or on its own table if it has one; where
     it takes any size, of `shape`, and in tiles, as in `weights.load_prior`. Raises ValueError for a prior of anything
-    else than grey or RGB pictures.
+    else than grey or RGB pictures, and for one that is told of a coarse picture.
     """
     path = place(path)
     card = weights.read_card(path, "prior")
+    if "coarse" in card:
+        raise ValueError(f"{name} is {path!r}, a cascade's stage, which needs a coarse picture; give another prior")
     own = card["process"]["name"] == "discrete"
     sized = {"shape": shape, "tile": tile} if shape is not None and weights.any_size(card) else {}
     prior = weights.load_prior(path, None if own else process.VP(), **sized)

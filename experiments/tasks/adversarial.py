@@ -18,7 +18,7 @@ from diffinv.weights import cards
 from diffinv.weights.cards.generators import GAME
 from experiments.common import provenance, reading
 from experiments.tasks.consistency import energy
-from experiments.tasks.denoising import CROP, LEVELS, augmented
+from experiments.tasks.denoising import COARSE, CROP, LEVELS, augmented
 
 OURS = ("size", "channels", "words")
 FIELDS: Schema = {
@@ -44,7 +44,7 @@ class Adversarial:
     @staticmethod
     def fields(config) -> Schema:
         """The game's own, its networks, and fields that configurations share and this task does not read."""
-        unused = {name: field for name, field in {**CROP, **LEVELS}.items() if name in config}
+        unused = {name: field for name, field in {**CROP, **COARSE, **LEVELS}.items() if name in config}
         return {**unused, **FIELDS, "net": {name: field for name, field in GAME.items() if name not in OURS}}
 
     @staticmethod

@@ -150,9 +150,8 @@ class Consistency(Denoising):
         return consistency.doubling(s0, s1, max(1, self.config.steps // (int(np.log2(s1 // s0)) + 1)))
 
     def init(self, key):
-        label = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
         seen = (*self.shape[:2], self.shape[2] + self.two_times)
-        return self.net.init(key, jnp.zeros(seen), jnp.zeros(()), **label)
+        return self.net.init(key, jnp.zeros(seen), jnp.zeros(()), **self.nothing())
 
     def teacher(self, params):
         return di.NetworkDenoiser(params, self.process, self.net.apply, **self.parametrisation)
@@ -169,38 +168,39 @@ class Consistency(Denoising):
     def loss(self, key, params, batch, context):
         return self.consistency_loss(key, params, self.examples(key, batch), context)
 
-    def steps(self, key, params, label):
+    def prior(self, params):
+        return di.Prior(self.process, self.model(params), self.shape)
+
+    def steps(self, key, prior):
         """One picture by one step, and the same after a second one from the middle level: Song et al.'s algorithm 1."""
         first, second = jax.random.split(key)
-        prior = di.Prior(self.process, self.model(params), self.shape)
-        prior = prior.given(label=label) if self.config.classes else prior
         once = prior.denoise(prior.start(first, jnp.float32(1.0)), jnp.float32(1.0))
         return once, prior.denoise(self.process.perturb(once, self.middle).sample(second), self.middle)
 
     def errors(self, key, params, batch):
         """Energy distances of one- and two-step samples to the pictures, and how far two near levels disagree."""
-        images, label = data.to_unit(batch["image"]), batch["label"]
-        keys = jax.random.split(key, len(images))
-        once, twice = jax.vmap(lambda k, label: self.steps(k, params, label))(keys, label)
+        images = data.to_unit(batch["image"])
+        keys, told = jax.random.split(key, len(images)), self.told(jax.random.fold_in(key, 2), images, batch["label"])
+        once, twice = jax.vmap(lambda k, told: self.steps(k, self.prior(params).given(**told)))(keys, told)
 
-        def disagreement(key, x0, label, level):
-            denoise = self.model(params).given(label=label) if self.config.classes else self.model(params)
+        def disagreement(key, x0, told, level):
+            denoise = self.model(params).given(**told)
             at = times.from_sigma(self.process, jnp.stack([level, 0.9 * level]))
             z = jax.random.normal(key, x0.shape)
             here, there = (denoise(self.process.perturb(x0, t).at(z), t) for t in at)
             return norm(here - there) / x0.size**0.5
 
-        apart = lambda level: jnp.mean(jax.vmap(disagreement, (0, 0, 0, None))(keys, images, label, jnp.float32(level)))
+        apart = lambda level: jnp.mean(jax.vmap(disagreement, (0, 0, 0, None))(keys, images, told, jnp.float32(level)))
         found = {"energy, 1 step": energy(once, images), "energy, 2 steps": energy(twice, images)}
         return found | {f"near {level:g}": apart(level) for level in self.config.consistency_levels}
 
     def prompts(self, source: data.Source, count: int):
-        """Labels as for a denoising prior, and the number of steps: one in the left half of a row, two in the right."""
+        """Those of a denoising prior, and the number of steps: one in the left half of a row, two in the right."""
         right = np.arange(count) % self.config.sample_grid >= self.config.sample_grid / 2
-        return {"label": super().prompts(source, count), "twice": right}
+        return {**super().prompts(source, count), "twice": right}
 
     def sample(self, key, params, prompt):
-        once, twice = self.steps(key, params, prompt["label"])
+        once, twice = self.steps(key, self.asked(self.prior(params), prompt))
         return jnp.where(prompt["twice"], twice, once)
 
     def card(self) -> dict:

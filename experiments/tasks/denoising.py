@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffinv as di
-from diffinv import data, process, samplers, times, train
+from diffinv import cascade, data, operators, process, samplers, times, train
 from diffinv.schema import Schema, number, whole
 from experiments.common import provenance, reading
 from experiments.tasks import networks
@@ -16,6 +16,10 @@ SPREAD = number("spread of ln sigma", above=0, high=20)
 MEAN = number("mean of ln sigma", -20, 20)
 CROP: Schema = {
     "crop": whole("from one square of `size` to the next; 0 for whole pictures, shrunk to it", 0, 8192, "pixels"),
+}
+COARSE: Schema = {
+    "coarse": whole("side of a coarse picture that the network is told of, 0 for none", 0, 4096, "pixels"),
+    "coarse_level": number("greatest deviation of the noise on it", low=0, high=100, unit="on [-1, 1]"),
 }
 LEVELS: Schema = {
     "sigma_data": number("deviation of the pictures", above=0, high=100, unit="on [-1, 1]"),
@@ -42,13 +46,20 @@ class Denoising:
     @staticmethod
     def fields(config) -> Schema:
         """How pictures are cut and noise is spread, and the network."""
-        cut = CROP if "crop" in config else {}  # written before pictures could be cut
-        return {**cut, **LEVELS, **networks.fields(config)}
+        later = {name: field for name, field in {**CROP, **COARSE}.items() if name in config}  # not in older files
+        return {**later, **LEVELS, **networks.fields(config)}
 
     @staticmethod
     def check(config) -> None:
-        """The network must fit the pictures."""
+        """The network must fit the pictures, and the coarse one."""
         networks.require_fit(config)
+        coarse = config.get("coarse", 0)
+        if coarse and (coarse >= config.size or config.size % coarse):
+            raise ValueError(f"config.coarse is {coarse}; give a divisor of config.size, {config.size}, or 0")
+        if coarse and not networks.takes_coarse(config):
+            known = ", ".join(networks.COARSE)
+            name = networks.architecture(config)
+            raise ValueError(f"config.architecture is {name!r}, which takes no coarse picture; give {known}")
 
     @staticmethod
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
@@ -65,8 +76,11 @@ class Denoising:
         self.config, self.labels = config, list(source.classes)
         self.process, self.shape = process.EDM(), (config.size, config.size, config.channels)
         self.process_card = {"name": "EDM", "sigma_max": self.process.sigma_max}
-        labels = {"classes": config.classes + 1} if config.classes else {}
-        self.architecture = networks.card(config, out_channels=config.channels, **labels)
+        side = config.get("coarse", 0)
+        self.coarse = (side, side, config.channels) if side else None
+        more = {"classes": config.classes + 1} if config.classes else {}
+        more |= {"low_channels": config.channels} if side else {}
+        self.architecture = networks.card(config, out_channels=config.channels, **more)
         self.net = networks.build(self.architecture)
         self.parametrisation = {"parametrisation": "edm", "sigma_data": config.sigma_data}
         spread = (config.log_sigma_mean, config.log_sigma_std, config.sigma_data)
@@ -75,8 +89,12 @@ class Denoising:
         self.levels_loss = train.noise_levels_loss(self.model, self.process, levels, config.sigma_data)
 
     def init(self, key):
-        label = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
-        return self.net.init(key, jnp.zeros(self.shape), jnp.zeros(()), **label)
+        return self.net.init(key, jnp.zeros(self.shape), jnp.zeros(()), **self.nothing())
+
+    def nothing(self):
+        """Zeros for each condition of the network."""
+        told = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
+        return told | (cascade.condition(jnp.zeros(self.coarse), self.shape, 0.0) if self.coarse else {})
 
     def model(self, params):
         return di.NetworkDenoiser(params, self.process, self.net.apply, **self.parametrisation)
@@ -85,12 +103,18 @@ class Denoising:
         return None
 
     def examples(self, key, batch):
-        """Augmented pictures, with labels that are dropped at times."""
+        """Augmented pictures, with what the network is told of each; labels are dropped at times."""
         images, keys = augmented(self.config, key, batch)
-        if not self.config.classes:
-            return images
         drop = lambda k, label: train.drop_label(k, label, self.config.classes, self.config.label_dropout)
-        return {"image": images, "label": jax.vmap(drop)(keys, batch["label"])}
+        return {"image": images, **self.told(jax.random.fold_in(key, 2), images, jax.vmap(drop)(keys, batch["label"]))}
+
+    def told(self, key, images, label):
+        """The conditions: labels, where there are classes, and coarse pictures, each at a level of its own."""
+        told = {"label": label} if self.config.classes else {}
+        if not self.coarse:
+            return told
+        one = lambda k, x0: cascade.augmented_condition(k, x0, self.coarse, self.config.coarse_level)
+        return told | jax.vmap(one)(jax.random.split(key, len(images)), images)
 
     def finished(self, key, params):
         return params
@@ -100,22 +124,31 @@ class Denoising:
 
     def errors(self, key, params, batch):
         """Mean weighted error per noise level."""
-        example = {"image": data.to_unit(batch["image"])}
-        example |= {"label": batch["label"]} if self.config.classes else {}
-        losses = self.levels_loss(key, params, example)
+        images = data.to_unit(batch["image"])
+        told = self.told(jax.random.fold_in(key, 2), images, batch["label"])
+        losses = self.levels_loss(key, params, {"image": images, **told})
         return {f"{level:g}": loss for level, loss in zip(self.config.eval_levels, losses, strict=True)}
 
     def alarm(self, errors):
         return ""
 
     def prompts(self, source: data.Source, count: int):
-        """Labels, one row of the grid a class where there are classes."""
-        return np.arange(count, dtype=np.int32) // self.config.sample_grid % max(self.config.classes, 1)
+        """Labels, one row of the grid a class where there are classes; coarse pictures of held-out ones, and theirs."""
+        if not self.coarse:
+            return {"label": np.arange(count, dtype=np.int32) // self.config.sample_grid % max(self.config.classes, 1)}
+        rows = source.take([i % len(source) for i in range(count)])
+        average = operators.average_pool(self.shape, self.shape[0] // self.coarse[0])
+        return {"label": rows["label"], "coarse": np.asarray(jax.vmap(average)(data.to_unit(rows["image"])))}
+
+    def asked(self, model, prompt):
+        """A prior or denoiser, told what a prompt says, of a coarse picture as it is."""
+        told = {"label": prompt["label"]} if self.config.classes else {}
+        told |= cascade.condition(prompt["coarse"], self.shape, 0.0) if self.coarse else {}
+        return model.given(**told)
 
     def sample(self, key, params, prompt):
         grid, prior = times.karras(self.config.sample_steps), di.Prior(self.process, self.model(params), self.shape)
-        given = prior.given(label=prompt) if self.config.classes else prior
-        return di.sample(key, samplers.heun(given), grid).x
+        return di.sample(key, samplers.heun(self.asked(prior, prompt)), grid).x
 
     def card(self) -> dict:
         config = self.config
@@ -125,6 +158,8 @@ class Denoising:
             "process": self.process_card,
             "schedule": f"ln sigma ~ N({config.log_sigma_mean}, {config.log_sigma_std}^2), EDM weighting",
         }
+        if self.coarse:
+            card["coarse"] = {"side": self.coarse[0], "level": config.coarse_level}
         if config.classes:
             card |= {
                 "given": {"label": config.classes},

@@ -45,7 +45,9 @@ CHOSEN: dict[str, Network] = {
     "srnet": Network(("channels", "blocks", "residual", "cubic", "dtype"), enlarges=True),
     "ctmsr": Network(tuple(_CTMSR.split()), enlarges=True),
 }
-DECIDED = ("out_channels", "classes", "scale", "plain_conv")
+DECIDED = ("out_channels", "classes", "scale", "plain_conv", "low_channels")
+COARSE = tuple(name for name, fields in DECLARED.items() if "low_channels" in fields)
+"""Networks that may be told of a coarse picture."""
 ANY = Field(lambda _: True, "anything")
 
 
@@ -60,6 +62,11 @@ NETWORKS: dict[str, Network] = {name: CHOSEN.get(name) or _network(name) for nam
 def architecture(config: ConfigDict) -> str:
     """The name of the configuration's network."""
     return config.get("architecture", DEFAULT)
+
+
+def takes_coarse(config: ConfigDict) -> bool:
+    """Whether the configuration's network may be told of a coarse picture."""
+    return architecture(config) in COARSE
 
 
 def fields(config: ConfigDict, enlarges: bool = False) -> Schema:

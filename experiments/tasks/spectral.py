@@ -69,9 +69,9 @@ class Spectral(Denoising):
         return {"mean": np.asarray(law.mean), "variance": np.asarray(law.variance)}
 
     def init(self, key):
-        label = {"label": jnp.zeros((), jnp.int32)} if self.config.classes else {}
         seen = jnp.zeros((*self.shape[:2], 2 * self.shape[2]))
-        return {**self.net.init(key, seen, jnp.zeros(()), **label), "field": jax.tree.map(jnp.asarray, self.field)}
+        drawn = self.net.init(key, seen, jnp.zeros(()), **self.nothing())
+        return {**drawn, "field": jax.tree.map(jnp.asarray, self.field)}
 
     def model(self, params):
         return spectral.denoiser(params, self.process, self.net.apply)
@@ -79,19 +79,18 @@ class Spectral(Denoising):
     def errors(self, key, params, batch):
         """Mean weighted error per time."""
         keys, images = jax.random.split(key, len(batch["image"])), data.to_unit(batch["image"])
-        label, levels = batch["label"], self.config.eval_levels
+        told, levels = self.told(jax.random.fold_in(key, 2), images, batch["label"]), self.config.eval_levels
 
-        def one(k, image, label, t):
-            denoise = self.model(params).given(label=label) if self.config.classes else self.model(params)
+        def one(k, image, told, t):
+            denoise = self.model(params).given(**told)
             return scalespace.spectral_error(k, denoise, image, t, self.config.weighting, 1 / self.config.sample_steps)
 
-        at = lambda t: jnp.mean(jax.vmap(one, (0, 0, 0, None))(keys, images, label, t))
+        at = lambda t: jnp.mean(jax.vmap(one, (0, 0, 0, None))(keys, images, told, t))
         found = jax.lax.map(at, jnp.asarray(levels, jnp.float32))
         return {f"{t:g}": loss for t, loss in zip(levels, found, strict=True)}
 
     def sample(self, key, params, prompt):
-        prior = scalespace.spectral_prior(self.model(params))
-        given = prior.given(label=prompt) if self.config.classes else prior
+        given = self.asked(scalespace.spectral_prior(self.model(params)), prompt)
         grid = times.grid(self.config.sample_steps).astype(jnp.float32)
         return scalespace.cosines(self.shape).decode(di.sample(key, self.sampler(given), grid).x)
 

@@ -12,7 +12,7 @@ from diffinv.metrics import features, image, lpips
 from diffinv.schema import Schema, choice, number, path, whole
 from experiments.common import reading, runtime
 from experiments.tasks import networks
-from experiments.tasks.denoising import CROP, LEVELS, augmented
+from experiments.tasks.denoising import COARSE, CROP, LEVELS, augmented
 
 LOSSES = ("ctmsr", "dtm", "resshift")
 FIELDS: Schema = {
@@ -60,7 +60,7 @@ class SuperResolution:
     @staticmethod
     def fields(config) -> Schema:
         """The upscaler's own, its network, and fields that configurations share and this task does not read."""
-        unused = {name: field for name, field in {**CROP, **LEVELS}.items() if name in config}
+        unused = {name: field for name, field in {**CROP, **COARSE, **LEVELS}.items() if name in config}
         return {**unused, **FIELDS, **networks.fields(config, enlarges=True)}
 
     @staticmethod

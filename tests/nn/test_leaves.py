@@ -15,6 +15,7 @@ UNETS = [
     {**SMALL, "multipliers": (1, 1.5, 2), "attention": (1, 4), "patch": 2, "resample_blocks": False, "blocks": 2},
     {**SMALL, "resample_blocks": False, "resample_convs": True, "film": False, "classes": 3, "out_channels": 6},
     {**SMALL, "attention": (), "multipliers": (2, 1), "scalar_label": True},
+    {**SMALL, "patch": 2, "classes": 3, "low_channels": 2},
 ]
 SONGS = [
     {"resolution": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "classes": 3},
@@ -47,8 +48,10 @@ def pictures(side, channels):
 @pytest.mark.parametrize("net", [*(unet.UNet(**f) for f in UNETS), *(song.SongUNet(**f) for f in SONGS)])
 def test_priors(net):
     kind = jnp.float32 if getattr(net, "scalar_label", False) else None if net.classes is None else jnp.int32
-    label = {} if kind is None else {"label": jax.ShapeDtypeStruct((), kind)}
-    expected = traced(net, pictures(16, 4), jax.ShapeDtypeStruct((), jnp.float32), **label)
+    told = {} if kind is None else {"label": jax.ShapeDtypeStruct((), kind)}
+    if coarse := getattr(net, "low_channels", 0):
+        told |= {"low": pictures(16, coarse), "level": jax.ShapeDtypeStruct((), jnp.float32)}
+    expected = traced(net, pictures(16, 4), jax.ShapeDtypeStruct((), jnp.float32), **told)
     assert leaves.leaves(net, 4) == expected
 
 

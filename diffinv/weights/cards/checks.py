@@ -91,6 +91,7 @@ def _architecture(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _labels(card, net)
     if "shape" in card:
         yield from _picture(card, net)
+        yield from _low(card, net)
 
 
 def _picture(card: Mapping[str, Any], net: Any) -> Iterator[str]:
@@ -105,6 +106,15 @@ def _picture(card: Mapping[str, Any], net: Any) -> Iterator[str]:
     wanted = shape[2] * (1 + bool(card["parametrisation"].get("learned_variance", False)))
     if net.out_channels != wanted:
         yield f"card.architecture.out_channels is {net.out_channels}; a picture of shape {shape} wants {wanted}"
+
+
+def _low(card: Mapping[str, Any], net: Any) -> Iterator[str]:
+    """The coarse picture that the network is told of, against the card's own picture."""
+    told, wanted = getattr(net, "low_channels", 0), card["shape"][-1] if "coarse" in card else 0
+    if told != wanted:
+        yield f"card.architecture.low_channels is {told}; the card's shape and coarse want {wanted}: make them agree"
+    if "coarse" in card and any(side % card["coarse"]["side"] for side in card["shape"][:2]):
+        yield f"card.coarse.side is {card['coarse']['side']}; it must divide the sides of shape {card['shape']}"
 
 
 def _labels(card: Mapping[str, Any], net: Any) -> Iterator[str]:
@@ -147,6 +157,11 @@ def _certificate(card: Mapping[str, Any]) -> Iterator[str]:
         yield from schema.refusals(known, told, "card.certificate")
 
 
+def _coarse(card: Mapping[str, Any]) -> Iterator[str]:
+    if "coarse" in card:
+        yield from schema.refusals(fields.COARSE, card["coarse"], "card.coarse")
+
+
 def _consistency(card: Mapping[str, Any]) -> Iterator[str]:
     given = card.get("consistency", {})
     if not isinstance(given, Mapping):
@@ -167,7 +182,7 @@ def card_refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
     needed = ["parametrisation"] + ["shape", "process"] * (not is_upscaler(card)) + ["architecture"] * ours
     lines = list(_basics(card))
     lines += [f"card.{name} is missing" for name in needed if name not in card]
-    lines += list(_consistency(card)) + list(_certificate(card))
+    lines += [*_consistency(card), *_certificate(card), *_coarse(card)]
     if "architecture" in card and ours:
         lines += network_refusals(card["architecture"])
     if "parametrisation" in card:

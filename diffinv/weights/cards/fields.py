@@ -59,6 +59,7 @@ NETWORKS: dict[str, Schema] = {
         **{name: switch() for name in ("legacy_attention", "film", "resample_convs", "corner_padding")},
         "resample_blocks": switch("whether residual blocks change the resolution"),
         "scalar_label": switch("the label is a number from 0 to 1, in the place of classes"),
+        "low_channels": whole("of a coarse picture that the network is told of, 0 for none", 0, 64),
     },
     "song": {
         **_SHARED,
@@ -161,6 +162,10 @@ FIELDS: Schema = {
 CONSISTENCY: Schema = {
     "second_time": switch("the network takes a time to go to"),
     "middle": number("noise of the second step", above=0, high=1e6),
+}
+COARSE: Schema = {
+    "side": whole("of the coarse picture that the network is told of", 1, SIDE, "pixels"),
+    "level": number("greatest deviation of the noise on it", low=0, high=1e4, unit="of the data"),
 }
 CERTIFICATE: Schema = {
     "shape": several(whole("of the probe", 1, 512), 3, 3),
