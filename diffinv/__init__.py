@@ -5,6 +5,7 @@ from types import ModuleType as _ModuleType
 
 from diffinv import (
     adversarial,
+    augmentation,
     cascade,
     charts,
     consistency,
@@ -50,6 +51,7 @@ __all__ = [
     "StepInfo",
     "adversarial",
     "as_solver",
+    "augmentation",
     "cascade",
     "charts",
     "consistency",

@@ -25,7 +25,8 @@ LAYERS = [
     ["loop", "charts", "measurement", "checks", "denoisers", "watch"],
     ["samplers"],
     ["posterior", "consistency", "cascade", "scalespace", "adversarial", "generator"],
-    ["train", "data", "weights", "augment", "metrics", "display"],
+    ["train", "data", "weights", "metrics", "display"],
+    ["augmentation"],
 ]
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 CITED = ["posterior", "samplers", "process", "times", "charts", "consistency", "scalespace"]
