@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-USUAL = "posterior/test_matrix", "posterior/test_mixture18", "test_fft"
+USUAL = "posterior/test_matrix", "posterior/test_mixture18", "test_fft", "experiments/test_classifiers"
 """Whose programs run for longer than they compile, or whose subject is how XLA optimises."""
 
 
