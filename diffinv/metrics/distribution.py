@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 from diffinv.describe import described
 from diffinv.typing import Key
@@ -121,11 +122,40 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: of the estimator.
-      half: of the 95 % interval, 1.96 standard errors.
+      half: of the 95 % interval, 1.96 standard errors where its function says nothing else.
     """
 
     value: float
     half: float
+
+
+def feature_fid_estimate(features_a: ArrayLike, features_b: ArrayLike, groups: int = 10) -> Estimate:
+    r"""`feature_fid` of the laws rather than of the samples: without the bias that falls as 1/n, with an interval.
+
+        value = mean_g v_g,    half = t_{G-1} std_g(v_g) / sqrt(G),    v_g = G F - (G - 1) F_{-g}
+
+    F_{-g} leaves out every G-th row of both sets, from the g-th on, so that rows that are sorted lose a part of each
+    kind. The value may fall below 0 where the laws agree. What is left of the bias falls faster than 1/n: it is small
+    of more rows than features, and of fewer where the features' variances fall off. With 64 features of one variance
+    and 40 rows a third of the bias is left, and the interval covers nothing: print `feature_fid_floor` beside it. It
+    takes G + 1 times as long as `feature_fid`.
+
+    Source: Quenouille 1956, doi:10.1093/biomet/43.3-4.353, by groups, with Tukey's Student interval; that the bias
+    falls as 1/n, Chong & Forsyth 2020, arXiv:1911.07023, who extrapolate from subsets instead.
+
+    Args:
+      features_a: (n, d); features_b: (m, d), of any float dtype.
+      groups: G, at least 2 and at most half of the rows of either set.
+
+    Raises ValueError for another count of groups.
+    """
+    a, b = _both(features_a, features_b)
+    if not 2 <= groups <= min(len(a), len(b)) // 2:
+        raise ValueError(f"groups is {groups}; give 2 at least, and at most half of {min(len(a), len(b))} rows")
+    without = [feature_fid(*(np.delete(rows, np.s_[g::groups], 0) for rows in (a, b))) for g in range(groups)]
+    values = groups * feature_fid(a, b) - (groups - 1) * np.array(without)
+    half = stdtrit(groups - 1, 0.975) * values.std(ddof=1) / np.sqrt(groups)
+    return Estimate(float(values.mean()), float(half))
 
 
 def _cubic(u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -73,6 +73,44 @@ def test_the_floor_is_of_disjoint_halves():
         assert min(abs(floor - value) for value in possible) < 1e-9
 
 
+def test_the_bias_falls_as_1_over_n_by_its_closed_form(rng):
+    r"""Of Gaussian rows: n E d^2 -> 2 tr C + sum_ij c_i c_j (1 + [i = j]) / (c_i + c_j), C of eigenvalues c.
+
+    The means differ by 2 tr C / n; what covariances S + E and S + E' make is sum_ij (E - E')_ij^2 / (2 (c_i + c_j)).
+    The next term is of relative order d / n: 0.02 at n = 400, 0.005 at 1,600.
+    """
+    c = np.linspace(0.25, 2, 6)
+    expected = 2 * c.sum() + np.sum(np.outer(c, c) * (1 + np.eye(6)) / (c[:, None] + c))
+    for n, trials, slack in ((400, 600, 0.02), (1600, 300, 0.005)):
+        draw = lambda n=n: rng.normal(size=(n, 6)) * np.sqrt(c)
+        found = n * np.array([distribution.feature_fid(draw(), draw()) for _ in range(trials)])
+        assert abs(found.mean() - expected) < 4 * found.std() / np.sqrt(trials) + slack * expected
+
+
+def test_the_estimate_has_no_such_bias_and_its_interval_covers(rng):
+    """Against 8 shift^2 + sum (s_a - s_b)^2; the samples' own distance is above it by 10 errors and more."""
+    trials, s = 200, np.linspace(0.5, 1.5, 8)
+    for shift, stretch in ((0.0, 1.0), (0.3, 1.2)):
+        truth = 8 * shift**2 + np.sum((s * (stretch - 1)) ** 2)
+        pairs = [
+            (rng.normal(size=(150, 8)) * s, shift + stretch * rng.normal(size=(200, 8)) * s) for _ in range(trials)
+        ]
+        values, halves = np.array([distribution.feature_fid_estimate(*pair) for pair in pairs]).T
+        error = values.std() / np.sqrt(trials)
+        assert abs(values.mean() - truth) < 4 * error
+        assert np.mean([distribution.feature_fid(*pair) for pair in pairs]) > truth + 10 * error
+        assert abs(np.mean(abs(values - truth) < halves) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_estimate_by_its_groups(rng):
+    """Two groups, even and odd rows: the value is 2 F - (F_even + F_odd) / 2, and `half` t_1 |F_even - F_odd| / 2."""
+    a, b = rng.normal(size=(9, 2)), 1 + rng.normal(size=(8, 2))
+    whole, even, odd = (distribution.feature_fid(a[place], b[place]) for place in np.s_[:, ::2, 1::2])
+    found = distribution.feature_fid_estimate(a, b, 2)
+    assert found.value == pytest.approx(2 * whole - (even + odd) / 2, rel=1e-10)
+    assert found.half == pytest.approx(12.706204736 * abs(even - odd) / 2, rel=1e-9)
+
+
 def test_mmd_is_unbiased_and_sees_a_shift(rng):
     draws = [distribution.feature_mmd2(rng.normal(size=(30, 4)), rng.normal(size=(20, 4))) for _ in range(200)]
     assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws))
@@ -158,6 +196,7 @@ def test_the_names_are_never_fid_kid_and_cmmd():
         (lambda: distribution.feature_fid(np.zeros((1, 3)), np.zeros((2, 3))), "features_a is .*at least 2 rows"),
         (lambda: distribution.feature_fid(np.zeros((2, 3)), np.zeros((2, 4))), "one network"),
         (lambda: distribution.feature_fid(np.zeros((2, 3)), [[0.0, 1, 2], [np.nan, 0, 0]]), "first is row 1"),
+        (lambda: distribution.feature_fid_estimate(np.eye(5), np.eye(5), 3), "groups is 3; .*at most half of 5 rows"),
         (lambda: distribution.feature_cmmd(np.eye(2), [[1.0, 0], [0, 0]]), "features_b has a row of zeros, the 1"),
         (lambda: distribution.feature_cmmd(np.eye(2), np.eye(2), 0.0), "width is 0.0; give a number above 0"),
         (lambda: distribution.frechet_distance([0, 0], -np.eye(2), [0, 0], np.eye(2)), "cov_a has the eigenvalue -1"),
