@@ -13,7 +13,6 @@ import numpy as np
 
 from experiments.augmenting.labelled import Labelled, Training, class_counts, join, made, take, training
 from experiments.augmenting.randaugment import rand_augment
-from experiments.augmenting.scikit import scikit
 from experiments.augmenting.splits import FewShot
 
 
@@ -148,6 +147,19 @@ def smote(neighbours: int = 5) -> Arm:
     return arm
 
 
+def shrinkage(deviations: np.ndarray) -> float:
+    r"""Ledoit and Wolf's rho for rows of mean 0, (n, d), from the smaller of `D D^T` and `D^T D`; 0 of rows of zeros.
+
+    scikit-learn's takes `D^T D` always, 12,288 numbers a side for colours of 64 x 64.
+    """
+    n, d = deviations.shape
+    product = deviations @ deviations.T if n < d else deviations.T @ deviations
+    squared = np.sum(product**2) / n**2
+    lengths = np.sum(deviations**2, 1)
+    beta, delta = np.mean(lengths**2) - squared, squared - lengths.mean() ** 2 / d
+    return float(np.clip(beta / n / delta, 0, 1)) if delta > 0 else 0.0
+
+
 def class_gaussian(rng: np.random.Generator, split: FewShot, count: int | None = None) -> Training:
     r"""Draws from `N(mean of the class, S)`, S the covariance within classes, of all training pictures, shrunk.
 
@@ -156,13 +168,13 @@ def class_gaussian(rng: np.random.Generator, split: FewShot, count: int | None =
     with D, (N, d), the pictures' deviations from their classes' means, and Ledoit and Wolf's rho. S is not formed:
     `sqrt((1 - rho) / N) D^T g + sqrt(rho mu) z` of standard normal g and z has it. Clipped to [-1, 1].
 
-    Source: Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4, by scikit-learn; as augmentation, original.
+    Source: Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4; as augmentation, original.
     """
     many, train = balance(split) if count is None else count, split.train
     counts, rows = class_counts(train.labels), train.images.reshape(len(train.labels), -1).astype(np.float64)
     means = np.stack([rows[train.labels == label].mean(0) for label in range(len(counts))])
     deviations = rows - means[train.labels]
-    rho = scikit("covariance").ledoit_wolf_shrinkage(deviations, assume_centered=True)
+    rho = shrinkage(deviations)
     labels = np.repeat(split.rare, many)
     along = rng.standard_normal((len(labels), len(rows))) @ deviations * np.sqrt((1 - rho) / len(rows))
     aside = rng.standard_normal((len(labels), rows.shape[1])) * np.sqrt(rho * np.mean(deviations**2))

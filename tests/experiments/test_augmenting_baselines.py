@@ -21,8 +21,6 @@ def split(side=6, channels=1, shots=SHOTS, scale=0.5, seed=0, classes=5):
 
 
 def run(name, *arguments, **given):
-    if name == "class Gaussian":
-        pytest.importorskip("sklearn")
     arm = name if callable(name) else BASELINES[name]
     return arm(np.random.default_rng(1), *arguments, **given)
 
@@ -148,6 +146,18 @@ def test_smote_of_one_picture_repeats_it():
     images, labels, _ = made(run("SMOTE", few, 3), few)
     for label in few.rare:
         assert (images[labels == label] == labelled.of_class(few.train, label).images).all()
+
+
+@pytest.mark.parametrize("shape", [(30, 7), (7, 30), (200, 3)])
+def test_shrinkage_is_scikit_learns(shape):
+    covariance = pytest.importorskip("sklearn.covariance")
+    rows = np.random.default_rng(0).normal(size=shape) * np.linspace(0.1, 2, shape[1])
+    expected = covariance.ledoit_wolf_shrinkage(rows, assume_centered=True)
+    assert 0.01 < expected < 1 and baselines.shrinkage(rows) == pytest.approx(expected, rel=1e-9)
+
+
+def test_shrinkage_of_equal_pictures_is_0():
+    assert baselines.shrinkage(np.zeros((3, 4))) == 0
 
 
 def test_the_class_gaussian_has_the_shrunk_covariance():
