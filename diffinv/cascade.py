@@ -261,11 +261,12 @@ def restoring(solver: Solver, shape: tuple[int, ...]) -> Generate:
     return generate
 
 
-def relaying(prior: Prior, method: Callable[..., Sampler], times: Array) -> Generate:
+def relaying(prior: Prior, method: Callable[..., Sampler], times: Array, chart: charts.Chart | None = None) -> Generate:
     """A sampler that starts from the enlarged coarse picture, noised to the first of `times`; no network is told of it.
 
     Under a process that blurs within blocks as it noises, `times[0]` being where nothing but the blocks' means is left,
-    it is relay diffusion. Raises ValueError where there is no coarse picture.
+    it is relay diffusion. A `chart` holds the pictures' codes where the prior is over codes, as a spectral one is
+    (`scalespace.spectral_codes`). Raises ValueError where there is no coarse picture.
 
     Source: Teng et al. 2023, arXiv:2309.03350, section 3.2; the process is `process.Blurring` there, on blocks.
     """
@@ -274,7 +275,10 @@ def relaying(prior: Prior, method: Callable[..., Sampler], times: Array) -> Gene
         if coarse is None:
             raise ValueError("coarse is None; `relaying` stands after another stage, or give x")
         start_key, sample_key = jax.random.split(key)
-        start = prior.process.perturb(enlarge(coarse, prior.shape), times[0]).sample(start_key)
-        return sample(sample_key, method(prior) if measurement is None else method(prior, measurement), times, start)
+        seen = measurement if measurement is None or chart is None else charts.pull_back(chart, measurement)
+        clean = enlarge(coarse, prior.shape) if chart is None else chart.encode(enlarge(coarse, prior.shape))
+        start = prior.process.perturb(clean, times[0]).sample(start_key)
+        solution = sample(sample_key, method(prior) if seen is None else method(prior, seen), times, start)
+        return solution if chart is None else solution._replace(x=chart.decode(solution.x))
 
     return generate

@@ -11,8 +11,9 @@ from told import TheirMean
 
 import diffinv as di
 from diffinv import cascade as cascades
-from diffinv import operators, posterior, samplers, times
+from diffinv import operators, posterior, samplers, scalespace, times
 from diffinv.cascade import CascadeStage, cascade
+from diffinv.denoisers.exact import GaussianDenoiser
 from diffinv.loop import total_cost
 from diffinv.posterior import moments
 
@@ -274,6 +275,27 @@ def test_a_relay_starts_from_the_noised_enlarged_picture(key):
     alpha, sigma = float(prior.process.alpha(0.3)), float(prior.process.sigma(0.3))
     np.testing.assert_allclose(x.mean(0), alpha * cascades.enlarge(coarse, FINE), atol=5 * sigma / np.sqrt(4000))
     assert x.std(0) == pytest.approx(sigma, rel=0.06)
+
+
+def test_a_relay_in_codes_of_blocks_gives_the_law_of_its_prior(key):
+    """The blur has left the blocks' means alone; they are the base's, exactly, and what is lacking is drawn."""
+    process, chart = scalespace.relay(4, 4, 2, sigma_blur=4.0), scalespace.block_dct(FINE, 2)
+    variance = jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.5, FINE))
+    mean = 0.3 * jnp.ones(FINE)
+    prior = di.Prior(process, GaussianDenoiser(process, mean, variance), FINE)
+    grid = 0.5 * times.grid(500)
+    root = jnp.sqrt(variance)[::2, ::2]  # of the blocks' first coefficients, twice their means
+    draw = lambda k: (mean[::2, ::2] + root * jax.random.normal(k, COARSE)) / 2
+    base = CascadeStage(lambda k, m, coarse, level: di.Solution(draw(k), ()), COARSE)
+    stages = [base, CascadeStage(cascades.relaying(prior, samplers.ancestral, grid, chart), FINE)]
+    run = jax.jit(jax.vmap(lambda k: chart.encode(cascade(stages)(k, None).x)), compiler_options=OPTIMISED)
+    z = np.asarray(run(jax.random.split(key, 10_000)))
+    np.testing.assert_allclose(z.mean(0), mean, atol=0.03)
+    np.testing.assert_allclose(z.var(0), variance, rtol=0.08)
+    m = di.measure(key, operators.identity(FINE), jnp.ones(FINE), 0.01)
+    guided = lambda prior, measurement: posterior.dps(prior, measurement, 0.0)
+    told = cascades.relaying(prior, guided, grid, chart)
+    assert cascade([CascadeStage(told, FINE)])(key, m, jnp.ones(COARSE)).x.shape == FINE
 
 
 def test_a_generator_is_called_once_with_noise_and_the_coarse_picture(key):

@@ -60,12 +60,12 @@ def cosines(shape: tuple[int, ...]) -> Chart:
     return Chart(_cosines, _pictures, tuple(shape), True)
 
 
-def field(process: Process, pictures: Array) -> GaussianDenoiser:
+def field(process: Process, pictures: Array, chart: Chart | None = None) -> GaussianDenoiser:
     """The Gaussian field in `cosines` with the means and variances of `pictures` (N, H, W, C) in [-1, 1].
 
-    Variances are at least that of rounding to 8 bits.
+    Variances are at least that of rounding to 8 bits. `chart` as in `SpectralDenoiser`.
     """
-    codes = jax.vmap(_cosines)(pictures)
+    codes = jax.vmap(_cosines if chart is None else chart.encode)(pictures)
     return GaussianDenoiser(process, jnp.mean(codes, 0), jnp.maximum(jnp.var(codes, 0), GREY_STEP))
 
 
@@ -81,12 +81,19 @@ class SpectralDenoiser(Described):
       law: the field, with the process.
       apply: the network; static.
       extra: conditions passed to `apply` by name.
+      chart: orthonormal coefficients in which the process is diagonal, in the place of `cosines`; static.
     """
 
     params: Any
     law: GaussianDenoiser
     apply: Callable[..., Array] = struct.field(pytree_node=False)
     extra: dict[str, Any] = struct.field(default_factory=dict)
+    chart: Chart | None = struct.field(pytree_node=False, default=None)
+
+    @property
+    def codes(self) -> Chart:
+        """The coefficients of the process."""
+        return cosines(self.law.mean.shape) if self.chart is None else self.chart
 
     def given(self, **condition: Any) -> SpectralDenoiser:
         """The same network under `condition`."""
@@ -97,12 +104,15 @@ class SpectralDenoiser(Described):
         alpha, sigma = process.alpha(t), process.sigma(t)
         w = jnp.sqrt(alpha**2 * v + sigma**2)
         size = jnp.sqrt(jnp.mean((alpha * m) ** 2 + w**2))
-        seen = jnp.concatenate([_pictures((z - alpha * m) / w), _pictures(z) / size], -1)
+        decode = self.codes.decode
+        seen = jnp.concatenate([decode((z - alpha * m) / w), decode(z) / size], -1)
         out = self.apply(self.params, seen, jnp.asarray(t, z.dtype), **self.extra).astype(z.dtype)
-        return self.law(z, t) + sigma * jnp.sqrt(v) / w * _cosines(out)
+        return self.law(z, t) + sigma * jnp.sqrt(v) / w * self.codes.encode(out)
 
 
-def denoiser(variables: Any, process: Process, apply: Callable[..., Array]) -> SpectralDenoiser:
+def denoiser(
+    variables: Any, process: Process, apply: Callable[..., Array], chart: Chart | None = None
+) -> SpectralDenoiser:
     """The denoiser of a network and its field, as training keeps them.
 
     Args:
@@ -110,13 +120,15 @@ def denoiser(variables: Any, process: Process, apply: Callable[..., Array]) -> S
         constant to the gradient.
       process: the forward process.
       apply: `(params, pictures, t, **given) -> F`.
+      chart: as in `SpectralDenoiser`.
     """
     law = GaussianDenoiser(process, **jax.tree.map(jax.lax.stop_gradient, variables["field"]))
-    return SpectralDenoiser({name: value for name, value in variables.items() if name != "field"}, law, apply)
+    params = {name: value for name, value in variables.items() if name != "field"}
+    return SpectralDenoiser(params, law, apply, chart=chart)
 
 
 def spectral_prior(denoiser: SpectralDenoiser) -> Prior:
-    """The prior of a spectral denoiser over codes of `cosines`; samplers start from its field, blurred and noised."""
+    """The prior of a spectral denoiser over its codes; samplers start from its field, blurred and noised."""
     return Prior(denoiser.law.process, denoiser, denoiser.law.mean.shape, denoiser.law)
 
 
@@ -141,7 +153,7 @@ def spectral_error(
 ) -> Array:
     """The weighted error of one picture (H, W, C) at one time, of which `spectral_loss` is the mean."""
     require_choice("weighting", weighting, WEIGHTINGS)
-    z0 = _cosines(image)
+    z0 = denoise.codes.encode(image)
     z = denoise.law.process.perturb(z0, t).sample(key)
     return jnp.mean(WEIGHTINGS[weighting](denoise.law, t, step) * (denoise(z, t) - z0) ** 2)
 

@@ -2,7 +2,7 @@
 
 from diffinv.denoisers.spectral import SpectralDenoiser, cosines, field, spectral_error, spectral_loss, spectral_prior
 from diffinv.scalespace.axioms import Property, PropertyReport, chapman_kolmogorov, properties
-from diffinv.scalespace.blocks import Relay, basis, block_dct, relay
+from diffinv.scalespace.blocks import Relay, basis, block_dct, relay, spectral_codes
 from diffinv.scalespace.divergences import PHI, phi_divergence
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "phi_divergence",
     "properties",
     "relay",
+    "spectral_codes",
     "spectral_error",
     "spectral_loss",
     "spectral_prior",

@@ -2,13 +2,17 @@ r"""Relay diffusion's blur: heat that stays inside square blocks, under noise th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
 
 from diffinv import linalg
+from diffinv.callables import by_value
 from diffinv.charts import Chart, dct
+from diffinv.denoisers.spectral import cosines
 from diffinv.process import VE, Process, dct_frequencies
 from diffinv.typing import Array, Coefficient, Time
 
@@ -61,19 +65,24 @@ def _fits(height: int, width: int, block: int) -> None:
 
 def block_dct(shape: tuple[int, ...], block: int = 4) -> Chart:
     """Orthonormal DCT coefficients of each `block` x `block` tile of (H, W, C), in place. Original."""
-    height, width, channels = shape
+    height, width, _ = shape
     _fits(height, width, block)
+    encode, decode = (by_value(partial(_tilewise, act, block)) for act in (linalg.dct_hw, linalg.idct_hw))
+    return Chart(encode, decode, tuple(shape), True)
+
+
+def _tilewise(transform: Callable[[Array], Array], block: int, x: Array) -> Array:
+    """A transform along the first two axes, of each tile."""
+    height, width, channels = x.shape
     tiles = (height // block, block, width // block, block * channels)
+    y = x.reshape(tiles).transpose(1, 0, 2, 3).reshape(block, -1, block, channels)
+    y = transform(y.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)
+    return y.reshape(block, tiles[0], tiles[2], tiles[3]).transpose(1, 0, 2, 3).reshape(x.shape)
 
-    def each(transform):
-        def act(x: Array) -> Array:
-            x = x.reshape(tiles).transpose(1, 0, 2, 3).reshape(block, -1, block, channels)
-            x = transform(x.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)
-            return x.reshape(block, tiles[0], tiles[2], tiles[3]).transpose(1, 0, 2, 3).reshape(shape)
 
-        return act
-
-    return Chart(each(linalg.dct_hw), each(linalg.idct_hw), tuple(shape), True)
+def spectral_codes(process: Process, shape: tuple[int, ...]) -> Chart:
+    """The coefficients of (H, W, C) for a spectral network: `block_dct` under `Relay`, else `cosines`. Original."""
+    return block_dct(shape, process.block) if isinstance(process, Relay) else cosines(shape)
 
 
 def basis(process: Process, shape: tuple[int, ...]) -> Chart:

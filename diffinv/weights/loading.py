@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import consistency
+from diffinv import consistency, scalespace
 from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
 from diffinv.denoisers.rescheduled import Rescheduled
@@ -44,7 +44,7 @@ def build(
 
     `BUILDERS` says what each parametrisation becomes: a network that was trained on noise levels, "edm" or "boundary",
     serves any process by itself; the others keep their own, and are asked there (`denoisers.Rescheduled`); a "spectral"
-    network makes a prior over codes of `scalespace.cosines`, under its own process alone. The card's `given`, such as
+    network makes a prior over `scalespace.spectral_codes`, under its own process alone. The card's `given`, such as
     a label, is passed on.
 
     Raises ValueError for a card that is not sound, see `cards`, and for an upscaler's.
@@ -118,7 +118,8 @@ def _spectral(
     if process is not None:
         names = type(process).__name__, type(trained).__name__
         raise ValueError("process is {}, but the network serves {} alone; leave the argument out".format(*names))
-    return spectral.spectral_prior(spectral.denoiser(params, trained, apply))
+    codes = scalespace.spectral_codes(trained, tuple(card["shape"]))
+    return spectral.spectral_prior(spectral.denoiser(params, trained, apply, codes))
 
 
 BUILDERS: dict[str, Callable[..., Prior]] = {

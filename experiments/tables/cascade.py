@@ -1,4 +1,4 @@
-"""Staged generation from texts: StackGAN-v2 with and without each of its parts, and one stage of as many weights.
+"""Staged generation from texts: StackGAN-v2 with and without its parts, one stage, and cascades of diffusion models.
 
     python -m experiments.tables.cascade [--config=digits] [--data=PATH] [--models=DIR] [--methods=...] [--seeds=3]
 
@@ -15,8 +15,10 @@ pictures are drawn, as many of each text, and compared with the pictures of --da
 - own text: the share whose text is nearest, of all, by the model's own encoders.
 
 Cells: mean ± Student's 95 % interval over the seeds, each of which draws weights, order and noise anew. "One stage" has
-one generator and one judge; its width is chosen so that the generator has about as many weights. StackGAN-v1, diffusion
-cascades and relays are not among the rows.
+one generator and one judge; its width is chosen so that the generator has about as many weights. So have all stages of
+a diffusion cascade together, each of which is trained for as many steps (`cascade_stages`), with noise of --level on
+the pictures between them. A relay's stages are told nothing and start from the coarse picture; one-step stages are
+those of the diffusion cascade, tuned for as many steps again. StackGAN-v1 is not among the rows.
 """
 
 from __future__ import annotations
@@ -24,10 +26,8 @@ from __future__ import annotations
 import bisect
 import functools
 import importlib
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -41,32 +41,37 @@ from tqdm import tqdm
 
 from diffinv import adversarial, data, generator, schema, seed_key, text, weights
 from diffinv.metrics import memorisation
+from diffinv.prior import Prior
+from diffinv.typing import Array
 from experiments.report.tables import student
-from experiments.tables import published
+from experiments.tables import cascade_stages as stages
+from experiments.tables import published, trainings
 from experiments.tables.published import Option, counted, named
 from experiments.tasks.adversarial import Adversarial
 from experiments.tasks.consistency import energy
 
-ONE = "one stage"
+FIRST, ONE = "StackGAN-v2", "one stage"
 ROWS: dict[str, dict[str, Any]] = {
-    "StackGAN-v2": {},
+    FIRST: {},
     "with colours": {"colour_weight": 50.0},
     "judges of pairs alone": {"net.alone": False},
     "mismatched pictures not real": {"wrong_is_real": False},
     "no weight on slopes": {"slope_weight": 0.0},
     ONE: {"net.branches": 1},
 }
-"""What each row changes in the configuration."""
+"""What each row of a generator changes in the configuration."""
+EVERY = [*ROWS, *stages.ROWS]
 HEAD = ("energy", "recognised", "taught", "colours", "own text", "ms a picture")
 OPTIONS = {
     "config": Option("digits", None, schema.choice(["digits", "eurosat", "emoji"], "configs/stackgan_v2_NAME.py")),
     "data": Option("", None, schema.path("pictures with texts; '' for the configuration's")),
     "models": Option("runs/cascade", None, schema.path("the folder of what is trained")),
-    "methods": Option(list(ROWS), None, named(ROWS)),
+    "methods": Option(EVERY, None, named(EVERY)),
     "steps": Option(1000, 4, counted("of each training", 10**9)),
     "seeds": Option(3, 2, counted("trainings of each row", 1000)),
     "count": Option(500, 40, counted("pictures of each model", 100_000, 20)),
     "features": Option(16, 8, schema.whole("channels of the tree at its smallest picture", 2, 1024)),
+    "level": Option(0.1, None, schema.number("noise between a cascade's stages", 0, 1, unit="on [-1, 1]")),
     "judge_features": Option(8, 4, schema.whole("channels of a judge", 1, 1024)),
 }
 
@@ -89,7 +94,7 @@ def configured(options: SimpleNamespace, row: str) -> Any:
     for name, value in ROWS[row].items():
         config.update_from_flattened_dict({name: value})
     if row == ONE:
-        config.net.features = as_many(config, weighs(configured(options, "StackGAN-v2")))
+        config.net.features = as_many(config, weighs(configured(options, FIRST)))
     return config
 
 
@@ -126,19 +131,13 @@ def trained(options: SimpleNamespace, row: str, seed: int) -> generator.TextToIm
     """The row's generator of a seed, trained where it is not there yet. Raises ValueError where the training failed."""
     config = configured(options, row)
     folder = Path(options.models) / f"{row.lower().replace(' ', '-')}-{seed}"
-    path = str(folder / config.name)
-    if not is_of(config, path):
-        command = [sys.executable, "-m", "experiments.train", *arguments(config, options, row)]
-        done = subprocess.run([*command, f"--workdir={folder}", f"--config.seed={seed}"], stderr=subprocess.PIPE)
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
-            raise ValueError(f"the training of {row!r}, seed {seed}, ended with {done.returncode}: {said[-1]}")
-    return weights.load_generator(path)
+    given = [*arguments(config, options, row), f"--config.seed={seed}"]
+    same = functools.partial(is_of, config)
+    return weights.load_generator(trainings.export(f"{row!r}, seed {seed}", folder, config.name, given, same))
 
 
-def is_of(config: Any, path: str) -> bool:
-    """Whether there is an export of as many steps by these networks."""
-    card = weights.read_card(path) if os.path.exists(f"{path}.json") else {}
+def is_of(config: Any, card: dict[str, Any]) -> bool:
+    """Whether an export is of as many steps by these networks."""
     net = card.get("generator", {})
     return card.get("steps") == config.steps and {**net, **config.net.to_dict()} == net
 
@@ -172,27 +171,78 @@ def apart(x: np.ndarray, y: np.ndarray) -> float:
     return float(energy(jnp.asarray(x), jnp.asarray(y)))
 
 
-def scores(model: generator.TextToImage, known: Real, count: int, seed: int) -> list[float]:
-    """The cells of one model, in the order of `HEAD`."""
-    tokens = np.stack([model.tokens(caption) for caption in model.captions])
-    labels = np.arange(count) % len(tokens)
-    keys = jax.random.split(seed_key(seed), count)
-    draw = jax.jit(jax.vmap(lambda model, key, each: model(key, each).pictures, (None, 0, 0)))
-    given = (model, keys, jnp.asarray(tokens[labels]))
-    jax.block_until_ready(draw(*given))
+class Model(NamedTuple):
+    """A trained row: its weights and classes; `draw(given, key, label)`, pictures from coarse to fine, where `given` is
+    what it computes with; `own(pictures, labels)`, the share of the largest ones to which their own text is nearest."""
+
+    weights: int
+    classes: int
+    given: Any
+    draw: Callable[[Any, Array, Array], tuple[Array, ...]]
+    own: Callable[[Array, Array], float]
+
+
+def pictures(given: tuple[generator.TextToImage, Array], key: Array, label: Array) -> tuple[Array, ...]:
+    """Those of a generator and the tokens of its texts, of one text."""
+    model, tokens = given
+    return model(key, tokens[label]).pictures
+
+
+def of_texts(model: generator.TextToImage, count: int) -> Model:
+    """A generator of texts, of `count` weights."""
+    tokens = jnp.asarray(np.stack([model.tokens(caption) for caption in model.captions]))
+
+    def own(pictures: Array, labels: Array) -> float:
+        texts = generator.embedded_texts(model.game, model.params, tokens)
+        return float(text.text_match(generator.viewed(model.game, model.params, pictures), texts, labels))
+
+    return Model(count, len(tokens), (model, tokens), pictures, own)
+
+
+def of_stages(row: str, priors: tuple[Prior, ...], level: float, classes: int) -> Model:
+    """A row of `cascade_stages`, which has no encoders."""
+    count = sum(leaf.size for prior in priors for leaf in jax.tree.leaves(prior.denoise.params))
+    own = lambda pictures, labels: float("nan")
+    return Model(count, classes, (priors, jnp.float32(level)), stages.cascaded(row), own)
+
+
+def model_of(options: SimpleNamespace, row: str, seed: int, classes: int) -> Model:
+    """The row's model of a seed, trained where it is not there yet."""
+    if row in ROWS:
+        return of_texts(trained(options, row, seed), weighs(configured(options, row)))
+    tree = configured(options, FIRST)
+    chosen = stages.as_many(row, tree, weighs(tree), classes)
+    return of_stages(row, stages.trained(options.models, row, seed, chosen), options.level, classes)
+
+
+@functools.cache
+def compiled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's `draw` for many keys and labels: once for all models that share it."""
+    return jax.jit(jax.vmap(draw, (None, 0, 0)))
+
+
+def drawn(model: Model, labels: np.ndarray, seed: int) -> tuple[tuple[Array, ...], float]:
+    """Pictures of the labels from coarse to fine, each (N, H, W, C), and the milliseconds that one takes."""
+    draw = compiled(model.draw)
+    asked = (model.given, jax.random.split(seed_key(seed), len(labels)), jnp.asarray(labels))
+    jax.block_until_ready(draw(*asked))
     started = time.perf_counter()
-    made = jax.block_until_ready(draw(*given))
-    cost = 1000 * (time.perf_counter() - started) / count
+    made = jax.block_until_ready(draw(*asked))
+    return made, 1000 * (time.perf_counter() - started) / len(labels)
+
+
+def scores(model: Model, known: Real, count: int, seed: int) -> list[float]:
+    """The cells of one model, in the order of `HEAD`."""
+    labels = np.arange(count) % model.classes
+    made, cost = drawn(model, labels, seed)
     finest = np.asarray(made[-1])
     pairs = [jax.vmap(adversarial.colour_consistency)(fine, coarse) for fine, coarse in zip(made[1:], made)]
-    texts = generator.embedded_texts(model.game, model.params, jnp.asarray(tokens))
-    own = text.text_match(generator.viewed(model.game, model.params, made[-1]), texts, jnp.asarray(labels))
     return [
         apart(finest, known.held_out),
         agreeing(finest, labels, known.trained, known.trained_labels),
         agreeing(known.held_out, known.labels, finest, labels),
         float(np.mean(pairs)) if pairs else float("nan"),
-        float(own),
+        model.own(made[-1], jnp.asarray(labels)),
         cost,
     ]
 
@@ -205,19 +255,29 @@ def cell(values: list[float], digits: int) -> str:
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
+def rows_of(options: SimpleNamespace) -> list[str]:
+    """The chosen rows. Raises ValueError for stages of classes where the texts are captions."""
+    rows = published.rows("--methods", options.methods, EVERY)
+    taught = [row for row in rows if row in stages.ROWS]
+    if taught and options.config == "emoji":
+        raise ValueError(f"--methods has {taught[0]!r}, which takes classes, and emoji have captions; leave it out")
+    return rows
+
+
 def main(options: SimpleNamespace) -> published.Table:
-    config = configured(options, "StackGAN-v2")
+    rows, config = rows_of(options), configured(options, FIRST)
     known, lines, every = real(config, options.count), [("", "weights", *HEAD)], []
-    rows = published.rows("--methods", options.methods, list(ROWS))
+    classes = int(known.trained_labels.max()) + 1
     with tqdm(total=len(rows) * options.seeds, unit="model") as bar:
         for row in rows:
-            found = []
+            found, model = [], None
             for seed in range(options.seeds):
                 bar.set_description(f"{row}, seed {seed}")
-                found.append(scores(trained(options, row, seed), known, options.count, seed))
+                model = model_of(options, row, seed, classes)
+                found.append(scores(model, known, options.count, seed))
                 bar.update()
             cells = (cell(list(each), digits) for each, digits in zip(zip(*found), (4, 3, 3, 4, 3, 2), strict=True))
-            lines.append((row, f"{weighs(configured(options, row)):,}", *cells))
+            lines.append((row, f"{model.weights:,}", *cells))
             every.append([score[0] for score in found])
     floor = apart(known.trained[: options.count], known.held_out)
     right = agreeing(known.held_out, known.labels, known.trained, known.trained_labels)

@@ -1,4 +1,4 @@
-"""What a training run of blurring diffusion or of inverse heat dissipation consists of; see `run.Run`."""
+"""What a training run of blurring diffusion, of inverse heat dissipation or of a relay consists of; see `run.Run`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ FIELDS: Schema = {
 }
 _width = lambda meaning: number(meaning, above=0, high=1e4, unit="pixels")
 BLURS: dict[str, Schema] = {
+    "Relay": {"sigma_blur": _width("largest blur"), "block": whole("side of the squares that it stays in", 1, 4096)},
     "Blurring": {"sigma_blur": _width("largest blur")},
     "HeatDissipation": {"blur_max": _width("largest blur"), "delta": number("noise", above=0, high=10)},
 }
 
 
 class Spectral(Denoising):
-    """A network beside a Gaussian field, in the cosines; its loss is the paper's or the posterior's."""
+    """A network beside a Gaussian field of cosines; its loss is the paper's or the posterior's."""
 
     @staticmethod
     def fields(config) -> Schema:
@@ -41,7 +42,9 @@ class Spectral(Denoising):
 
     @staticmethod
     def check(config) -> None:
-        """Levels are times here."""
+        """Levels are times here, and blocks must tile the pictures."""
+        if config.size % (block := config.process.get("block", 1)):
+            raise ValueError(f"config.process.block is {block}; give a divisor of config.size, {config.size}")
         if max(config.eval_levels) > 1:
             raise ValueError("config.eval_levels are times; give numbers up to 1")
         Denoising.check(config)
@@ -54,6 +57,7 @@ class Spectral(Denoising):
         name = runtime.choose("config.process.name", config.process.name, list(BLURS))
         self.process_card = {**fields, "name": name}
         self.process = weights.cards.build_process(self.process_card)
+        self.codes = scalespace.spectral_codes(self.process, self.shape)
         self.field = self._field(source)
         runtime.choose("config.weighting", config.weighting, list(spectral.WEIGHTINGS))
         self.denoising_loss = scalespace.spectral_loss(self.model, config.weighting, 1 / config.sample_steps)
@@ -65,7 +69,7 @@ class Spectral(Denoising):
         rows = np.linspace(0, len(source) - 1, count).astype(int)
         pictures = data.to_unit(source.take(rows.tolist())["image"])
         pictures = np.concatenate([pictures, pictures[:, :, ::-1]]) if self.config.flip else pictures
-        law = jax.jit(lambda x: scalespace.field(self.process, x))(jnp.asarray(pictures, jnp.float32))
+        law = jax.jit(lambda x: scalespace.field(self.process, x, self.codes))(jnp.asarray(pictures, jnp.float32))
         return {"mean": np.asarray(law.mean), "variance": np.asarray(law.variance)}
 
     def init(self, key):
@@ -74,7 +78,7 @@ class Spectral(Denoising):
         return {**drawn, "field": jax.tree.map(jnp.asarray, self.field)}
 
     def model(self, params):
-        return spectral.denoiser(params, self.process, self.net.apply)
+        return spectral.denoiser(params, self.process, self.net.apply, self.codes)
 
     def errors(self, key, params, batch):
         """Mean weighted error per time."""
@@ -92,7 +96,7 @@ class Spectral(Denoising):
     def sample(self, key, params, prompt):
         given = self.asked(scalespace.spectral_prior(self.model(params)), prompt)
         grid = times.grid(self.config.sample_steps).astype(jnp.float32)
-        return scalespace.cosines(self.shape).decode(di.sample(key, self.sampler(given), grid).x)
+        return self.codes.decode(di.sample(key, self.sampler(given), grid).x)
 
     def card(self) -> dict:
         steps = self.config.sample_steps

@@ -13,6 +13,7 @@ from training_command import TINY, run
 
 from configs import blurring32, heat32
 from diffinv import process, samplers, scalespace, times, weights
+from diffinv.cascade import CascadeStage, cascade, relaying
 from diffinv.denoisers import spectral
 from diffinv.loop import sample
 from experiments.tasks.spectral import Spectral
@@ -61,3 +62,43 @@ def test_a_decay_that_would_eat_the_field_is_refused():
     config.weight_decay, config.process.name = 0.0, "Heat"
     with pytest.raises(ValueError, match="config.process.name is 'Heat'"):
         Spectral(config, source)
+
+
+@pytest.mark.slow
+def test_a_relay_s_export_stands_in_a_cascade_and_blurs_in_blocks(tmp_path):
+    pytest.importorskip("grain")
+    changes = (*TINY, "--config.net.attention=()", "--config.net.patch=1")
+    done = run(tmp_path, *changes, config="configs/relay_digits.py:smoke", DIFFINV_DEVICES="1")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "relay_digits.json").read_text())
+    assert card["process"] == {"name": "Relay", "shape": [8, 8], "sigma_blur": 3.0, "block": 2}
+    with jax.enable_x64(False):
+        prior = weights.load_prior(str(tmp_path / "relay_digits")).given(label=jnp.int32(0))
+        chart = scalespace.spectral_codes(prior.process, prior.shape)
+        assert_allclose(chart.decode(chart.encode(jnp.ones(prior.shape))), 1, atol=1e-6)
+        assert_allclose(chart.encode(jnp.ones(prior.shape))[1::2, 1::2], 0, atol=1e-6)
+        grid = 0.5 * times.grid(3).astype(jnp.float32)
+        stage = CascadeStage(relaying(prior, samplers.ancestral, grid, chart), prior.shape)
+        x = jax.jit(lambda: cascade([stage])(jax.random.key(0), None, jnp.zeros((4, 4, 3))).x, compiler_options=FAST)()
+    assert x.shape == (8, 8, 3) and np.isfinite(x).all()
+
+
+def test_a_spectral_network_works_in_the_coefficients_of_its_process():
+    """Without a network it is Wiener's filter in blocks, whose weighted error is 1 for a Gaussian field."""
+    relay, rng = scalespace.relay(4, 4, 2, sigma_blur=2.0), np.random.default_rng(0)
+    chart = scalespace.spectral_codes(relay, (4, 4, 1))
+    variance = rng.uniform(0.1, 1, (4, 4, 1))
+    pictures = jax.vmap(chart.decode)(jnp.asarray(np.sqrt(variance) * rng.standard_normal((8000, 4, 4, 1))))
+    law = scalespace.field(relay, pictures, chart)
+    assert_allclose(law.variance, variance, rtol=0.09)
+    silent = lambda params, seen, t: 0 * seen[..., :1]
+    field = {"mean": law.mean, "variance": law.variance}
+    denoise = spectral.denoiser({"field": field}, relay, silent, chart)
+    z = jnp.asarray(rng.standard_normal((4, 4, 1)))
+    assert_allclose(denoise(z, jnp.float64(0.3)), law(z, 0.3), atol=1e-12)
+    error = jax.vmap(lambda key, x: scalespace.spectral_error(key, denoise, x, jnp.float64(0.3)))
+    found = error(jax.random.split(jax.random.key(0), 8000), pictures)
+    assert float(jnp.mean(found)) == pytest.approx(1, abs=0.03)
+    plain = spectral.denoiser({"field": field}, relay, silent)
+    assert float(jnp.mean(jax.vmap(lambda k, x: scalespace.spectral_error(k, plain, x, jnp.float64(0.3)))(
+        jax.random.split(jax.random.key(0), 2000), pictures[:2000]))) > 1.1  # fmt: skip

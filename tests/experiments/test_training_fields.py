@@ -29,6 +29,9 @@ MODES = {
     "heat32": ("", "smoke"),
     "ict32": ("", "small", "smoke"),
     "ect32": ("", "small", "smoke"),
+    "cascade_digits": ("", "smoke"),
+    "one_step_digits": ("", "smoke"),
+    "relay_digits": ("", "smoke"),
     "ctmsr_x4": ("", "dtm", "distortion", "multistep", "accelerator", "published", "smoke"),
 }
 
@@ -109,6 +112,7 @@ WRONG = [
     ("ict32", {"options__meanflow__std": NAN}, "config.options.meanflow.std is nan"),
     ("ict32", {"middle": 0}, "config.middle is 0"),
     ("blurring32", {"process__sigma_blur": -1}, "config.process.sigma_blur is -1"),
+    ("relay_digits", {"process__block": 3}, "config.process.block is 3; give a divisor of config.size, 8"),
     ("blurring32", {"process__name": "Blur"}, "config.process.name is 'Blur'"),
     ("blurring32", {"eval_levels": (0.5, 2.0)}, "config.eval_levels are times"),
     ("blurring32", {"weighting": "x"}, "config.weighting is 'x'"),

@@ -128,6 +128,7 @@ WRONG = [
     ({"process": {"name": "Blurring", "shape": [40_000, 40_000]}}, "card.process.shape is [40000, 40000]"),
     ({"process": {"name": "Blurring", "shape": [4000, 4000]}}, "card.process.shape is [4000, 4000], card.shape [8, 8"),
     ({"process": {"name": "Blurring", "shape": [8, 8]}}, "does not go with parametrisation 'edm'"),
+    ({"process": {"name": "Relay", "shape": [8, 8], "block": 3}}, "card.process.block is 3; it must divide the sides"),
     ({"process": {"name": "VP", "beta_min": 0.1, "beta_max": 1.0}}, "a VP whose betas"),
     ({"process": {"name": "VE", "sigma_min": 1, "sigma_max": 1}}, "give a larger sigma_max"),
     ({"shape": 5}, "card.shape is 5"),

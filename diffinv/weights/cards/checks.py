@@ -136,6 +136,8 @@ def _processes(card: Mapping[str, Any]) -> Iterator[str]:
     acts = "shape" in fields.PROCESSES[process["name"]][1]
     if acts and list(process["shape"]) != sides:
         yield f"card.process.shape is {process['shape']}, card.shape {card['shape']}; make them agree"
+    if any(side % process.get("block", 4 if process["name"] == "Relay" else 1) for side in sides):
+        yield f"card.process.block is {process.get('block', 4)}; it must divide the sides of shape {card['shape']}"
     if acts != (card["parametrisation"]["parametrisation"] == "spectral"):
         kind = card["parametrisation"]["parametrisation"]
         yield f"card.process is {process['name']}, which does not go with parametrisation {kind!r}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffinv import process as processes
-from diffinv import schema
+from diffinv import scalespace, schema
 from diffinv.nn import convnet, ctmsr_unet, song, srnet, unet
 from diffinv.nn.leaves import leaves
 from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED
@@ -123,6 +123,11 @@ PROCESSES: dict[str, tuple[Callable[..., processes.Process], Schema]] = {
         _frequencies(processes.Blurring),
         {"shape": _dct_shape, "sigma_blur": number(above=0, high=SIDE, unit="pixels")}
         | {"d_min": number(above=0, high=0.5), "margin": number(above=0, high=0.1)},
+    ),
+    "Relay": (
+        lambda shape, block=4, **fields: scalespace.relay(*shape, block, **fields),
+        {"shape": _dct_shape, "sigma_blur": number(above=0, high=SIDE, unit="pixels")}
+        | {"block": whole("side of the squares in which it blurs", 1, SIDE), "d_min": number(above=0, high=0.5)},
     ),
     "HeatDissipation": (
         _frequencies(processes.HeatDissipation),
