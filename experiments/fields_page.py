@@ -9,8 +9,19 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from configs import blurring32, ctmsr_x4, exact_lab, ict32, prior32, reconstruct, scalespace, stackgan_v2_digits
+from configs import (
+    augment_few_shot,
+    blurring32,
+    ctmsr_x4,
+    exact_lab,
+    ict32,
+    prior32,
+    reconstruct,
+    scalespace,
+    stackgan_v2_digits,
+)
 from diffinv import schema
+from experiments.augmenting import fields as augment_fields
 from experiments.common.commandline import Fields
 from experiments.lab import fields as lab_fields
 from experiments.restore import fields as restoration
@@ -21,6 +32,7 @@ COMMANDS: list[tuple[str, ModuleType, Fields]] = [
     ("reconstruct", reconstruct, restoration.FIELDS),
     ("exact_lab", exact_lab, lab_fields.fields),
     ("scalespace", scalespace, scalespace_fields.FIELDS),
+    ("augment", augment_few_shot, augment_fields.fields),
     *(("train", file, train_fields.fields) for file in (prior32, ict32, ctmsr_x4, blurring32, stackgan_v2_digits)),
 ]
 HEAD = """# Configurations, field by field

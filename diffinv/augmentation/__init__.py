@@ -29,6 +29,7 @@ from diffinv.augmentation.generation import (
     pasted,
     rewarded,
     slerp,
+    unlabelled,
     within_mask,
 )
 from diffinv.augmentation.utilisation import Augmenter, confident, distinct, filtered, missing, mixed_label, variant
@@ -65,6 +66,7 @@ __all__ = [
     "slerp",
     "with_learnt",
     "together",
+    "unlabelled",
     "variant",
     "with_labels",
     "within_mask",

@@ -119,9 +119,15 @@ def labelled(prior: Prior, example: Example) -> Prior:
     return prior.given(label=example.label)
 
 
+def unlabelled(null: int) -> Guide:
+    """The prior told nothing, by the label `null`."""
+    return lambda prior, example: prior.given(label=jnp.asarray(null, jnp.int32))
+
+
 def free(weight: Scalar, null: int) -> Guide:
     """Classifier-free guidance of the class against the label `null`, `posterior.cfg`; 1 is `labelled`."""
-    return lambda prior, example: posterior.cfg(labelled(prior, example), prior.given(label=null), weight)
+    nothing = unlabelled(null)
+    return lambda prior, example: posterior.cfg(labelled(prior, example), nothing(prior, example), weight)
 
 
 def against(weak: Prior, weight: Scalar) -> Guide:

@@ -6,6 +6,7 @@ from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, pic
 from diffinv.data.fitting import fit, to_pixels, to_unit
 from diffinv.data.pipeline import augment, batches, order
 from diffinv.data.reader import Picture, Reading
+from diffinv.data.variants import Variants
 
 __all__ = [
     "Catalogue",
@@ -14,6 +15,7 @@ __all__ = [
     "Reading",
     "Record",
     "Source",
+    "Variants",
     "augment",
     "batches",
     "catalogue",

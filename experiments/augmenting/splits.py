@@ -30,8 +30,8 @@ def few_shot(
     pool: Labelled,
     seed: int,
     rare: int | Sequence[int] = 3,
-    shots: int = 5,
-    test: float = 0.5,
+    shots: int | None = 5,
+    test: float | Labelled | None = 0.5,
     validation: float = 0.0,
     classes: int | None = None,
 ) -> FewShot:
@@ -45,8 +45,9 @@ def few_shot(
       pool: every class from 0 on, with 2 pictures at least.
       seed: of all draws.
       rare: how many classes are drawn to be rare, or which they are.
-      shots: training pictures of a rare class.
-      test: the share of the pool that is for testing, between 0 and 1; each class keeps a picture on either side.
+      shots: training pictures of a rare class; None for all that the other parts leave.
+      test: the share of the pool that is for testing, between 0 and 1; each class keeps a picture on either side. Or
+        the test's pictures themselves, which are none of the pool's; or None for no test at all.
       validation: the share of the rest that is for validation, from 0 (none, and the frequent classes keep all) to
         below 1.
       classes: how many there are; by default as many as the labels tell.
@@ -56,22 +57,25 @@ def few_shot(
     """
     _require_pool(pool, classes)
     _require_shares(test, validation)
-    rng = np.random.default_rng(seed)
-    tested, rest = zip(*(_parted(rng, own, test) for own in _places(pool.labels)), strict=True)
-    chosen = _drawn(rng, rare, [len(own) for own in rest], shots)
+    if isinstance(test, Labelled) and np.intersect1d(test.ids, pool.ids).size:
+        raise ValueError("test has pictures of the pool; give pictures that are in no other part")
+    rng, share = np.random.default_rng(seed), test if isinstance(test, float | int) else None
+    tested, rest = zip(*(_parted(rng, own, share) for own in _places(pool.labels)), strict=True)
+    chosen = _drawn(rng, rare, [len(own) for own in rest], 1 if shots is None else shots)
     parts = [_kept(own, shots if label in chosen else None, validation) for label, own in enumerate(rest)]
     train, held = zip(*parts, strict=True)
-    return FewShot(*(take(pool, np.sort(np.concatenate(places))) for places in (train, held, tested)), chosen)
+    found = FewShot(*(take(pool, np.sort(np.concatenate(places))) for places in (train, held, tested)), chosen)
+    return found._replace(test=test) if isinstance(test, Labelled) else found
 
 
 def _places(labels: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
 
 
-def _parted(rng: np.random.Generator, own: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _parted(rng: np.random.Generator, own: np.ndarray, share: float | None) -> tuple[np.ndarray, np.ndarray]:
     """The test's pictures of one class, and the others in a random order."""
     own = rng.permutation(own)
-    count = int(np.clip(round(share * len(own)), 1, len(own) - 1))
+    count = 0 if share is None else int(np.clip(round(share * len(own)), 1, len(own) - 1))
     return own[:count], own[count:]
 
 
@@ -99,8 +103,8 @@ def _drawn(rng: np.random.Generator, rare: int | Sequence[int], counts: Sequence
     return tuple(int(label) for label in (possible if named else np.sort(rng.permutation(len(counts))[:rare])))
 
 
-def _require_shares(test: float, validation: float) -> None:
-    if not 0 < test < 1:
+def _require_shares(test: float | Labelled | None, validation: float) -> None:
+    if isinstance(test, float | int) and not 0 < test < 1:
         raise ValueError(f"test is {test}; give a share between 0 and 1")
     if not 0 <= validation < 1:
         raise ValueError(f"validation is {validation}; give a share from 0 to below 1")

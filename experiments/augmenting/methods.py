@@ -1,0 +1,89 @@
+"""The diffusion recipes that `experiments.augment` tries, with the strengths that validation pictures choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from diffinv.augmentation import free, labelled, recipes, unlabelled
+from diffinv.augmentation.recipes import Plan
+
+
+class Setting(NamedTuple):
+    """What a recipe is made of, beside its own numbers.
+
+    Attributes:
+      null: the label that says nothing.
+      sigma_data: deviation of the pictures.
+      sigmas: strengths to choose from.
+      guidance: the classifier-free weight.
+      steps: of the sampler.
+    """
+
+    null: int
+    sigma_data: float
+    sigmas: tuple[float, ...]
+    guidance: float
+    steps: int
+
+
+Variants = dict[str, Plan]
+"""Plans by the name of their strength; a single one is not chosen."""
+
+
+def _each(setting: Setting, plan: Callable[[float], Plan]) -> Variants:
+    return {f"sigma {sigma:g}": plan(sigma) for sigma in setting.sigmas}
+
+
+def sdedit(setting: Setting) -> Variants:
+    """Learnt words, then SDEdit: DA-Fusion's design without guidance and at one strength."""
+    return _each(setting, lambda sigma: recipes.sdedit(sigma, learns=recipes.embeddings, steps=setting.steps))
+
+
+def sdedit_without_words(setting: Setting) -> Variants:
+    """SDEdit by the frozen prior, told no class: Real Guidance where the prior does not know the class."""
+    guide = unlabelled(setting.null)
+    return _each(setting, lambda sigma: recipes.sdedit(sigma, guide, steps=setting.steps))
+
+
+def from_words(setting: Setting) -> Variants:
+    """Learnt words, then samples out of noise."""
+    return {"": recipes.class_sampling(labelled, recipes.embeddings, setting.steps)}
+
+
+def class_sampling(setting: Setting) -> Variants:
+    """All weights fine-tuned, then samples out of noise."""
+    return {"": recipes.class_sampling(steps=setting.steps)}
+
+
+def da_fusion(setting: Setting) -> Variants:
+    """As published, but for the guidance's weight, which is a field."""
+    return {"": recipes.da_fusion(setting.null, setting.sigma_data, weight=setting.guidance, steps=setting.steps)}
+
+
+def diff_ii(setting: Setting) -> Variants:
+    """Between two inversions, on the circle."""
+    return {"": recipes.diff_ii(steps=setting.steps)}
+
+
+def diff_mix(setting: Setting) -> Variants:
+    """Pictures of frequent classes made into rare ones."""
+    return _each(setting, lambda sigma: recipes.diff_mix(sigma, steps=setting.steps))
+
+
+def guided_sdedit(setting: Setting) -> Variants:
+    """Learnt words, SDEdit, and classifier-free guidance."""
+    guide = free(setting.guidance, setting.null)
+    return _each(setting, lambda sigma: recipes.sdedit(sigma, guide, recipes.embeddings, setting.steps))
+
+
+METHODS: dict[str, Callable[[Setting], Variants]] = {
+    "SDEdit": sdedit,
+    "SDEdit without words": sdedit_without_words,
+    "guided SDEdit": guided_sdedit,
+    "words": from_words,
+    "class sampling": class_sampling,
+    "DA-Fusion": da_fusion,
+    "Diff-II": diff_ii,
+    "Diff-Mix": diff_mix,
+}

@@ -1,0 +1,56 @@
+"""How near made pictures of rare classes are to real ones, and whether they are copies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from diffinv.metrics import distribution, manifold, memorisation
+from experiments.augmenting.classifiers import FEATURES, LEAST
+from experiments.augmenting.labelled import Labelled, join
+from experiments.augmenting.making import Made, rows
+from experiments.augmenting.splits import FewShot
+
+PIXELS, NEIGHBOURS = "pixels", 5
+
+
+def network(size: int) -> str:
+    """What pictures of this side are compared by."""
+    return "EfficientNet-Lite0" if size >= LEAST else PIXELS
+
+
+def seen(images: np.ndarray) -> np.ndarray:
+    """A row each, by that network."""
+    return FEATURES(images) if network(images.shape[1]) != PIXELS else rows(images)
+
+
+def unseen(split: FewShot) -> Labelled:
+    """Real pictures of rare classes that were not trained on."""
+    both = join(split.validation, split.test)
+    rare = np.isin(both.labels, split.rare)
+    return Labelled(*(part[rare] for part in both))
+
+
+def of(split: FewShot, made: Made) -> dict[str, float]:
+    """Distances and shares between made pictures and unseen real ones, both of the rare classes.
+
+    `floor` is of two halves of the real ones. `copies` is the ratio of median distances to the nearest training
+    picture, of made over unseen real ones: far below 1 where the pictures are copies. NaN where there are too few
+    unseen real pictures to say.
+    """
+    few = split.train.images[np.isin(split.train.labels, split.rare)]
+    fake, real, train = seen(made.images), seen(unseen(split).images), seen(few)
+    halves = np.random.default_rng(0).permutation(len(real))
+    a, b = real[halves[::2]], real[halves[1::2]]
+    nearest = lambda x: float(np.median(memorisation.nearest_rows(x, train).distance))
+    enough = min(len(real), len(fake)) > NEIGHBOURS
+    shares = manifold.manifold(real, fake, NEIGHBOURS) if enough else manifold.Manifold(*[math.nan] * 4)
+    many = min(len(a), len(b), len(fake)) > 1
+    return {
+        "Frechet distance": distribution.feature_fid(fake, real) if many else math.nan,
+        "its floor": distribution.feature_fid(a, b) if many else math.nan,
+        "KID": distribution.feature_kid(fake, real).value if many else math.nan,
+        **{name: float(value) for name, value in shares._asdict().items()},
+        "copies": nearest(fake) / nearest(real) if len(real) else math.nan,
+    }

@@ -1,0 +1,226 @@
+"""What is made of a split: from which pictures, under which labels, past which filters, and without the test."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import augment_few_shot
+from diffinv import seed_key
+from diffinv.augmentation import recipes
+from experiments.augmenting import bench, making, page, pool, quality, teaching
+from experiments.augmenting.labelled import labelled
+from experiments.augmenting.splits import few_shot
+
+pytest.importorskip("sklearn", reason="the judges of augmentation come with scikit-learn")
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(autouse=True)
+def promoted():
+    """optax's own arithmetic mixes types."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def data(count=20):
+    """Four classes of 3 x 3 pictures, each about its own mean."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), count)
+    means = np.linspace(-0.6, 0.6, 4)[labels]
+    images = np.clip(means[:, None, None, None] + 0.2 * rng.normal(size=(4 * count, 3, 3, 1)), -1, 1)
+    return labelled(images.astype(np.float32), labels)
+
+
+@pytest.fixture
+def split():
+    return few_shot(data(), 0, (1, 3), 4, 0.4, 0.2)
+
+
+def config(**changes):
+    found = augment_few_shot.get_config("smoke")
+    found.update(size=3, count=6, **changes)
+    return found
+
+
+def test_pictures_start_from_the_few_each_as_often(split):
+    plan = recipes.sdedit(1.0)
+    labels, places = making.starts(np.random.default_rng(0), plan, split, 8)
+    np.testing.assert_array_equal(labels, [1] * 8 + [3] * 8)
+    assert (split.train.labels[places[:, 0]] == labels).all() and (split.train.labels[places[:, 1]] == labels).all()
+    assert (places[:, 0] != places[:, 1]).all()
+    assert set(np.unique(places[:, 0], return_counts=True)[1]) == {2}
+    foreign = making.starts(np.random.default_rng(0), recipes.diff_mix(1.0), split, 8)[1][:, 0]
+    assert not np.isin(split.train.labels[foreign], split.rare).any()
+
+
+def test_the_rare_classes_are_last_in_every_split():
+    for rare in ((1, 3), (0, 1), (2, 3)):
+        told = teaching.rare_last(few_shot(data(), 0, rare, 4), 4)
+        assert sorted(told) == [0, 1, 2, 3] and set(told[list(rare)]) == {2, 3}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Pictures by every method, and the bench."""
+    with jax.numpy_dtype_promotion("standard"):
+        methods = "SDEdit,words,Diff-II,Diff-Mix,class sampling,SDEdit without words"
+        chosen = config(methods=methods, sigmas=(0.5,), judges="logistic regression,RBF-SVM")
+        shared = bench.bench(chosen, teaching.teacher(chosen, NAMES))
+        part = few_shot(data(), 0, (1, 3), 4, 0.4, 0.2)
+        return shared, part, bench.draw(shared, part, 0)
+
+
+def test_nothing_that_is_made_kept_or_chosen_has_seen_the_test(drawn):
+    """The same pictures, bit for bit, where the test's are noise; and their sources are training pictures."""
+    shared, split, found = drawn
+    noise = np.random.default_rng(1).uniform(-1, 1, split.test.images.shape).astype(np.float32)
+    blind = split._replace(test=split.test._replace(images=noise, labels=split.test.labels[::-1]))
+    again = bench.draw(shared, blind, 0)
+    for name, made in found.made.items():
+        np.testing.assert_array_equal(again.made[name].images, made.images)
+        np.testing.assert_array_equal(again.kept[name].mask, found.kept[name].mask)
+        real = made.sources[made.sources >= 0]
+        assert set(real) <= set(split.train.ids) and not set(real) & set(split.test.ids)
+    strengths = {"0.5": found.made["SDEdit", "sigma 0.5"], "other": found.made["words", ""]}
+    scores = {}
+    for part in (split, blind):
+        variants = {
+            name: bench.scores(shared.config, part, making.used(recipes.sdedit(1.0), part, made, made.labels >= 0), 0)
+            for name, made in strengths.items()
+        }
+        record = {"arms": {"SDEdit": variants}}
+        scores[part is split] = bench.chosen(record, "SDEdit", "RBF-SVM"), variants["0.5"]["validation"]
+    assert scores[True] == scores[False]
+
+
+def test_every_method_makes_as_many_as_asked_in_range(drawn):
+    _, split, found = drawn
+    for (method, _), made in found.made.items():
+        assert made.images.shape == (12, 3, 3, 1) and np.abs(made.images).max() <= 1, method
+        np.testing.assert_array_equal(made.labels, [1] * 6 + [3] * 6)
+        assert np.isfinite(made.images).all() and ((made.confidence >= 0) & (made.confidence <= 1)).all()
+        assert (made.sources[:, 0] >= 0).all() == (method not in ("words", "class sampling")), method
+        assert (made.sources[:, 1] >= 0).all() == (method == "Diff-II"), method
+    assert {"prior", "fine-tuning, embeddings", "fine-tuning, all_weights", "making, SDEdit"} <= set(found.seconds)
+
+
+def test_a_seed_makes_the_same_pictures_again(drawn):
+    shared, split, found = drawn
+    again = bench.draw(shared._replace(methods={"SDEdit": shared.methods["SDEdit"]}), split, 0)
+    np.testing.assert_array_equal(again.made["SDEdit", "sigma 0.5"].images, found.made["SDEdit", "sigma 0.5"].images)
+    other = bench.draw(shared._replace(methods={"SDEdit": shared.methods["SDEdit"]}), split, 1)
+    assert (other.made["SDEdit", "sigma 0.5"].images != found.made["SDEdit", "sigma 0.5"].images).any()
+
+
+def test_the_generator_gives_any_number_by_one_program(drawn):
+    shared, split, _ = drawn
+    prior = shared.teacher.prior(seed_key(0), split)
+    recipe = recipes.sdedit(0.5, steps=3).recipes[0]
+    images = split.train.images[:5]
+    run = making.generator(4)
+    whole = run(seed_key(3), prior, recipe, np.zeros(5, np.int32), images, images)
+    assert whole.shape == images.shape
+    np.testing.assert_array_equal(
+        making.generator(5)(seed_key(3), prior, recipe, np.zeros(5, np.int32), images, images), whole
+    )
+
+
+def test_foreign_pictures_weigh_half_for_either_class(drawn):
+    _, split, found = drawn
+    plan, made = recipes.diff_mix(0.5), found.made["Diff-Mix", "sigma 0.5"]
+    mask = np.arange(12) < 5
+    training = making.used(plan, split, made, mask)
+    count = len(split.train.labels)
+    np.testing.assert_array_equal(training.weights, [1.0] * count + [0.5] * 10)
+    np.testing.assert_array_equal(training.labels[count : count + 5], made.labels[:5])
+    assert not np.isin(training.labels[count + 5 :], split.rare).any()
+    np.testing.assert_array_equal(training.images[count : count + 5], training.images[count + 5 :])
+
+
+def test_filters_take_copies_and_the_unlikely_and_say_so(split):
+    few = split.train.images[np.isin(split.train.labels, split.rare)]
+    labels = split.train.labels[np.isin(split.train.labels, split.rare)]
+    none = np.full((len(labels), 2), -1)
+    distance = np.array([0.0, 9.0] * (len(labels) // 2))
+    made = making.Made(few, labels, none, labels * 0, np.linspace(0, 1, len(labels)), distance)
+    kept = making.kept(config(confidence=(0.3, 1.0), copies=0.1), split, made, "it")
+    np.testing.assert_array_equal(kept.mask, (made.confidence >= 0.3) & (distance > 0))
+    assert sum(kept.taken.values()) == (~kept.mask).sum()
+    with pytest.raises(ValueError, match="it: nothing is left of 8 made pictures: the classifier's confidence took 7"):
+        making.kept(config(confidence=(1.0, 1.0), copies=0.1), split, made._replace(distance=0 * distance), "it")
+    floor = making.floor(split, 0.5)
+    own = split.train.images[split.train.labels == 0].reshape(-1, 9)
+    near = [np.sort(np.linalg.norm(own - row, axis=1))[1] for row in own]
+    other = split.train.images[split.train.labels == 2].reshape(-1, 9)
+    near += [np.sort(np.linalg.norm(other - row, axis=1))[1] for row in other]
+    np.testing.assert_allclose(floor, np.quantile(near, 0.5), rtol=1e-6)
+    assert making.floor(split, 0.0) == 0
+
+
+def test_copies_are_told_by_their_ratio(split, drawn):
+    few = np.isin(split.train.labels, split.rare)
+    images, labels = np.repeat(split.train.images[few], 2, 0), np.repeat(split.train.labels[few], 2)
+    made = making.Made(images, labels, np.full((len(labels), 2), -1), labels * 0, labels * 0.5, labels * 0.0)
+    told = quality.of(split, made)
+    assert told["copies"] == 0 and told["Frechet distance"] > 0
+    honest = quality.of(drawn[1], drawn[2].made["SDEdit", "sigma 0.5"])
+    assert honest["copies"] > 0.2
+    thin = quality.of(few_shot(data(6), 0, (1, 3), 4, 0.01, 0.0), made)
+    assert thin["copies"] > 0 and np.isnan(thin["precision"]) and np.isnan(thin["its floor"])
+    records = [{"quality": {"it": told, "other": honest}}]
+    page_part = page.compared(records, 3)
+    assert "it: the pictures lie much nearer to training" in page_part and "other: the pictures" not in page_part
+
+
+def test_names_of_rare_classes():
+    chosen = config(names="c, a")
+    counts = np.array([9, 2, 9, 4])
+    assert pool.rare_classes(chosen, NAMES, counts) == (0, 2)
+    assert pool.rare_classes(config(), NAMES, counts) == 3
+    assert pool.rare_classes(config(), NAMES, counts, ("a", "b", "c")) == (3,)
+    assert pool.rare_classes(config(shots=0), NAMES, counts) == (1, 3)
+    with pytest.raises(ValueError, match="all classes have as many pictures"):
+        pool.rare_classes(config(shots=0), NAMES, np.full(4, 5))
+
+
+def test_a_cap_keeps_the_same_few_of_each_class():
+    found = pool.capped(data(), 7)
+    np.testing.assert_array_equal(np.bincount(found.labels), [7] * 4)
+    np.testing.assert_array_equal(found.ids, pool.capped(data(), 7).ids)
+    assert pool.capped(data(), 0).labels.size == 80
+    assert set(pool.capped(data(), 3).ids) <= set(found.ids)
+
+
+def test_the_held_out_part_is_the_test_and_nothing_else():
+    held = labelled(np.zeros((6, 3, 3, 1)), np.repeat(np.arange(3), 2), 1000 + np.arange(6))
+    found = few_shot(data(), 0, 2, 4, held, 0.2)
+    assert found.test is held
+    with pytest.raises(ValueError, match="test has pictures of the pool"):
+        few_shot(data(), 0, 2, 4, held._replace(ids=np.arange(6)), 0.2)
+    every = few_shot(data(), 0, 2, None, None, 0.2)
+    assert len(every.test.labels) == 0 and len(every.train.labels) + len(every.validation.labels) == 80
+
+
+def test_verdicts_are_read_against_oversampling_and_the_best_baseline():
+    score = lambda test, validation: {
+        part: {"judge": dict.fromkeys(("balanced accuracy", "rare recall", "macro-F1"), value)}
+        for part, value in (("test", test), ("validation", validation))
+    }
+    records = [
+        {
+            "pictures": {"train": 100, "test": 50},
+            "arms": {
+                "none": {"": score(0.5, 0.5)},
+                "oversampling": {"": score(0.6 + 0.001 * i, 0.6)},
+                "mixup": {"": score(0.65, 0.7)},
+                "it": {"low": score(0.9, 0.1), "high": score(0.7 + 0.002 * i, 0.8)},
+            },
+        }
+        for i in range(3)
+    ]
+    assert bench.chosen(records[0], "it", "judge") == "high"
+    first, second = page.verdicts(records, ["it"])
+    assert first.startswith("judge: it gains over oversampling (+10.1") and "mixup (the best baseline" in second
+    rows = {row.arm: row for row in page.table(records, "judge")}
+    assert rows["it"].strengths == "high (3)" and rows["none"].gain.mean < 0
+    assert "it low" in page.tried(records, ["it"])
