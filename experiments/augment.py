@@ -87,14 +87,16 @@ def strength(records: list[dict[str, Any]], shared: bench.Bench, method: str) ->
     return max(known, key=picked.count)
 
 
-def augmented(config, shared: bench.Bench, split: FewShot, classes: Any, folder: Path, chosen: str) -> str:
+def augmented(config, shared: bench.Bench, split: FewShot, pool: pools.Pool, folder: Path, chosen: str) -> str:
     """Writes the augmented set of a split, by the first method; the sheets of its pictures, as HTML."""
     method = next(iter(shared.methods))
     only = shared._replace(methods={method: {chosen: shared.methods[method][chosen]}})
     drawn = bench.draw(only, split, config.seed)
     made, kept = drawn.made[method, chosen], drawn.kept[method, chosen]
-    told = {"method": method, "strength": chosen, "model": config.model or "trained on the frequent classes"}
-    output.write(folder / "augmented", split, made, kept.mask, classes, {**told, "seed": config.seed})
+    told: dict[str, Any] = {"method": method, "strength": chosen}
+    told["model"] = config.model or "trained on the frequent classes"
+    told["seed"] = config.seed
+    output.write(folder / "augmented", split, made, kept.mask, pool.classes, pool.name, told)
     order = np.random.default_rng(config.seed).permutation(len(made.labels))
     images, mask = made.images[order], kept.mask[order]
     real = split.train.images[np.isin(split.train.labels, split.rare)]
@@ -123,7 +125,7 @@ def main() -> None:
         split = pools.split(config, found, config.seed, rare)
         records = judged(config, shared, found, rare, folder)
         methods = list(shared.methods)
-        sheets = augmented(config, shared, split, found.classes, folder, strength(records, shared, methods[0]))
+        sheets = augmented(config, shared, split, found, folder, strength(records, shared, methods[0]))
         about = [told(config, found, split)]
         command = f"python -m experiments.augment {listing.printable_name(shlex.join(sys.argv[1:]))}"
         text = page.page(records, methods, config.size, command, about, sheets)
@@ -145,7 +147,8 @@ def told(config, pool: pools.Pool, split: FewShot) -> str:
     counts += f"{len(split.test.labels)} for the test"
     shots = f"{config.shots} pictures" if config.shots else "all pictures"
     where = f"{config.data}: {len(pool.classes)} classes, {config.size} x {config.size} pixels; seed {config.seed}: "
-    return f"{where}{counts}; rare with {shots} each: {names}"
+    trust = f"; {config.model} was trained elsewhere: that it has not seen the test is yours to know"
+    return f"{where}{counts}; rare with {shots} each: {names}" + (trust if config.model else "")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from diffinv.data import to_pixels
-from experiments.augmenting.labelled import Labelled
 from experiments.augmenting.making import Made
 from experiments.augmenting.splits import FewShot
 from experiments.report import ledger
@@ -26,11 +25,20 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     return [name if plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain)]
 
 
-def write(folder: Path, split: FewShot, made: Made, mask: np.ndarray, classes: Sequence[str], told: dict) -> Path:
+def write(
+    folder: Path,
+    split: FewShot,
+    made: Made,
+    mask: np.ndarray,
+    classes: Sequence[str],
+    name: Callable[[int], str],
+    told: dict,
+) -> Path:
     """`train/CLASS/real-ID.png` and `made-N.png`, `validation/` and `test/` as they were split, and the provenance.
 
-    A line of provenance.jsonl is one picture: its file, class, whether it was made, and of a made one the ids of what
-    it started from, the recipe, the classifier's confidence and the distance to the nearest training picture. The
+    A line of provenance.jsonl is one picture: its file, class, whether it was made; of a real one its id and what it is
+    called in the user's data, `name(id)`; of a made one those of what it started from, the recipe, the classifier's
+    confidence and the distance to the nearest training picture, and what is `told` of all of them. The
     folder is written beside the old one, which it then replaces.
     """
     new, names = folder.with_name(folder.name + ".new"), folder_names(classes)
@@ -38,26 +46,19 @@ def write(folder: Path, split: FewShot, made: Made, mask: np.ndarray, classes: S
     lines = []
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     for part, data in parts.items():
-        lines += [_real(new, part, names, data, i) for i in range(len(data.labels))]
+        for i, (label, number) in enumerate(zip(data.labels.tolist(), data.ids.tolist())):
+            file = _put(new, part, names[label], f"real-{number}", data.images[i])
+            lines.append({"file": file, "class": classes[label], "made": False, "id": number, "name": name(number)})
     for number in np.flatnonzero(mask):
         file = _put(new, "train", names[made.labels[number]], f"made-{number}", made.images[number])
-        source = {
-            "from": [int(each) for each in made.sources[number] if each >= 0],
-            "recipe": int(made.recipes[number]),
-        }
-        scores = {"confidence": float(made.confidence[number]), "distance": float(made.distance[number])}
-        scores["recipe"] = int(made.recipes[number])
-        lines.append({"file": file, "class": classes[made.labels[number]], "made": True, **source, **scores, **told})
+        source = [int(each) for each in made.sources[number] if each >= 0]
+        about = {"from": source, "from_names": list(map(name, source)), "recipe": int(made.recipes[number])}
+        about |= {"confidence": float(made.confidence[number]), "distance": float(made.distance[number])}
+        lines.append({"file": file, "class": classes[made.labels[number]], "made": True, **about, **told})
     ledger.put(new / PROVENANCE, "".join(json.dumps(line) + "\n" for line in lines).encode())
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     return folder
-
-
-def _real(folder: Path, part: str, names: Sequence[str], data: Labelled, i: int) -> dict:
-    label, number = int(data.labels[i]), int(data.ids[i])
-    file = _put(folder, part, names[label], f"real-{number}", data.images[i])
-    return {"file": file, "class": names[label], "made": False, "id": number}
 
 
 def _put(folder: Path, part: str, name: str, stem: str, image: np.ndarray) -> str:

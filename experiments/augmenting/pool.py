@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +21,14 @@ class Pool(NamedTuple):
       held_out: the data's own held-out part, or None where tests are drawn from the pictures.
       classes: their names.
       skipped: pictures that could not be read, with the reason.
+      name: what a picture is called in the user's data, by its id.
     """
 
     pictures: Labelled
     held_out: Labelled | None
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
+    name: Callable[[int], str]
 
 
 def pool(config, watch=iter) -> Pool:
@@ -42,7 +45,14 @@ def pool(config, watch=iter) -> Pool:
     require_classes(parts, classes)
     pictures, held = (parts[0], parts[1]) if config.test == 0 else (join(*parts), None)
     chosen = capped(pictures, config.per_class)
-    return Pool(chosen, held, classes, tuple(dict.fromkeys(skip for source in sources for skip in source.skipped)))
+    skipped = tuple(dict.fromkeys(skip for source in sources for skip in source.skipped))
+
+    def name(number: int) -> str:
+        source, place = (sources[0], number) if number < len(sources[0]) else (sources[1], number - len(sources[0]))
+        known = source.records[place].get("name", "")
+        return known.decode() if isinstance(known, bytes) else str(known)
+
+    return Pool(chosen, held, classes, skipped, name)
 
 
 def require_classes(parts: list[Labelled], classes: tuple[str, ...]) -> None:

@@ -61,6 +61,8 @@ def test_the_augmented_folder_is_read_back(finished, tmp_path):
     assert len(made) == 18 and all(line["file"].startswith(f"train/{line['class']}/made-") for line in made)
     trained = {line["id"] for line in lines if not line["made"] and line["file"].startswith("train/")}
     assert {source for line in made for source in line["from"]} <= trained
+    called = {line["id"]: line["name"] for line in lines if not line["made"]}
+    assert all(line["from_names"] == [called[source] for source in line["from"]] for line in made)
     seen = data.source(str(folder / "augmented"), 8, "train", str(tmp_path), 1)
     assert len(seen) == sum(line["file"].startswith("train/") for line in lines) and len(seen.classes) == 10
 
@@ -115,6 +117,9 @@ def test_a_newcomers_folder_becomes_an_augmented_folder_and_a_report(pictures, t
     real = list((tmp_path / "out" / "augment_few_shot" / "augmented" / "train" / "left").glob("real-*.png"))
     assert made and abs(len(made) - len(real)) <= 12
     assert "of one seed, which say nothing" in done.stdout
+    lines = (tmp_path / "out" / "augment_few_shot" / "augmented" / "provenance.jsonl").read_text().splitlines()
+    named = {json.loads(line)["name"] for line in lines if not json.loads(line)["made"]}
+    assert named == {str(path) for path in pictures.rglob("*.png")}
 
 
 @pytest.mark.slow
