@@ -6,7 +6,7 @@ Data:     EuroSAT (Helber et al. 2019), RGB, shrunk to 32 x 32, ten classes of l
           train/CLASS and test/CLASS: the test is the data's own held-out part, which the prior must not have seen
 Method:   configs/satellite_base.py's prior, which knows AnnualCrop, HerbaceousVegetation, Industrial, PermanentCrop and
           River; embeddings of the other five are learnt from their few pictures, as configs/augment_few_shot.py does
-Hardware: 2 CPU cores, 4 minutes a seed
+Hardware: 2 CPU cores, 5 minutes a seed
 Expected: docs/augmentation.md
 """
 
@@ -30,9 +30,13 @@ def get_config(mode: str = "") -> ConfigDict:
             test=0.0,
             count=50,
             log_sigma_mean=-1.2,
-            methods="SDEdit,guided SDEdit,words,Diff-II",
-            sigmas=(0.3, 0.6, 1.2, 2.4),
-            guidance=3.0,
+            embed={
+                "steps": 300,
+                "batch": 25,
+            },
+            methods="SDEdit,words,Diff-II",
+            sigmas=(0.3, 0.6, 1.2),
+            sample_steps=10,
             sample_batch=50,
             judges="logistic regression of features,RBF-SVM of features",
         )

@@ -33,6 +33,10 @@ def get_config(mode: str = "") -> ConfigDict:
             batch=32,
             learning_rate=1e-3,
             sigma_data=0.5,
+            embed={
+                "steps": 300,
+                "batch": 16,
+            },
             methods="SDEdit,words",
             sample_batch=32,
         )
