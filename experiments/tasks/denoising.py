@@ -103,10 +103,11 @@ class Denoising:
         return None
 
     def examples(self, key, batch):
-        """Augmented pictures, with what the network is told of each; labels are dropped at times."""
+        """Augmented pictures, with what the network is told of each, if anything; labels are dropped at times."""
         images, keys = augmented(self.config, key, batch)
         drop = lambda k, label: train.drop_label(k, label, self.config.classes, self.config.label_dropout)
-        return {"image": images, **self.told(jax.random.fold_in(key, 2), images, jax.vmap(drop)(keys, batch["label"]))}
+        told = self.told(jax.random.fold_in(key, 2), images, jax.vmap(drop)(keys, batch["label"]))
+        return {"image": images, **told} if told else images
 
     def told(self, key, images, label):
         """The conditions: labels, where there are classes, and coarse pictures, each at a level of its own."""

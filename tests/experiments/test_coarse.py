@@ -104,7 +104,7 @@ def test_without_a_coarse_picture_nothing_is_told_but_labels():
     task = Denoising(configured(coarse=0), source)
     assert set(task.examples(jax.random.key(1), batch_of(source))) == {"image", "label"} and "coarse" not in task.card()
     task = Denoising(configured(coarse=0, classes=0), source)
-    assert set(task.examples(jax.random.key(1), batch_of(source))) == {"image"}
+    assert task.examples(jax.random.key(1), batch_of(source)).shape[1:] == task.shape  # pictures alone
 
 
 @pytest.mark.parametrize(
