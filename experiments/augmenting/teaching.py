@@ -87,10 +87,13 @@ def own(config, classes: tuple[str, ...]) -> Teacher:
         start, key = jax.random.split(key)
         state = trainer.init(net.init(start, jnp.zeros(shape), jnp.zeros(()), label=jnp.zeros((), jnp.int32)))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        for first in tqdm(range(0, config.steps, PIECE), desc="prior", unit="piece", leave=False):
-            count = min(PIECE, config.steps - first)
-            order = rng.integers(len(images), size=(count, config.batch))
-            state, metrics = advance(jax.random.fold_in(key, first), state, images[order], labels[order])
+        with tqdm(total=config.steps, desc="prior", unit="step", leave=False) as bar:
+            for first in range(0, config.steps, PIECE):
+                count = min(PIECE, config.steps - first)
+                order = rng.integers(len(images), size=(count, config.batch))
+                state, metrics = advance(jax.random.fold_in(key, first), state, images[order], labels[order])
+                bar.set_postfix_str(f"loss {float(metrics.loss[-1]):.3f}")  # which waits for the piece
+                bar.update(count)
         if not np.isfinite(np.asarray(metrics.loss)).all():
             raise ValueError(
                 f"config.learning_rate is {config.learning_rate}; the prior's loss is not finite: give less"
