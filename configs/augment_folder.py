@@ -4,7 +4,7 @@ Command:  python -m experiments.augment --config=configs/augment_folder.py --con
           add --config.seeds=0 for the augmented folder alone, in which then every picture is for training
 Data:     one folder a class, in colour (--config.channels=1 for grey); 20 pictures of a frequent class at least
 Method:   as configs/augment_few_shot.py, with a U-Net that is trained on the frequent classes of each split
-Hardware: 2 CPU cores, 7 minutes a seed, of which the U-Net takes 5; --config.model names one that is trained already
+Hardware: 2 CPU cores, 10 minutes a seed, of which the U-Net takes 8; --config.model names one that is trained already
 Expected: the page's own verdict; "no gain" is one
 """
 
