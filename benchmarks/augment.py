@@ -27,6 +27,7 @@ from configs import augment_few_shot
 from diffinv import augmentation, seed_key
 from diffinv.augmentation import Example, Recipe
 from experiments.augmenting import bench, pool, teaching
+from experiments.augmenting.splits import of_classes
 
 SEEDS, GOAL_SECONDS, GOAL_RATIO = 10, 60, 1.11
 
@@ -83,7 +84,7 @@ def seeds(config, shared: bench.Bench, splits: list[Any]) -> None:
 
 def share(config, shared: bench.Bench, split: Any, prior: Any, recipe: Recipe, rounds: int) -> None:
     """Generation against its network."""
-    few = teaching.rare_pictures(split)
+    few = of_classes(split.train, split.rare)
     place = np.resize(np.arange(len(few.labels)), 255)
     labels, images = jnp.asarray(shared.teacher.labels(split)[few.labels[place]]), jnp.asarray(few.images[place])
     given = (prior, jax.random.split(seed_key(1), 255), labels, images)
@@ -96,7 +97,7 @@ def share(config, shared: bench.Bench, split: Any, prior: Any, recipe: Recipe, r
 
 def together(config, shared: bench.Bench, splits: list[Any], prior: Any, recipe: Recipe, rounds: int) -> None:
     """Ten seeds in one program against ten calls."""
-    parts = [teaching.rare_pictures(split) for split in splits]
+    parts = [of_classes(split.train, split.rare) for split in splits]
     told = [jnp.asarray(shared.teacher.labels(split)[part.labels]) for split, part in zip(splits, parts)]
     images = jnp.stack([jnp.asarray(part.images) for part in parts])
     keys, labels = jax.random.split(seed_key(2), SEEDS), jnp.stack(told)

@@ -10,7 +10,7 @@ Expected: the page's own verdict; "no gain" is one
 
 from ml_collections import ConfigDict
 
-from configs import augment_few_shot
+from configs import augment_few_shot, prior32
 
 
 def get_config(mode: str = "") -> ConfigDict:
@@ -40,23 +40,8 @@ def get_config(mode: str = "") -> ConfigDict:
             methods="SDEdit,words",
             sample_batch=32,
         )
-        config.net = UNET
+        config.net = prior32.get_config().net
+        config.net.channels = 32
+        config.net.multipliers = (1, 2, 3)
+        config.net.attention = (4,)
     return config
-
-
-UNET = ConfigDict(
-    {
-        "channels": 32,
-        "multipliers": (1, 2, 3),
-        "blocks": 1,
-        "attention": (4,),
-        "head_channels": 32,
-        "patch": 2,
-        "time_scale": 40.0,
-        "resample_blocks": False,
-        "dropout": 0.0,
-        "remat": False,
-        "dtype": "float32",
-    }
-)
-"""Of 1.7 M weights."""

@@ -26,7 +26,7 @@ from diffinv import schema
 from diffinv.data import listing
 from experiments.augmenting import bench, fields, output, page, teaching
 from experiments.augmenting import pool as pools
-from experiments.augmenting.splits import FewShot
+from experiments.augmenting.splits import FewShot, of_classes
 from experiments.common import keeping, reading
 from experiments.report import ledger
 
@@ -99,7 +99,7 @@ def augmented(config, shared: bench.Bench, split: FewShot, pool: pools.Pool, fol
     output.write(folder / "augmented", split, made, kept.mask, pool.classes, pool.name, told)
     order = np.random.default_rng(config.seed).permutation(len(made.labels))
     images, mask = made.images[order], kept.mask[order]
-    real = split.train.images[np.isin(split.train.labels, split.rare)]
+    real = of_classes(split.train, split.rare).images
     what = f"{method} {chosen}".strip()
     return "".join(
         [

@@ -1,6 +1,6 @@
 """Made pictures beside real ones in a training pipeline: made once, kept on disk by content, drawn from in the step.
 
-source = data.Variants(data.source(...), folder, jax.jit(jax.vmap(make)), count=4, stamp="satellite64, sigma 1")
+source = data.Variants(data.source(...), folder, make, count=4, stamp="satellite64, sigma 1")
 for batch in data.batches(source, 64):  # image (64, H, W, C), label, index, and made (64, 4, H, W, C)
     ...  # on the device: jax.vmap(augmentation.variant)(keys, to_unit(image), to_unit(made))
 """

@@ -16,9 +16,10 @@ from diffinv.metrics import memorisation
 from diffinv.prior import Prior
 from diffinv.typing import Key
 from experiments.augmenting.baselines import balance
+from experiments.augmenting.classifiers import pixels
 from experiments.augmenting.labelled import Labelled, Training, join, made, training
 from experiments.augmenting.scikit import scikit
-from experiments.augmenting.splits import FewShot
+from experiments.augmenting.splits import FewShot, of_classes
 
 
 class Made(NamedTuple):
@@ -39,11 +40,6 @@ class Made(NamedTuple):
     recipes: np.ndarray
     confidence: np.ndarray
     distance: np.ndarray
-
-
-def rows(images: np.ndarray) -> np.ndarray:
-    """Pictures as rows of pixels."""
-    return images.reshape(len(images), -1)
 
 
 def generator(batch: int) -> Callable[..., np.ndarray]:
@@ -99,16 +95,16 @@ def make(
     sources = np.stack([split.train.ids[places[:, 0]], split.train.ids[places[:, 1]]], 1)
     sources[:, 1] = np.where(plan.pairs, sources[:, 1], -1)
     sources = np.full_like(sources, -1) if blind else sources
-    few = split.train.images[np.isin(split.train.labels, split.rare)]
-    distance = memorisation.nearest_rows(rows(images), rows(few)).distance
+    few = of_classes(split.train, split.rare).images
+    distance = memorisation.nearest_rows(pixels(images), pixels(few)).distance
     return Made(images, labels, sources, which, confidence(split, images, labels), distance)
 
 
 def confidence(split: FewShot, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Probability of each label by logistic regression on the training part's pixels, its classes weighing the same."""
     judge = scikit("linear_model").LogisticRegression(max_iter=1000, class_weight="balanced")
-    judge.fit(rows(split.train.images), split.train.labels)
-    told = judge.predict_proba(rows(images))
+    judge.fit(pixels(split.train.images), split.train.labels)
+    told = judge.predict_proba(pixels(images))
     return told[np.arange(len(labels)), np.searchsorted(judge.classes_, labels)]
 
 
@@ -121,7 +117,7 @@ def floor(split: FewShot, quantile: float) -> float:
         return 0.0
     found = []
     for label in np.setdiff1d(np.unique(split.train.labels), split.rare):
-        own = rows(split.train.images[split.train.labels == label])[:200].astype(np.float64)
+        own = pixels(of_classes(split.train, [label]).images)[:200].astype(np.float64)
         far = ((own**2).sum(1)[:, None] + (own**2).sum(1) - 2 * own @ own.T).clip(0) ** 0.5
         found.append(np.min(far + np.diag(np.full(len(own), np.inf)), 1))
     return float(np.quantile(np.concatenate(found), quantile))

@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from diffinv.metrics import distribution, manifold, memorisation
-from experiments.augmenting.classifiers import FEATURES, LEAST
+from experiments.augmenting.classifiers import FEATURES, LEAST, pixels
 from experiments.augmenting.labelled import Labelled, join
-from experiments.augmenting.making import Made, rows
-from experiments.augmenting.splits import FewShot
+from experiments.augmenting.making import Made
+from experiments.augmenting.splits import FewShot, of_classes
 
 PIXELS, NEIGHBOURS = "pixels", 5
 
@@ -22,14 +22,12 @@ def network(size: int) -> str:
 
 def seen(images: np.ndarray) -> np.ndarray:
     """A row each, by that network."""
-    return FEATURES(images) if network(images.shape[1]) != PIXELS else rows(images)
+    return FEATURES(images) if network(images.shape[1]) != PIXELS else pixels(images)
 
 
 def unseen(split: FewShot) -> Labelled:
     """Real pictures of rare classes that were not trained on."""
-    both = join(split.validation, split.test)
-    rare = np.isin(both.labels, split.rare)
-    return Labelled(*(part[rare] for part in both))
+    return of_classes(join(split.validation, split.test), split.rare)
 
 
 def of(split: FewShot, made: Made) -> dict[str, float]:
@@ -39,7 +37,7 @@ def of(split: FewShot, made: Made) -> dict[str, float]:
     picture, of made over unseen real ones: far below 1 where the pictures are copies. NaN where there are too few
     unseen real pictures to say.
     """
-    few = split.train.images[np.isin(split.train.labels, split.rare)]
+    few = of_classes(split.train, split.rare).images
     fake, real, train = seen(made.images), seen(unseen(split).images), seen(few)
     halves = np.random.default_rng(0).permutation(len(real))
     a, b = real[halves[::2]], real[halves[1::2]]

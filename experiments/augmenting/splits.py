@@ -26,6 +26,11 @@ class FewShot(NamedTuple):
     rare: tuple[int, ...]
 
 
+def of_classes(part: Labelled, labels: Sequence[int]) -> Labelled:
+    """The pictures of some classes, such as the rare ones."""
+    return take(part, np.isin(part.labels, labels))
+
+
 def few_shot(
     pool: Labelled,
     seed: int,

@@ -20,10 +20,8 @@ from diffinv.augmentation.recipes import Learns, embeddings, nothing
 from diffinv.nn.perceptron import Perceptron
 from diffinv.prior import Prior
 from diffinv.typing import Key
-from experiments.augmenting.labelled import Labelled
-from experiments.augmenting.splits import FewShot
+from experiments.augmenting.splits import FewShot, of_classes
 from experiments.common import priors
-from experiments.tasks import networks
 
 PIECE = 100
 """Steps between two moves of the bar."""
@@ -53,11 +51,15 @@ def teacher(config, classes: tuple[str, ...]) -> Teacher:
 
 
 def network(config, classes: int) -> nn.Module:
-    """The network of a prior that is trained here; its last label says nothing."""
+    """The network of a prior that is trained here; its last label says nothing.
+
+    Its convolutions are the library's: training, fine-tuning and sampling are scans, in which the gradients of lax's
+    own take ten times as long on a CPU.
+    """
     if config.architecture == "perceptron":
         return Perceptron(**config.net, classes=classes + 1)
     card = {"name": config.architecture, **config.net.to_dict()}
-    return networks.build({**card, "out_channels": config.channels, "classes": classes + 1})
+    return weights.cards.build_network({**card, "out_channels": config.channels, "classes": classes + 1}, "config.net")
 
 
 def own(config, classes: tuple[str, ...]) -> Teacher:
@@ -147,7 +149,7 @@ def taught(config, teacher: Teacher) -> Callable[[Key, Prior, Learns, FewShot], 
     def learn(key: Key, prior: Prior, learns: Learns, split: FewShot) -> Prior:
         if learns is nothing:
             return prior
-        few, told = rare_pictures(split), teacher.labels(split)
+        few, told = of_classes(split.train, split.rare), teacher.labels(split)
         rare = tuple(map(int, told[list(split.rare)]))
         values = compiled(key, prior, few.images, told[few.labels], learns, rare)
         return augmentation.with_learnt(prior, _learnt(learns, rare), values)
@@ -159,9 +161,3 @@ def _learnt(learns: Learns, rare: tuple[int, ...]) -> Learnt:
     found = learns(rare)
     assert found is not None
     return found
-
-
-def rare_pictures(split: FewShot) -> Labelled:
-    """The training pictures of the rare classes."""
-    rare = np.isin(split.train.labels, split.rare)
-    return Labelled(*(part[rare] for part in split.train))

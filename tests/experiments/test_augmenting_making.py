@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import augment_few_shot
+from configs import augment_few_shot, augment_folder
 from diffinv import seed_key
 from diffinv.augmentation import recipes
 from experiments.augmenting import bench, making, page, pool, quality, teaching
@@ -57,6 +57,11 @@ def test_the_rare_classes_are_last_in_every_split():
     for rare in ((1, 3), (0, 1), (2, 3)):
         told = teaching.rare_last(few_shot(data(), 0, rare, 4), 4)
         assert sorted(told) == [0, 1, 2, 3] and set(told[list(rare)]) == {2, 3}
+
+
+def test_convolutions_of_a_prior_that_is_trained_here_are_those_for_scans():
+    """lax's own fall off XLA's fast path there: twelve times the time of a step on a CPU."""
+    assert not teaching.network(augment_folder.get_config(), 4).plain_conv
 
 
 @pytest.fixture(scope="module")
