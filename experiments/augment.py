@@ -103,9 +103,9 @@ def augmented(config, shared: bench.Bench, split: FewShot, pool: pools.Pool, fol
     what = f"{method} {chosen}".strip()
     return "".join(
         [
-            page.sheet(images[mask], "Made pictures", f"{what}; 64 at random of {mask.sum()}"),
-            page.sheet(images[~mask], "Rejected by the filters", f"64 at random of {(~mask).sum()}"),
-            page.sheet(real, "The real pictures of the rare classes", f"{len(real)}"),
+            page.sheet(images[mask], "Made pictures", f"{what}; {page.some(mask.sum())}"),
+            page.sheet(images[~mask], "Rejected by the filters", page.some((~mask).sum())),
+            page.sheet(real, "The real pictures of the rare classes", page.some(len(real))),
         ]
     )
 
@@ -127,6 +127,10 @@ def main() -> None:
         methods = list(shared.methods)
         sheets = augmented(config, shared, split, found, folder, strength(records, shared, methods[0]))
         about = [told(config, found, split)]
+        if not records:
+            about.append(
+                "Nothing was judged: the pictures have the middle one of config.sigmas, which may be wrong here."
+            )
         command = f"python -m experiments.augment {listing.printable_name(shlex.join(sys.argv[1:]))}"
         text = page.page(records, methods, config.size, command, about, sheets)
         ledger.put(folder / "index.html", text.encode("utf-8", "replace"))

@@ -167,6 +167,11 @@ def taken(records: Records) -> str:
     return f"<h2>Taken by filters <small>of {whole} pictures of each</small></h2>{_table(('', *filters), rows)}"
 
 
+def some(count: int) -> str:
+    """How many of so many pictures a sheet shows."""
+    return f"all {count}" if count <= SHEET**2 else f"{SHEET**2} at random of {count}"
+
+
 def sheet(images: np.ndarray, title: str, about: str, least: int = 64) -> str:
     """Up to 64 pictures in a square, enlarged by whole factors, inside the page."""
     if not len(images):

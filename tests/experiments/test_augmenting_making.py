@@ -177,6 +177,12 @@ def test_copies_are_told_by_their_ratio(split, drawn):
     assert "it: the pictures lie much nearer to training" in page_part and "other: the pictures" not in page_part
 
 
+def test_a_sheet_says_how_many_it_shows():
+    assert [page.some(count) for count in (0, 64, 65)] == ["all 0", "all 64", "64 at random of 65"]
+    assert "<p>none</p>" in page.sheet(np.zeros((0, 3, 3, 1)), "a", "b")
+    assert "data:image/png" in page.sheet(np.zeros((70, 3, 3, 1)), "a", "b")
+
+
 def test_names_of_rare_classes():
     chosen = config(names="c, a")
     counts = np.array([9, 2, 9, 4])
