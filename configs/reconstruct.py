@@ -72,6 +72,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.guided = {  # pigdm, mmps, tmpd, ddnm
         "steps": 50,
         "iterations": 4,
+        "sampler": "ddim",
         "eta": 0.85,
     }
     if mode == "smoke":

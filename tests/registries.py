@@ -30,8 +30,17 @@ SAMPLERS = {
     "euler": samplers.euler,
     "heun": samplers.heun,
     "dpmpp_2m": samplers.dpmpp_2m,
+    "dpmpp_3m": samplers.dpmpp_3m,
+    "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
+    "dpmpp_3m_sde": samplers.dpmpp_3m_sde,
+    "unipc": samplers.unipc,
+    "churn": lambda prior: samplers.churn(prior, 40),
+    "predictor_corrector": samplers.predictor_corrector,
+    "annealed_langevin": samplers.annealed_langevin,
     "renoise": samplers.renoise,
 }
+ANY_PROCESS = {"ddim", "ddim_half", "ancestral", "euler", "heun", "annealed_langevin", "renoise"}
+"""The samplers that take a process with an alpha for every frequency; all others refuse it."""
 
 
 def in_dtype(tree, dtype):

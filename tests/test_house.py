@@ -54,7 +54,7 @@ SHARED = {
 """Public names that several modules define, each with the one thing that it means in all of them."""
 OPTIONAL = (
     "tensorflow tensorflow_datasets grain tensorboard sklearn ml_collections PIL matplotlib skimage safetensors tqdm"
-    " torch"
+    " torch diffrax equinox"
 ).split()
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(LIBRARY).as_posix())

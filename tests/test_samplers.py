@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from registries import ISOTROPIC, PROCESSES, SAMPLERS, in_dtype
+from registries import ANY_PROCESS, ISOTROPIC, PROCESSES, SAMPLERS, in_dtype
 
 from diffinv import process, samplers, times
 from diffinv.denoisers.exact import GaussianDenoiser, finite, gaussian, mixture
@@ -198,15 +198,20 @@ ALL = [(name, dtype) for name in PROCESSES for dtype in (jnp.float32, jnp.float6
     ("name", "dtype"), HARDEST + [pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in HARDEST]
 )
 def test_every_sampler_is_finite_on_every_process(sampler, name, dtype):
-    if sampler == "dpmpp_2m" and name not in ISOTROPIC:
+    if sampler in ANY_PROCESS or name in ISOTROPIC:
+        assert_finite(sampler, name, dtype)
         return
-    assert_finite(sampler, name, dtype)
+    kind = type(PROCESSES[name]).__name__
+    with pytest.raises(
+        ValueError, match=rf"{kind} has an alpha of shape \(8, 8, 1\); {sampler} needs an isotropic one"
+    ):
+        SAMPLERS[sampler](diagonal(PROCESSES[name]))
 
 
 REPEATED = jnp.asarray([1.0, 1.0, 1.0, 0.7, 0.7, 0.4, 0.4, 0.4, 0.1, 0.0])
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc"])
 def test_a_repeated_time_changes_nothing(sampler):
     """As where a bfloat16 grid ties, or a level lies beyond the process's last."""
     method = SAMPLERS[sampler](diagonal(process.VE()))
@@ -214,23 +219,34 @@ def test_a_repeated_time_changes_nothing(sampler):
     assert_allclose(x, march(method, jnp.unique(REPEATED)[::-1], jnp.ones(3)), rtol=1e-13)
 
 
+MULTISTEP = ["dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "dpmpp_3m_sde", "unipc"]
+
+
+@pytest.mark.parametrize("sampler", MULTISTEP)
 @pytest.mark.parametrize("forward", [process.VE(), process.EDM(10.0), process.Flow()])
-def test_dpmpp_2m_is_finite_over_its_own_grid_of_any_process(forward):
+def test_multistep_samplers_are_finite_over_their_own_grid_of_any_process(forward, sampler):
     """Karras's 80 is beyond the last level of the first two."""
-    x = march(samplers.dpmpp_2m(diagonal(forward)), times.log_snr(forward, 40), None)
+    x = march(SAMPLERS[sampler](diagonal(forward)), times.log_snr(forward, 40), None)
     assert np.isfinite(x).all()
 
 
-def test_dpmpp_2m_refuses_a_process_without_one_log_snr():
-    with pytest.raises(ValueError, match=r"Blurring has an alpha of shape \(8, 8, 1\); dpmpp_2m .* one: use heun"):
-        samplers.dpmpp_2m(diagonal(PROCESSES["blurring"]))
-
-
-def test_levels_that_half_precision_does_not_tell_apart_are_first_order():
+@pytest.mark.parametrize("sampler", MULTISTEP)
+def test_levels_that_half_precision_does_not_tell_apart_are_first_order(sampler):
     """bfloat16: 1000 times fall on 256 numbers, and neighbours have the same log-SNR."""
     prior = in_dtype(diagonal(process.VP()), jnp.bfloat16)
-    x = march(samplers.dpmpp_2m(prior), times.grid(1000).astype(jnp.bfloat16)[:40], None)
+    x = march(SAMPLERS[sampler](prior), times.grid(1000).astype(jnp.bfloat16)[:40], None)
     assert x.dtype == jnp.bfloat16 and np.isfinite(x.astype(jnp.float32)).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_has_its_gradient(sampler):
+    """Through the whole compiled scan, against central differences in float64, with every draw held."""
+    prior = mixture(process.VP(), jnp.array([MEAN, -MEAN]), jnp.ones(2), jnp.array([0.2, 0.3]))
+    total = jax.jit(lambda x: jnp.sum(sample(KEY, SAMPLERS[sampler](prior), times.grid(4, start=0.4), x).x ** 2))
+    x, way = jnp.asarray(LATENT), jnp.array([0.3, 1.0, -0.6])
+    difference = (total(x + 1e-5 * way) - total(x - 1e-5 * way)) / 2e-5
+    assert abs(difference) > 1e-6
+    assert_allclose(jnp.vdot(jax.grad(total)(x), way), difference, rtol=1e-5)
 
 
 def test_learned_variance_lies_between_the_posterior_and_the_kernel():
@@ -270,7 +286,11 @@ def test_renoise_is_song_algorithm_1():
     assert_allclose(sample(KEY, samplers.renoise(prior), jnp.array([1.0, 0.1, 0.0]), x).x, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("sampler", "calls"), [("heun", 9), ("dpmpp_2m", 5), ("ancestral", 5)])
+CALLS = [("heun", 9), ("churn", 9), ("dpmpp_2m", 5), ("unipc", 5), ("ancestral", 5)]
+CALLS += [("predictor_corrector", 10), ("annealed_langevin", 26)]
+
+
+@pytest.mark.parametrize(("sampler", "calls"), CALLS)
 def test_cost_is_what_the_result_used(sampler, calls):
     """Heun's last step is Euler's; a guided denoiser's own cost is multiplied."""
     prior = diagonal(process.VP())
@@ -281,102 +301,3 @@ def test_cost_is_what_the_result_used(sampler, calls):
     costly.cost = Cost(2, 3)
     cost = sample(KEY, SAMPLERS[sampler](prior.replace(denoise=costly)), times.grid(5)).info.cost
     assert cost.nfe.sum() == 2 * calls and cost.vjps.sum() == 3 * calls
-
-
-@pytest.mark.parametrize(("method", "order"), [(samplers.euler, 1), (samplers.heun, 2)])
-def test_inversion_reaches_the_latent(method, order):
-    prior, steps, errors = diagonal(process.Flow()), [16, 32, 64], []
-    integrator, start = method(prior), on_the_path(prior.process, 0.05)
-    for n in steps:
-        up = linear(0.05, 1.0)(n)
-        errors.append(np.linalg.norm(march(integrator, up, start) - LATENT))
-    assert abs(oracle.slope(steps, errors) - order) < 0.15, errors
-    assert_allclose(samplers.invert(prior, start / 0.95, up, method), march(integrator, up, start), rtol=1e-11)
-
-
-@pytest.mark.parametrize(("method", "order"), [(samplers.euler, 1), (samplers.heun, 3)])
-def test_inversion_and_sampling_give_the_picture_back(method, order):
-    """On a mixture, away from the ridge between its modes. On the way back Heun's leading error, of local order 3, has
-    the other sign and cancels: the round trip gains an order, as for every method of even order."""
-    prior, x = mixture(process.Flow(), jnp.array([MEAN, -MEAN]), jnp.ones(2), jnp.array([0.2, 0.3])), 1.3 * MEAN
-    steps, errors, integrator = [16, 32, 64], [], method(prior)
-    for n in steps:
-        up = linear(0.05, 1.0)(n)
-        back = march(integrator, up[::-1], march(integrator, up, jnp.asarray(0.95 * x)))
-        errors.append(np.linalg.norm(back - 0.95 * x))
-    assert abs(oracle.slope(steps, errors) - order) < 0.15, errors
-
-
-@pytest.mark.slow
-def test_a_grid_from_noise_to_data_is_no_inversion():
-    """Over it `invert` would return a sample, and the likelihood a number."""
-    prior, x = diagonal(process.VP()), jnp.ones(diagonal(process.VP()).shape)
-    for grid in (times.grid(4), times.grid(4)[:-1], times.grid(4)[::-1]):
-        for inverse in (samplers.invert, samplers.log_likelihood):
-            with pytest.raises(ValueError, match=r"times run from .* use times.ascending"):
-                inverse(prior, x, grid)
-    assert np.isnan(jax.jit(lambda t: samplers.invert(prior, x, t))(times.grid(4)[:-1])).all()
-    assert np.isnan(jax.jit(lambda t: samplers.log_likelihood(prior, x, t))(times.grid(4)[:-1]).log_prob)
-
-
-def test_divergence_is_the_trace_of_the_jacobian():
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3)))
-    f = lambda x: jnp.sin(x @ x.T) @ x
-    trace = jnp.trace(jax.jacfwd(f)(x).reshape(6, 6))
-    assert_allclose(samplers.divergence(f, x), trace, rtol=1e-12)
-    estimates = jax.vmap(lambda k: samplers.divergence(f, x, k))(jax.random.split(KEY, 2000))
-    assert abs(estimates.mean() - trace) < 4.5 * estimates.std() / np.sqrt(2000)
-    averaged = jax.vmap(lambda k: samplers.divergence(f, x, k, probes=16))(jax.random.split(KEY, 200))
-    assert abs(averaged.std() / estimates.std() - 0.25) < 0.06
-
-
-def likelihood_error(prior, x, log_density, grid, key=None):
-    """Against the density of `alpha x` at the first time; `log_density(x, t)` is exact at both ends."""
-    result = samplers.log_likelihood(prior, x, grid, lambda z: log_density(z, grid[-1]), key)
-    return float(result.log_prob - log_density(prior.process.alpha(grid[0]) * x, grid[0])), result
-
-
-def normal_density(process):
-    def log_density(x, t):
-        z = (x - process.alpha(t) * MEAN) / spread(process, t)
-        return -0.5 * jnp.sum(z**2) - np.sum(np.log(spread(process, t))) - 1.5 * np.log(2 * np.pi)
-
-    return log_density
-
-
-MIXTURE = (jnp.array([[1.0, 0.0], [-1.0, 0.5]]), jnp.array([0.3, 0.7]), jnp.array([0.3, 0.2]))
-
-
-@pytest.mark.parametrize(("name", "grid"), [("vp", linear(0.02, 1.0)), ("edm", lambda n: times.karras(n + 1)[-2::-1])])
-def test_gaussian_likelihood_converges_at_second_order(name, grid):
-    prior, steps = diagonal(PROCESSES[name]), [32, 64, 128]
-    x = jnp.array([0.6, -1.0, 0.5])
-    errors = [abs(likelihood_error(prior, x, normal_density(prior.process), grid(n))[0]) for n in steps]
-    assert abs(oracle.slope(steps, errors) - 2) < 0.2 and errors[-1] < 0.01, errors
-
-
-def test_mixture_likelihood_converges_at_second_order():
-    prior, steps = mixture(process.Flow(), *MIXTURE), [32, 64, 128]
-    x = jnp.array([0.1, -0.4])
-    errors = [abs(likelihood_error(prior, x, prior.denoise.log_prob, linear(0.02, 1.0)(n))[0]) for n in steps]
-    assert abs(oracle.slope(steps, errors) - 2) < 0.2 and errors[-1] < 0.01, errors
-
-
-def test_likelihood_ends_in_a_normal_where_the_signal_is_gone():
-    """The default terminal density, and the latent it is taken at."""
-    prior, grid = diagonal(process.Flow()), linear(0.02, 1.0)(200)
-    x = (on_the_path(prior.process, 0.02)) / 0.98
-    result = samplers.log_likelihood(prior, x, grid)
-    assert_allclose(result.latent, LATENT, atol=1e-4)
-    assert_allclose(result.log_prob, normal_density(prior.process)(0.98 * x, 0.02), atol=1e-3)
-
-
-def test_hutchinson_is_unbiased():
-    """On the same grid its mean is the exact divergence's likelihood; the means are correlated, so it varies."""
-    prior, grid = mixture(process.Flow(), *MIXTURE), linear(0.02, 1.0)(32)
-    x = jnp.array([0.3, 0.3])
-    exact = likelihood_error(prior, x, prior.denoise.log_prob, grid)[1].log_prob
-    estimate = lambda k: samplers.log_likelihood(prior, x, grid, lambda z: prior.denoise.log_prob(z, 1.0), k).log_prob
-    estimates = np.asarray(jax.jit(jax.vmap(estimate))(jax.random.split(KEY, 1000)))
-    assert estimates.std() > 1e-3
-    assert abs(estimates.mean() - exact) < 4.5 * estimates.std() / np.sqrt(1000)

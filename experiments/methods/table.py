@@ -18,6 +18,7 @@ from diffinv.posterior import chains, moments, rewards
 from diffinv.schema import Schema, choice, number, switch, whole
 from diffinv.typing import Array, Sampler, Solver
 from experiments.methods import grids
+from experiments.methods.running import SAMPLERS
 
 Build = Callable[..., Sampler]
 
@@ -72,11 +73,18 @@ class Method(NamedTuple):
 
 
 def guided(transform: Callable[..., di.Prior]) -> Build:
-    """A guided prior under DDIM with the setting `eta`, or under Heun's method where none is given."""
+    """A guided prior under the sampler of this name with its `eta`; Heun's method where no `eta` is given."""
 
-    def build(prior: di.Prior, m: di.Measurement, eta: Array | float | None = None, **settings: Any) -> Sampler:
+    def build(
+        prior: di.Prior,
+        m: di.Measurement,
+        eta: Array | float | None = None,
+        sampler: str = "ddim",
+        steps: int = 0,
+        **settings: Any,
+    ) -> Sampler:
         chosen = transform(prior, m, **settings)
-        return samplers.heun(chosen) if eta is None else samplers.ddim(chosen, eta)
+        return samplers.heun(chosen) if eta is None else SAMPLERS[sampler](chosen, steps, eta)
 
     return build
 
@@ -134,11 +142,12 @@ _level = lambda meaning: number(meaning, above=0, high=1e4, unit="noise-to-signa
 GUIDED: Schema = {
     "steps": _steps("of pigdm, mmps, tmpd and ddnm", 2),
     "iterations": whole("of conjugate gradients, of mmps", 1, 10_000),
-    "eta": number("share of fresh noise in each step; 0 is DDIM", 0, 1),
+    "sampler": choice(tuple(SAMPLERS), "that runs them; churn has EDM's settings for pictures"),
+    "eta": number("share of fresh noise in each step of ddim and the sde samplers; 0 is the ODE", 0, 1),
 }
 """The section that guided priors share."""
 _guided = {"steps": lambda config: config.guided.steps, "grid": grids.near_the_data}
-_eta = lambda config: {"eta": config.guided.eta}
+_run = lambda config: {"eta": config.guided.eta, "sampler": config.guided.sampler, "steps": config.guided.steps}
 
 METHODS: dict[str, Method] = {
     "dps": Method(
@@ -187,28 +196,28 @@ METHODS: dict[str, Method] = {
         "PiGDM",
         guided(posterior.pigdm),
         **_guided,
-        settings=_eta,
+        settings=_run,
         tried={"PiGDM likelihood": Tried("weight", STEP, settings={"eta": 1.0})},
     ),
     "mmps": Method(
         "MMPS",
         told(guided(posterior.mmps)),
         **_guided,
-        settings=lambda config: {**_eta(config), "iterations": config.guided.iterations},
+        settings=lambda config: {**_run(config), "iterations": config.guided.iterations},
         tried={"MMPS": Tried("noise", NOISE, "exact", 64)},
     ),
     "tmpd": Method(
         "TMPD",
         told(guided(posterior.tmpd)),
         **_guided,
-        settings=lambda config: {**_eta(config), "moment": moments.diagonal},
+        settings=lambda config: {**_run(config), "moment": moments.diagonal},
         tried={
             "TMPD exact": Tried("noise", NOISE, "exact", 64),
             "TMPD diagonal": Tried("noise", NOISE, settings={"moment": moments.diagonal}),
         },
     ),
     "ddnm": Method(
-        "DDNM", guided(posterior.ddnm), **_guided, settings=_eta, needs_spectrum=True, tried={"DDNM": Tried("eta", ETA)}
+        "DDNM", guided(posterior.ddnm), **_guided, settings=_run, needs_spectrum=True, tried={"DDNM": Tried("eta", ETA)}
     ),
     "ddrm": Method("DDRM", posterior.ddrm, 20, grids.fitted, needs_spectrum=True, tried={"DDRM": Tried("eta", ETA)}),
     "ddnm_plus": Method(

@@ -28,6 +28,7 @@ from experiments.restore.shots import Shots, shots
 CODE = (
     "methods/table.py",
     "methods/grids.py",
+    "methods/running.py",
     "methods/solvers.py",
     "restore/operators.py",
     "restore/mri.py",

@@ -15,7 +15,7 @@ from experiments.common import runtime
 from experiments.tasks.denoising import Denoising
 from experiments.tasks.networks import ANY
 
-SAMPLERS = ("ancestral", "renoise", "ddim")
+SAMPLERS = ("ancestral", "renoise", "ddim", "heun", "annealed_langevin")
 FIELDS: Schema = {
     "weighting": choice(tuple(spectral.WEIGHTINGS), "of the loss"),
     "sampler": choice(SAMPLERS, "of the picture of samples"),

@@ -75,7 +75,7 @@ def test_settings_are_those_of_the_methods_own_section():
                 changed = ConfigDict(config.to_dict())
                 changed[name][setting] = value / 2
                 assert method.settings(changed)[setting] == value / 2
-    assert METHODS["mmps"].settings(config) == {"eta": 0.85, "iterations": 4}
+    assert METHODS["mmps"].settings(config) == {"eta": 0.85, "sampler": "ddim", "steps": 50, "iterations": 4}
 
 
 def test_what_a_method_is_told_of_the_noise_is_one_factor():
