@@ -62,6 +62,11 @@ def get_config(mode: str = "") -> ConfigDict:
     config.lgd = {"scale": 1.0}
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
     config.total_variation = {"steps": 200, "lam": 0.05}
+    config.tikhonov = {"lam": 0.01}
+    config.wiener = {"variance": 0.25, "power": 2.0}
+    config.pnp_admm = {"steps": 50, "level": 0.1, "lam": 1.0}
+    config.red = {"steps": 50, "level": 0.1, "lam": 1.0}
+    config.deep_image_prior = {"steps": 1000, "lr": 0.01, "channels": 32, "levels": 3}
     config.reguidance = {
         "steps": 60,
         "rho": 20.0,
@@ -87,6 +92,7 @@ def get_config(mode: str = "") -> ConfigDict:
             daps={"steps": 5, "mcmc_steps": 10},
             reguidance={"steps": 12},
             guided={"steps": 5},
+            deep_image_prior={"steps": 20, "channels": 8},
         )
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/reconstruct.py knows '' and 'smoke'")

@@ -9,8 +9,11 @@ from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
 from diffinv.posterior.guidance import autoguidance, cfg, dps_score, mmps, pigdm, tmpd
 from diffinv.posterior.latent import psld, resample
 from diffinv.posterior.particles import ddsmc, fps, mcgdiff, tds
+from diffinv.posterior.plugged import pnp_admm, red
 from diffinv.posterior.projection import ddnm, ddnm_plus, ddrm, repaint, travel
+from diffinv.posterior.regularised import tikhonov, wiener
 from diffinv.posterior.splitting import dcdp, diffpir, sitcom
+from diffinv.posterior.untrained import deep_image_prior
 from diffinv.posterior.variational import mgps, reddiff
 from diffinv.posterior.wrappers import account, best_of, reguidance, restarts, warm_start
 
@@ -27,6 +30,7 @@ __all__ = [
     "ddnm_plus",
     "ddrm",
     "ddsmc",
+    "deep_image_prior",
     "diffpir",
     "dps",
     "dps_score",
@@ -40,9 +44,11 @@ __all__ = [
     "moments",
     "pgdm",
     "pigdm",
+    "pnp_admm",
     "pnpdm",
     "proximal",
     "psld",
+    "red",
     "reddiff",
     "reguidance",
     "repaint",
@@ -52,9 +58,11 @@ __all__ = [
     "rewards",
     "sitcom",
     "tds",
+    "tikhonov",
     "tmpd",
     "total_variation",
     "travel",
     "warm_start",
+    "wiener",
     "zero_filled",
 ]

@@ -75,6 +75,13 @@ LAWS: tuple[Law, ...] = (
     Law("blind_dps", "likelihood", {"reward": rewards.likelihood}),
     Law("zero_filled", "residual"),
     Law("total_variation", "residual"),
+    Law("tikhonov", "residual"),
+    Law("wiener", "gaussian"),
+    Law("pnp_admm", "gaussian"),
+    Law("pnp_admm", "gaussian", {"prox": proximal.gradient}),
+    Law("red", "gaussian"),
+    Law("red", "gaussian", {"prox": proximal.gradient}),
+    Law("deep_image_prior", "residual"),
     Law("best_of", "residual"),
 )
 """Every method and wrapper that looks at the measurement itself; the other wrappers pass it on."""

@@ -89,7 +89,7 @@ def mean(nodes: Nodes, k: Array, lone: str) -> Array:
         table = (table[:-1] - table[1:]) / gaps.reshape(-1, *[1] * (table.ndim - 1))
         raised, scaled = [jnp.zeros_like(k), *product], [*(nodes.level[n - 1] * c for c in product), jnp.zeros_like(k)]
         product = [a - b for a, b in zip(raised, scaled, strict=True)]
-        weight = sum(c * gain for c, gain in zip(product, gains, strict=False))
+        weight = added(c * gain for c, gain in zip(product, gains, strict=False))
         if n == 1:
             alone = ~nodes.live[2] if len(nodes.live) > 2 else True
             weight = jnp.where(alone, LONE[lone](k, weight), weight)

@@ -116,7 +116,7 @@ def annealed_langevin(prior: Prior, delta: Scalar = 0.2, steps: int = 5) -> Samp
 
     Source: Song & Ermon 2019, arXiv:1907.05600, algorithm 1, in which `delta = epsilon / sigma_L^2` is 0.2 for the
     published epsilon = 2e-5 and last level 0.01, with 100 steps at each of 10 levels. Differs: the last sample is
-    denoised, as Jolicoeur-Martineau et al. 2021, arXiv:2009.05475, section 3.1, found it to need.
+    denoised, as Jolicoeur-Martineau et al. 2021, arXiv:2009.05475, found it to need.
 
     Args:
       prior: of any process.

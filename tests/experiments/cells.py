@@ -38,6 +38,8 @@ BAND |= {"mgps": (0.8, 4.5), "tds": (0.7, 3.0)}  # two gradient steps a level; t
 BAND |= {"reguidance": (0.3, 2.2)}  # its ODE has one weight of guidance for all tasks
 BAND |= {"zero_filled": (0.0, 17.0)}  # an adjoint is no inverse: what was averaged stays weak
 BAND |= {"total_variation": (0.9, 4.2)}  # flattens pictures that are noise
+BAND |= dict.fromkeys(["tikhonov", "wiener", "pnp_admm", "red"], (0.03, 1.2))  # means, which fit part of the noise
+BAND |= {"deep_image_prior": (0.4, 3.0)}  # stops before it comes by what is noise here
 BAND |= {"sitcom": (0.1, 3.5)}  # optimises the input of the network, which holds back what it cannot reach
 
 

@@ -63,6 +63,7 @@ def settings(task: str, group: int):
     config.mask = str(Path(__file__).with_name("mask8.png"))
     config.blur.size, config.factor, config.steps = 5, 2, 0
     config.dps.update({"steps": 300, "zeta": 1.0})  # at 8 x 8
+    config.deep_image_prior.update({"steps": 150, "channels": 8, "levels": 1})
     if task.startswith("mri"):  # a step's length does not know how little is measured, by two to four lines of eight
         config.dps.zeta, config.lgd.scale = 0.15, 0.5
     return config

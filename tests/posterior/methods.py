@@ -118,6 +118,12 @@ MORE = {
     "blind_dps": blind_dps,
     "zero_filled": partial(swept, posterior.zero_filled, "ground", -1.0),
     "total_variation": partial(swept, posterior.total_variation, "lam", 0.05),
+    "tikhonov": partial(swept, posterior.tikhonov, "lam", 0.1),
+    "wiener": partial(swept, posterior.wiener, "variance", 1.0),
+    "pnp_admm closed": partial(swept, posterior.pnp_admm, "level", 0.5),
+    "pnp_admm gradient": partial(swept, posterior.pnp_admm, "lam", 1.0, level=0.5, prox=proximal.gradient),
+    "red": partial(swept, posterior.red, "lam", 1.0, level=0.5),
+    "deep_image_prior": partial(swept, posterior.deep_image_prior, "lr", 0.02, channels=4, levels=1),
     "daps hmc": partial(daps, chains.hmc, 0.3),
     "daps metropolis": partial(daps, chains.metropolis, 0.5),
 }

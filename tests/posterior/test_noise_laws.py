@@ -51,7 +51,9 @@ class Wide(Laplace):
 def solver(law, steps=2):
     """The law's method as a solver of `problem()`'s prior, as small as it gets."""
     prior, _ = problem()
-    options = {name: 2 for name in ("iterations", "pixel_iterations", "particles", "reverse_steps")}
+    options = {
+        name: 2 for name in ("iterations", "pixel_iterations", "particles", "reverse_steps", "channels", "levels")
+    }
     known = posterior.__dict__[law.method].__code__.co_varnames
     options = {name: value for name, value in options.items() if name in known} | law.options
     grid, method = times.grid(steps), getattr(posterior, law.method)
