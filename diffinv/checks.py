@@ -52,6 +52,7 @@ def require_sound(measurement: Measurement, method: str) -> Measurement:
             raise ValueError(f"{method}: y has {bad} values that are not finite or beyond 1e18; mask them (inpainting)")
     else:
         measurement = _only_where(jnp.abs(y) < LOST, measurement)
+    measurement = _supported(measurement, method)
     name, level = _level(measurement)
     if np.ndim(level):
         mended = "whiten its parts, operators.scale and operators.stack, or write a law of your own (Noise)"
@@ -60,6 +61,21 @@ def require_sound(measurement: Measurement, method: str) -> Measurement:
         return _only_where((level >= 0) & jnp.isfinite(level), measurement)
     if not np.all((np.asarray(level) >= 0) & np.isfinite(np.asarray(level))):
         raise ValueError(f"{method}: {name} is {level}; give a finite number, at least 0")
+    return measurement
+
+
+def _supported(measurement: Measurement, method: str) -> Measurement:
+    """The measurement, with `y` NaN where it is traced and holds what its law never gives; ValueError where known."""
+    support, y = getattr(measurement.noise, "support", None), measurement.y
+    if support is None:
+        return measurement
+    if not concrete(y):
+        return _only_where(support(y), measurement)
+    if bad := int(np.sum(~np.asarray(support(y)))):
+        law = type(measurement.noise).__name__
+        raise ValueError(
+            f"{method}: y has {bad} values below -1, which {law} never gives; mask them, or check its scale"
+        )
     return measurement
 
 

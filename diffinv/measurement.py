@@ -89,6 +89,10 @@ class PoissonNoise(Noise):
         rate = self._rate(clean)
         return jnp.sum(0.5 * real_scalar(self.peak, clean) * (y + 1) * jnp.log(rate) - rate)
 
+    def support(self, y: Measured) -> Array:
+        """Counts are not negative; a rounding error below is none."""
+        return y >= -1 - 1e-3
+
 
 @struct.dataclass
 class Measurement(Described):

@@ -22,7 +22,7 @@ LAYERS = [
     ["typing", "callables", "describe", "ends"],
     ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "atomic", "seeds", "text"],
     ["prior", "operators", "nn", "degrade"],
-    ["loop", "charts", "measurement", "checks", "denoisers", "watch"],
+    ["loop", "charts", "measurement", "noises", "checks", "denoisers", "watch"],
     ["samplers"],
     ["posterior", "consistency", "cascade", "scalespace", "adversarial", "generator"],
     ["train", "data", "weights", "metrics", "display"],

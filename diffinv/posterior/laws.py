@@ -103,7 +103,9 @@ def page() -> str:
 
 This page is written from `diffinv.posterior.laws` and checked against what each method asks of the noise.
 
-A measurement carries its law: `di.GaussianNoise(sigma)`, `di.PoissonNoise(peak)`, or one of your own, a `di.Noise`
+A measurement carries its law: `di.GaussianNoise(sigma)`, `di.PoissonNoise(peak)`, one of `di.noises` (`LaplaceNoise`,
+`UniformNoise`, `GammaNoise`, `LogPoissonNoise`, `PoissonGaussianNoise`, `RicianNoise`, `SaltAndPepperNoise`; gamma,
+log-Poisson and salt and pepper have no one deviation, and no `sigma`), or one of your own, a `di.Noise`
 with `sample(key, clean)` and `log_likelihood(y, clean)`, and with a property `sigma`, its standard deviation, for the
 methods that need one:
 
