@@ -9,7 +9,7 @@ Data:     that of the prior: Tiny ImageNet (64x64) shrunk to 32 by area means
 Method:   from a diffusion model, towards consistency in stages of q = 2: batch 128, RAdam 1e-4, 400,000 steps
 Expected: published on CIFAR-10, from EDM's network of 56 M weights: FID 4.54 in one step and 2.20 in two after 100,000
           steps, 3.86 / 2.15 after 200,000, 3.60 / 2.11 after 400,000. This one has 3.8 M weights and other pictures:
-          EffNetLite0-FID, printed by `python -m experiments.evaluate`, is 150.2 / 155.7 after "small", where the
+          EffNetLite0-FID, printed by `python -m experiments.judge`, is 150.2 / 155.7 after "small", where the
           prior that it starts from has 302.3 / 267.8 in as many steps and 100.3 in 18 of Heun's
 """
 

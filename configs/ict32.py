@@ -9,7 +9,7 @@ Data:     a folder, glob or .npz of images, or a TFDS name, as for configs/prior
 Method:   lognormal levels, pseudo-Huber, 10 to 1,280 steps in eight doublings; batch 1024, RAdam, as published
 Expected: published on CIFAR-10, with a DDPM++ network of 56 M weights, 400,000 steps of 1,024: FID 2.83 in one step and
           2.46 in two (sCT 2.85 / 2.06, MeanFlow 2.92 in one, IMM 3.20 / 1.98, CT 8.70 / 5.83). This one has 3.8 M, so
-          worse is to be expected; `python -m experiments.evaluate` prints its EffNetLite0-FID in one and in two steps
+          worse is to be expected; `python -m experiments.judge` prints its EffNetLite0-FID in one and in two steps
 """
 
 from ml_collections import ConfigDict

@@ -66,7 +66,12 @@ def get_config(mode: str = "") -> ConfigDict:
     config.wiener = {"variance": 0.25, "power": 2.0}
     config.pnp_admm = {"steps": 50, "level": 0.1, "lam": 1.0}
     config.red = {"steps": 50, "level": 0.1, "lam": 1.0}
-    config.deep_image_prior = {"steps": 1000, "lr": 0.01, "channels": 32, "levels": 3}
+    config.deep_image_prior = {
+        "steps": 1000,
+        "lr": 0.01,
+        "channels": 32,
+        "levels": 3,
+    }
     config.reguidance = {
         "steps": 60,
         "rho": 20.0,

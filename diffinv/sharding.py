@@ -5,22 +5,24 @@ Nothing here moves an array: these say where one belongs, and experiments put it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def mesh(data: int | None = None, fsdp: int = 1) -> Mesh:
-    """A mesh with axes `data` and `fsdp` over all devices; `data` defaults to what `fsdp` leaves.
+def mesh(data: int | None = None, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with axes `data` and `fsdp` over the devices, all by default; `data` defaults to what `fsdp` leaves.
 
     Raises ValueError where `data * fsdp` is not the number of devices.
     """
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     data = count // max(fsdp, 1) if data is None else data
     if data * fsdp != count:
         raise ValueError(f"data is {data} and fsdp is {fsdp}: their product must be the device count, {count}")
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
 
 
 def split(mesh: Mesh) -> NamedSharding:

@@ -20,9 +20,11 @@ from configs import (
     scalespace,
     stackgan_v2_digits,
 )
+from configs.tables import reguidance
 from diffinv import schema
 from experiments.augmenting import fields as augment_fields
 from experiments.common.commandline import Fields
+from experiments.evaluation import fields as evaluation
 from experiments.lab import fields as lab_fields
 from experiments.restore import fields as restoration
 from experiments.scales import fields as scalespace_fields
@@ -30,6 +32,7 @@ from experiments.tasks import fields as train_fields
 
 COMMANDS: list[tuple[str, ModuleType, Fields]] = [
     ("reconstruct", reconstruct, restoration.FIELDS),
+    ("evaluate", reguidance, evaluation.FIELDS),
     ("exact_lab", exact_lab, lab_fields.fields),
     ("scalespace", scalespace, scalespace_fields.FIELDS),
     ("augment", augment_few_shot, augment_fields.fields),

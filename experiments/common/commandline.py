@@ -121,7 +121,7 @@ def _bound(tree: ast.Module) -> Iterator[str]:
             yield node.id
 
 
-def _declared(fields: schema.Schema, path: str) -> schema.Field | schema.Schema:
+def declared(fields: schema.Schema, path: str) -> schema.Field | schema.Schema:
     """The field of "config.a.b". Raises ValueError, which names the nearest, where the schema has none."""
     name, *keys = path.split(".")
     for key in keys:
@@ -139,7 +139,7 @@ def _look_over(arguments: list[str], fields: schema.Schema) -> None:
         found = re.match(r"--?(config(?:\.\w+)+)(?:=(.*))?$", argument, re.DOTALL)
         if found is None:
             continue
-        field, written = _declared(fields, found[1]), found[2]
+        field, written = declared(fields, found[1]), found[2]
         if written is None or isinstance(field, schema.Field) and field.listed:
             continue
         if not isinstance(field, schema.Field):
@@ -174,7 +174,7 @@ def _by_field(path: str, written: str) -> str:
     fields, config = CONFIGS["config"][0], flags.FLAGS["config"].value
     if not callable(fields) or not isinstance(config, ConfigDict):
         return ""
-    field = _declared(fields(config), path)
+    field = declared(fields(config), path)
     return schema.refusal(field, schema.parsed(field, written), path) if isinstance(field, schema.Field) else ""
 
 

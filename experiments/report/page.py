@@ -15,7 +15,7 @@ from diffinv.display import enlargement
 from experiments.report.ledger import GIVEN, images, png, size_of
 from experiments.report.shell import paragraphs, shell
 from experiments.report.tables import (
-    FAILURES,
+    MARKED,
     Record,
     Row,
     best,
@@ -51,7 +51,7 @@ def shown(name: str | PurePath) -> str:
     return html.escape(str(name).encode("utf-8", "replace").decode())
 
 
-def _tag(name: str, body: str, **attributes: str) -> str:
+def element(name: str, body: str, **attributes: str) -> str:
     """An element; the body is HTML already, attributes are escaped; `class_` is the attribute class."""
     pairs = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items() if value)
     return f"<{name}{pairs}>{body}</{name}>"
@@ -59,25 +59,25 @@ def _tag(name: str, body: str, **attributes: str) -> str:
 
 def _look(name: str, value: Any, is_best: bool) -> str:
     """The classes of a cell of the means: numbers to the right, the best marked, frozen trajectories flagged."""
-    flagged = name in FAILURES and number(value) not in (None, 0.0)
+    flagged = name in MARKED and number(value) not in (None, 0.0)
     return " ".join(["n"] * (number(value) is not None) + ["best"] * is_best + ["flagged"] * flagged)
 
 
-def _means(rows: Sequence[Row]) -> str:
-    """The table of means, a heavier line where the task changes."""
+def means_table(rows: Sequence[Row]) -> str:
+    """The table of means as HTML, a heavier line where the task changes."""
     names = keys(rows)
     heads = {name: "n" * any(number(row.get(name)) is not None for row in rows) for name in names}
     head = "".join(
-        _tag("th", html.escape(column(name).heading), scope="col", class_=kind) for name, kind in heads.items()
+        element("th", html.escape(column(name).heading), scope="col", class_=kind) for name, kind in heads.items()
     )
     body, task = [], None
     for row, cells in zip(rows, grid(rows, names)):
         pairs = zip(names, cells)
-        tags = [_tag("td", html.escape(cell), class_=_look(name, row.get(name), won)) for name, (cell, won) in pairs]
-        body.append(_tag("tr", "".join(tags), class_="new" * (task not in (None, row.get("task")))))
+        tags = [element("td", html.escape(cell), class_=_look(name, row.get(name), won)) for name, (cell, won) in pairs]
+        body.append(element("tr", "".join(tags), class_="new" * (task not in (None, row.get("task")))))
         task = row.get("task")
-    table = _tag("table", _tag("thead", _tag("tr", head)) + _tag("tbody", "".join(body)), class_="means")
-    return _tag("div", table, class_="wide")
+    table = element("table", element("thead", element("tr", head)) + element("tbody", "".join(body)), class_="means")
+    return element("div", table, class_="wide")
 
 
 def _numbers(case: dict[str, Any], winners: set[str]) -> str:
@@ -89,8 +89,9 @@ def _numbers(case: dict[str, Any], winners: set[str]) -> str:
         if name == "residual" and case.get("floor") is not None:
             value += f" / {text('floor', case['floor'])}"
         label = LABELS.get(name, column(name).heading)
-        lines.append(_tag("dt", html.escape(label)) + _tag("dd", html.escape(value), class_="best" * (name in winners)))
-    return _tag("dl", "".join(lines))
+        kind = "best" * (name in winners)
+        lines.append(element("dt", html.escape(label)) + element("dd", html.escape(value), class_=kind))
+    return element("dl", "".join(lines))
 
 
 def _figure(name: str, image: Any, size: tuple[int, int], about: str, numbers: str = "") -> str:
@@ -98,7 +99,7 @@ def _figure(name: str, image: Any, size: tuple[int, int], about: str, numbers: s
     source = "data:image/png;base64," + base64.b64encode(png(image)).decode()
     alt = html.escape(f"{name}: {about}")
     img = f'<img src="{source}" width="{width}" height="{height}" alt="{alt}">'
-    return _tag("td", _tag("figure", _tag("figcaption", html.escape(name)) + img + numbers))
+    return element("td", element("figure", element("figcaption", html.escape(name)) + img + numbers))
 
 
 def _row(record: Record) -> str:
@@ -112,19 +113,20 @@ def _row(record: Record) -> str:
     for index, (name, case) in enumerate(methods.items()):
         numbers = _numbers(case, {key for key, rows in winners.items() if index in rows})
         said = complaint(case)
-        flag = _tag("p", f"⚠ {html.escape(said)}", class_="flag") if said else ""
+        flag = element("p", f"⚠ {html.escape(said)}", class_="flag") if said else ""
         cells.append(_figure(name, pictures[name], size, record["picture"], flag + numbers))
-    return _tag("tr", _tag("th", html.escape(record["picture"]), scope="row") + "".join(cells))
+    return element("tr", element("th", html.escape(record["picture"]), scope="row") + "".join(cells))
 
 
 def _task(task: str, records: Sequence[Record]) -> str:
     """A section: the rows of one task."""
     count = f"{len(records)} picture{'s' * (len(records) != 1)}"
-    head = _tag("h2", f"{html.escape(task)} <small>{count}</small>")
-    table = _tag("table", _tag("tbody", "\n".join(map(_row, records))), class_="pictures")
-    return _tag("section", head + _tag("div", table, class_="wide"))
+    head = element("h2", f"{html.escape(task)} <small>{count}</small>")
+    table = element("table", element("tbody", "\n".join(map(_row, records))), class_="pictures")
+    return element("section", head + element("div", table, class_="wide"))
 
 
+MEANS = "Means <small>the best of each column and task is marked</small>"
 ADDED = "What is added to the base <small>mean difference by picture, 95 % interval</small>"
 
 
@@ -146,10 +148,10 @@ def page(
     about = " · ".join(f"{name} {version}" for name, version in (versions or {}).items())
     settings = html.escape(json.dumps(config, indent=1, ensure_ascii=False)) if config else ""
     blocks = [
-        _tag("details", _tag("summary", "configuration") + _tag("pre", settings)) if settings else "",
+        element("details", element("summary", "configuration") + element("pre", settings)) if settings else "",
         *paragraphs(notes),
-        _tag("h2", "Means <small>the best of each column and task is marked</small>") + _means(means) if means else "",
-        _tag("h2", ADDED) + _means(added) if added else "",
+        element("h2", MEANS) + means_table(means) if means else "",
+        element("h2", ADDED) + means_table(added) if added else "",
         *(_task(task, [record for record in records if record["task"] == task]) for task in tasks),
     ]
     return shell(title, command, blocks, about)

@@ -36,12 +36,23 @@ COLUMNS = {
     "averaged": Column("in the means", ".0f"),
     "frozen": Column("frozen", ".0f"),
     "diverged": Column("diverged", ".0f"),
+    "failed": Column("failed", ".0f"),
+    "missing": Column("missing", ".0f"),
+    "vjps": Column("VJPs", ".0f"),
+    "calls": Column("operator calls", ".0f"),
+    "mean_psnr": Column("PSNR of the draws' mean / dB ↑", ".2f", lambda value: value),
+    "deviation": Column("deviation of the draws", ".4f"),
+    "error": Column("error of their mean", ".4f", _lower),
+    "covered": Column("covered → nominal", ".3f"),
+    "nominal": Column("nominal", ".3f"),
+    "nmse_added": Column("NMSE", "+.4f"),
     "psnr_added": Column("PSNR / dB", "+.2f"),
     "ssim_added": Column("SSIM", "+.4f"),
     "feature_distance_added": Column("feature distance", "+.4f"),
     "ratio_added": Column("residual / floor", "+.3f"),
 }
 FAILURES = ("frozen", "diverged")
+MARKED = (*FAILURES, "failed", "missing")
 ADDED = ("psnr", "ssim", "feature_distance", "ratio")
 WIDEST = 5.0  # of a picture whose range is [-1, 1]; beyond it lies no restoration
 
@@ -67,7 +78,7 @@ def text(name: str, value: Any) -> str:
     if value is None or isinstance(value, (str, bool)):
         return "" if value is None else str(value)
     values = value if isinstance(value, (tuple, list)) else (value,)
-    mark = " ⚠" if name in FAILURES and number(value) else ""
+    mark = " ⚠" if name in MARKED and number(value) else ""
     kind = column(name).format
     return " ± ".join(format(float(v), k) for v, k in zip(values, (kind, kind.lstrip("+")))) + mark
 
@@ -80,7 +91,7 @@ def best(rows: Sequence[Row], name: str) -> set[int]:
     score = column(name).score or (lambda value: math.nan)
     winners = set()
     for task in {row.get("task") for row in rows}:
-        sound = [i for i, row in enumerate(rows) if row.get("task") == task and not any(map(row.get, FAILURES))]
+        sound = [i for i, row in enumerate(rows) if row.get("task") == task and not any(map(row.get, MARKED))]
         values = {i: number(rows[i].get(name)) for i in sound}
         scores = {i: score(v) for i, v in values.items() if v is not None and not math.isnan(score(v))}
         printed = {i: text(name, rows[i][name]) for i in scores}

@@ -35,6 +35,7 @@ CODE = (
     "restore/scans.py",
     "restore/phantoms.py",
     "restore/bench.py",
+    "restore/programs.py",
     "restore/part.py",
     "restore/shots.py",
     "restore/fields.py",

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from diffinv import data, schema
 from diffinv.metrics import distribution, features, probe
 from diffinv.typing import Array
-from experiments.restore.bench import coloured
+from experiments.restore.programs import coloured
 
 BATCH, WIDTH = 8, 1280
 

@@ -1,0 +1,31 @@
+"""What tables start from: the settings of configs/reconstruct.py, satellite pictures that ship, and no tasks yet.
+
+Command:  none of its own; configs/tables/*.py change it
+Hardware: as each of these says
+Expected: as each of these says
+"""
+
+from ml_collections import ConfigDict
+
+from configs import reconstruct
+
+OTHERS = ("task", "solver", "base", "also", "bundled", "kspace", "pixels", "every")
+
+
+def get_config(mode: str = "") -> ConfigDict:
+    """`mode`: "" for the real run, "smoke" for a minute."""
+    config = reconstruct.get_config(mode)
+    for name in OTHERS:
+        del config[name]
+    config.name = "table"
+    config.tasks = ""  # with commas; NAME FIELD=VALUE ..., or TITLE = NAME FIELD=VALUE ...
+    config.solvers = ""  # likewise; wrappers as reguidance(BASE)
+    config.prior = "satellite64"
+    config.data = "satellite"
+    config.first = 0  # left out before, as those by which settings were chosen
+    config.pictures = 20
+    config.draws = 1
+    config.group = 8  # items at once on each device
+    config.memory = 0.0  # GiB that a solver's program may take; 0: no limit
+    config.published = ""
+    return config

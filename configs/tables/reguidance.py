@@ -1,0 +1,57 @@
+"""ReGuidance's table: what it adds to DDRM, DPS and DAPS, on large holes, strong down-scaling and blur with much noise.
+
+Command:  python -m experiments.evaluate --config=configs/tables/reguidance.py
+          --config=configs/tables/reguidance.py:paper --config.prior=PATH --config.data=PATH for the paper's own
+Pictures: held-out ones of EuroSAT that ship with the package, 64 x 64, or --config.data; "paper": 100 of ImageNet's
+Papers:   ReGuidance, Karan et al. 2025 (arXiv:2506.10955); DDRM, Kawar et al. 2022 (arXiv:2201.11793);
+          DPS, Chung et al. 2023 (arXiv:2209.14687); DAPS, Zhang et al. 2024 (arXiv:2407.01521)
+Modes:    "" 20 pictures in an hour of two CPU cores; "smoke" in a minute; "paper" as the paper says, where it says:
+          ADM's ImageNet model of 256 x 256, days of one GPU, not run; rho and T it does not say, and they are ours
+Expected: docs/tables/reguidance.md
+"""
+
+from ml_collections import ConfigDict
+
+from configs import satellite
+from configs.tables import defaults
+
+
+def get_config(mode: str = "") -> ConfigDict:
+    """`mode`: "" for the shipped prior, "paper" for a checkpoint and pictures of one's own, "smoke" for a minute."""
+    config = defaults.get_config("smoke" if mode == "smoke" else "")
+    config.name = "reguidance"
+    config.solvers = "ddrm, dps, daps, reguidance(ddrm), reguidance(dps), reguidance(daps)"
+    config.tasks = ", ".join(
+        [
+            "box 1/4 = box_inpainting box.top=24 box.left=24 box.size=16",
+            "box 1/2 = box_inpainting box.top=16 box.left=16 box.size=32",
+            "x4 = super_resolution factor=4",
+            "x8 = super_resolution factor=8",
+            "blur = gaussian_blur blur.size=33 blur.std=4.0 sigma_y=0.2",
+        ]
+    )
+    if mode == "smoke":
+        config.tasks = "x4 = super_resolution factor=4"
+        config.solvers = "ddrm, reguidance(ddrm)"
+        config.pictures = 4
+    elif mode == "paper":
+        config.name = "reguidance_paper"
+        config.prior = ""
+        config.data = ""
+        config.pictures = 100
+        config.group = 4
+        config.steps = 0
+        config.tasks = ", ".join(
+            [
+                "box 1/2 = box_inpainting box.top=64 box.left=64 box.size=128",
+                "box 5/8 = box_inpainting box.top=48 box.left=48 box.size=160",
+                "x4 = super_resolution factor=4",
+                "x8 = super_resolution factor=8",
+                "x16 = super_resolution factor=16",
+                "blur = gaussian_blur blur.size=61 blur.std=3.0 sigma_y=0.5",
+            ]
+        )
+        config.dps = {"steps": 1000, "zeta": 1.0, "clip": True}
+    else:
+        config.update({name: satellite.get_config()[name] for name in ("dps", "reguidance")})
+    return config

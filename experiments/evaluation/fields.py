@@ -1,0 +1,43 @@
+"""What `experiments.evaluate` may be told: the fields of its configuration."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from diffinv import schema
+from experiments.evaluation import cells, printed
+from experiments.methods import solvers
+from experiments.restore import operators
+
+FIELDS: schema.Schema = {
+    "name": schema.component("folder under --out"),
+    "tasks": schema.text("with commas: NAME FIELD=VALUE ..., or TITLE = NAME FIELD=VALUE ...", 65536),
+    "solvers": schema.text("with commas, likewise; a wrapper as reguidance(BASE), BASE another of the list", 65536),
+    "prior": schema.path("of a checkpoint, or the name of one that ships: photo, satellite64, brain128, prior32"),
+    "data": schema.path("a folder, a glob, a pack, or the name of bundled pictures: satellite, photographs, digits"),
+    "first": schema.whole("pictures that are left out before, as those by which settings were chosen", 0),
+    "pictures": schema.whole("pictures that are reported, drawn by the seed", 1),
+    "draws": schema.whole("reconstructions of each picture by each solver", 1, 100_000),
+    "size": schema.whole("side of the pictures, under a prior of any size", 8, 8192, "pixels"),
+    "tile": schema.whole("longest side that is denoised at once, under a prior of any size; 0: no tiles", 0, 65536),
+    "sigma_y": schema.number("deviation of the measurement's noise", 0, 1000, unit="on the [-1, 1] scale"),
+    "group": schema.whole("items at once on each device, at most", 1, 65536),
+    "memory": schema.number(
+        "what a solver's program may take on all devices; fewer items at once; 0: all", 0, unit="GiB"
+    ),
+    "seed": schema.whole("of the draw of pictures, of masks, kernels, noise and solvers", 0),
+    "optimisation": schema.whole("of XLA's code generator; 0 compiles twice as fast and runs at half the speed", 0, 3),
+    "published": schema.choice(["", *printed.TABLES], "a paper's numbers, printed beside ours"),
+    **operators.FIELDS,
+    **solvers.FIELDS,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError for cells that say nothing, and for a solver that divides by noise of which there is none."""
+    for cell in cells.cells(config, FIELDS):
+        if cells.METHODS[cell.solver.name].needs_noise and float(cell.config.sigma_y) ** 2 < 1e-37:
+            raise ValueError(
+                f"{cell.name} divides by the noise, and config.sigma_y is {cell.config.sigma_y:g}; give a number above "
+                "1e-15"
+            )
