@@ -52,7 +52,11 @@ def require_sound(measurement: Measurement, method: str) -> Measurement:
             raise ValueError(f"{method}: y has {bad} values that are not finite or beyond 1e18; mask them (inpainting)")
     else:
         measurement = _only_where(jnp.abs(y) < LOST, measurement)
-    measurement = _supported(measurement, method)
+    return _supported(_leveled(measurement, method), method)
+
+
+def _leveled(measurement: Measurement, method: str) -> Measurement:
+    """The measurement, with `y` NaN where the noise's level is traced and none; ValueError where it is known."""
     name, level = _level(measurement)
     if np.ndim(level):
         mended = "whiten its parts, operators.scale and operators.stack, or write a law of your own (Noise)"

@@ -133,7 +133,8 @@ def measure(key: Key, operator: Operator, x: Sample, sigma: Scalar = 0.0, noise:
     """Measures one sample, with Gaussian noise of `sigma` unless another law is given.
 
     The noise is projected onto the operator's range: noise outside of it, as on masked pixels, cannot be fitted by any
-    picture, and would raise the residual of every method by the same amount.
+    picture, and would raise the residual of every method by the same amount. Where that takes a value to where the law
+    gives none, as counts below 0, the value stays as it was drawn.
 
     Raises:
       ValueError: where `x` has not the operator's shape, is no real floating-point array or not finite, or the noise's
@@ -148,7 +149,10 @@ def measure(key: Key, operator: Operator, x: Sample, sigma: Scalar = 0.0, noise:
         raise ValueError(f"x has shape {x.shape}; {name} takes {takes}: resize one of them, or vmap over a batch")
     noise = _law(sigma, noise)
     clean = operator(x)
-    return Measurement(operator, clean + operator.project(noise.sample(key, clean) - clean), noise)
+    noisy = noise.sample(key, clean)
+    y = clean + operator.project(noisy - clean)
+    support = getattr(noise, "support", None)
+    return Measurement(operator, y if support is None else jnp.where(support(y), y, noisy), noise)
 
 
 def _sample(x: Array) -> Array:

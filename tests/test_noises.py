@@ -131,3 +131,15 @@ def test_negative_counts_are_refused(noise):
         posterior.dps(prior, m)
     run = jax.jit(lambda m: di.as_solver(lambda m: posterior.dps(prior, m), di.times.grid(3))(KEY, m).x)
     assert jnp.isnan(run(m)).all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_measured_is_what_its_law_may_give(compiled):
+    """Noise is projected onto the range of a blur that loses frequencies, and counts stay counts."""
+    blur = di.operators.gaussian_blur((16, 16, 1), 7, 2.0, threshold=0.1)
+    noise = di.PoissonNoise(4.0)
+    take = lambda key: di.measure(key, blur, jnp.full((16, 16, 1), -0.97), noise=noise).y
+    y = (jax.jit(take) if compiled else take)(jax.random.key(0))
+    plain = noise.sample(jax.random.key(0), blur(jnp.full((16, 16, 1), -0.97)))
+    assert (blur.project(plain) < -1.01).any(), "the projection alone leaves the law"
+    assert np.isfinite(y).all() and noise.support(y).all()
