@@ -82,6 +82,8 @@ def part_of(text: str) -> tuple[int, int]:
     """(I, N) of --part; of processes that were started together their own. Raises ValueError for anything else."""
     if not text:
         return jax.process_index(), jax.process_count()
+    if jax.process_count() > 1:
+        raise ValueError(f"--part is {text!r}, and processes that were started together share a table by themselves")
     numbers = text.split("/")
     if len(numbers) != 2 or not all(each.isdecimal() for each in numbers) or not int(numbers[0]) < int(numbers[1]):
         raise ValueError(f"--part is {text!r}; give I/N with whole numbers, I from 0 to N - 1, as 0/4")
@@ -129,8 +131,8 @@ def planned(found: list[Found], wanted: list[Item]) -> str:
     return f"{tables.table(rows)}\n{missing} of {len(wanted) * len(found)} items are to be computed"
 
 
-def compute(shop: Workshop, folder: Path, found: list[Found], mine: list[Item]) -> list[Found]:
-    """What is missing of these items, cell by cell."""
+def compute(shop: Workshop, folder: Path, found: list[Found], mine: list[Item]) -> None:
+    """Computes and keeps what is missing of these items, cell by cell."""
     missing = {each.cell.name: [item for item in mine if item not in each.results] for each in found}
     known = {each.cell.name: dict(each.results) for each in found}
     with tqdm(total=sum(map(len, missing.values())), unit="item", smoothing=0, dynamic_ncols=True) as bar:
@@ -141,7 +143,6 @@ def compute(shop: Workshop, folder: Path, found: list[Found], mine: list[Item]) 
                 if line := shop.finish(cell, folder, missing[cell.name], base, bar):
                     bar.write(f"{cell.name} is not possible: {line}")
                 known[cell.name] |= shards.read(folder / cell.folder)[0]
-    return found
 
 
 def seen_by(shop: Workshop) -> exhibits.Seen:
@@ -180,7 +181,7 @@ def reported(shop: Workshop, folder: Path, found: list[Found], wanted: list[Item
 
 
 def verify(shop: Workshop, folder: Path, found: list[Found], wanted: list[Item]) -> int:
-    """Computes a cell again, as many items at once as it was, beside what was kept; the exit status."""
+    """Computes a cell again, in the batches of a run from the start, beside what was kept; the exit status."""
     by_name = {each.cell.name: each for each in found}
     kept_cells = [name for name, each in by_name.items() if each.results] or list(by_name)
     name = random.choice(kept_cells) if VERIFY.value == "any" else VERIFY.value
@@ -223,8 +224,9 @@ def main() -> int:
     shared = {"weights": keeping.weights(card), "shape": list(prior.shape)}
     head = {"title": f"Table: {config.name}", "command": command, "about": about, "config": config.to_dict()}
     head |= {"prior": {name: card.get(name) for name in ("name", "sha256", "data_licence")}, "shared": shared}
+    made_with = {cell.folder: {**cell.settings(), **shared} for cell in plan}
     for cell in plan:
-        shards.claim(folder / cell.folder, {**cell.settings(), **shared}, cell.name)
+        shards.require_same(folder / cell.folder, made_with[cell.folder], cell.name)
     found, damage = found_in(folder, plan, wanted)
     print(*damage, f"{about}; {len(plan)} cells in {folder}", sep="\n", flush=True)
     if PLAN.value:
@@ -234,6 +236,8 @@ def main() -> int:
     if VERIFY.value:
         return verify(shop, folder, found, wanted)
     with keeping.alone(runtime.writable(folder / "parts" / f"{index}-of-{count}")):
+        for place, settings in made_with.items():
+            shards.claim(folder / place, settings)
         compute(shop, folder, found, mine)
     runtime.together("computed")
     return finished(shop, folder, found_in(folder, plan, wanted)[0], wanted, head)

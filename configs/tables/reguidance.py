@@ -5,9 +5,9 @@ Command:  python -m experiments.evaluate --config=configs/tables/reguidance.py
 Pictures: held-out ones of EuroSAT that ship with the package, 64 x 64, or --config.data; "paper": 100 of ImageNet's
 Papers:   ReGuidance, Karan et al. 2025 (arXiv:2506.10955); DDRM, Kawar et al. 2022 (arXiv:2201.11793);
           DPS, Chung et al. 2023 (arXiv:2209.14687); DAPS, Zhang et al. 2024 (arXiv:2407.01521)
-Modes:    "" 20 pictures in an hour of two CPU cores; "smoke" in a minute; "paper" as the paper says, where it says:
+Modes:    "" 20 pictures, hours of two CPU cores, not timed; "smoke" in a minute; "paper" as the paper has it:
           ADM's ImageNet model of 256 x 256, days of one GPU, not run; rho and T it does not say, and they are ours
-Expected: docs/tables/reguidance.md
+Expected: not computed by this command yet; docs/tables/reguidance.md has what experiments.tables.reguidance printed
 """
 
 from ml_collections import ConfigDict

@@ -31,12 +31,17 @@ class _Denoiser(NamedTuple):
         return self.prior.denoise(self.prior.process.alpha(t) * x, t)
 
 
-def _fitted(prior: Prior, measurement: Measurement, name: str, prox: Proximal) -> Measurement:
+def _plugged(
+    prior: Prior, measurement: Measurement, name: str, level: Array | float, lam: Array | float, prox: Proximal
+) -> tuple[Measurement, _Denoiser, Array]:
+    """What was measured, as it was accepted; D; and `rho = lam sigma_y^2 / level^2`."""
     measurement = require_fit(prior, measurement, name, isotropic=True)
     require_value("prox", prox, "proximal", {known: known for known in proximal.KNOWN})
     if prox.linear:
         require_linear(measurement, name)
-    return measurement
+    D = _Denoiser(prior, from_sigma(prior.process, real_scalar(level, measurement.y)))
+    rho = real_scalar(lam, measurement.y) * (real_scalar(measurement.sigma, measurement.y) / level) ** 2
+    return measurement, D, rho
 
 
 def _start(prior: Prior, measurement: Measurement, t: Time, x: Array | None) -> Array:
@@ -88,9 +93,7 @@ def pnp_admm(
     Raises ValueError for a process that is not isotropic, TypeError for a proximal step's name, and for
     `proximal.closed` with an operator that is not linear.
     """
-    measurement = _fitted(prior, measurement, "pnp_admm", prox)
-    D = _Denoiser(prior, from_sigma(prior.process, real_scalar(level, measurement.y)))
-    rho = real_scalar(lam, measurement.y) * (real_scalar(measurement.sigma, measurement.y) / level) ** 2
+    measurement, D, rho = _plugged(prior, measurement, "pnp_admm", level, lam, prox)
 
     def init(key: Key, t: Time, x: Array | None) -> Split:
         v = _start(prior, measurement, t, x)
@@ -134,9 +137,7 @@ def red(
     Raises ValueError for a process that is not isotropic, TypeError for a proximal step's name, and for
     `proximal.closed` with an operator that is not linear.
     """
-    measurement = _fitted(prior, measurement, "red", prox)
-    D = _Denoiser(prior, from_sigma(prior.process, real_scalar(level, measurement.y)))
-    rho = real_scalar(lam, measurement.y) * (real_scalar(measurement.sigma, measurement.y) / level) ** 2
+    measurement, D, rho = _plugged(prior, measurement, "red", level, lam, prox)
 
     def init(key: Key, t: Time, x: Array | None) -> Array:
         return _start(prior, measurement, t, x)

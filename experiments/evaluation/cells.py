@@ -108,10 +108,11 @@ class Cell(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """All of the configuration that its results depend on, as JSON holds it; sections of other methods are not."""
         whole = json.loads(self.config.to_json())
-        used = {self.solver.name, "guided"} | ({self.base.solver.name} if self.base else set())
-        kept = {key: value for key, value in whole.items() if key not in FREE and (key not in METHODS or key in used)}
+        others = set(METHODS) - {self.solver.name}
+        kept = {key: value for key, value in whole.items() if key not in (*FREE, *others)}
         files = {key: keeping.digest(Path(kept[key]).read_bytes()) for key in FILES if kept[key]}
-        return {"task": self.task.text, "solver": self.solver.text, **kept, **files}
+        base = {"base": self.base.settings()} if self.base else {}
+        return {"task": self.task.text, "solver": self.solver.text, **kept, **files, **base}
 
 
 def _changed(config: ConfigDict, *variants: Variant) -> ConfigDict:

@@ -8,6 +8,7 @@ from diffinv import schema
 from experiments.evaluation import cells, printed
 from experiments.methods import solvers
 from experiments.restore import operators
+from experiments.restore.fields import require_together
 
 FIELDS: schema.Schema = {
     "name": schema.component("folder under --out"),
@@ -34,10 +35,6 @@ FIELDS: schema.Schema = {
 
 
 def check(config: ConfigDict) -> None:
-    """Raises ValueError for cells that say nothing, and for a solver that divides by noise of which there is none."""
+    """Raises ValueError for cells that say nothing, and for settings that are right alone and wrong together."""
     for cell in cells.cells(config, FIELDS):
-        if cells.METHODS[cell.solver.name].needs_noise and float(cell.config.sigma_y) ** 2 < 1e-37:
-            raise ValueError(
-                f"{cell.name} divides by the noise, and config.sigma_y is {cell.config.sigma_y:g}; give a number above "
-                "1e-15"
-            )
+        require_together(cell.config, {cell.solver.name})

@@ -22,6 +22,7 @@ from experiments.report import ledger
 
 LEVELS = 65535
 DAMAGED = ".damaged"
+CELL = "cell.json"
 
 
 class Result(NamedTuple):
@@ -91,20 +92,23 @@ def read(folder: Path) -> tuple[dict[Item, Result], list[str]]:
     return found, lines
 
 
-def claim(folder: Path, settings: dict[str, Any], name: str) -> None:
-    """Writes down what a cell is made with. Raises ValueError, which says what changed, where it was another."""
-    path = folder / "cell.json"
-    if path.exists():
-        try:
-            was = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            was = {}
-        if words := keeping.changed(was, settings):
-            more = f" and {len(words) - 3} more" if len(words) > 3 else ""
-            told = f"{name} was computed with {'; '.join(words[:3])}{more}"
-            raise ValueError(f"{told}; give another --config.name, another title to this cell, or remove {folder}")
+def require_same(folder: Path, settings: dict[str, Any], name: str) -> None:
+    """Raises ValueError, which says what changed, where what is kept of a cell was made with other settings."""
+    if not any(folder.glob("*.npz")):
         return
-    ledger.put(path, (json.dumps(settings, indent=1) + "\n").encode())
+    try:
+        was = json.loads((folder / CELL).read_text("utf-8"))
+    except (ValueError, OSError):
+        was = {}
+    if words := keeping.changed(was, settings):
+        more = f" and {len(words) - 3} more" if len(words) > 3 else ""
+        told = f"{name} was computed with {'; '.join(words[:3])}{more}"
+        raise ValueError(f"{told}; give another --config.name, another title to this cell, or remove {folder}")
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes down what a cell is made with."""
+    ledger.put(folder / CELL, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffinv import data, sharding
+from diffinv.measurement import Measurement
 from diffinv.prior import Prior
 from diffinv.typing import Array
 from experiments.common import keeping
@@ -96,20 +97,26 @@ class Workshop:
         """The solver's, not yet compiled."""
         return Programs(cell.config, self.prior, cell.task.name, self.mesh)
 
+    def given(
+        self, cell: Cell, solver: Programs, items: list[Item], size: int
+    ) -> tuple[list[Item], Array, Measurement]:
+        """Items, filled up to `size` by repetition, their pictures and measurements, on the devices."""
+        filled = [items[i % len(items)] for i in range(size)]
+        placed = lambda tree: jax.device_put(tree, solver.split)
+        places = [self.pictures.place(item.picture) for item in filled]
+        truth = placed(np.asarray(data.to_unit(self.pictures.pixels[places])))
+        return filled, truth, self.task(cell).measure(placed(known.measurement_keys(solver.key, filled)), truth)
+
     def compute(
         self, cell: Cell, solver: Programs, items: list[Item], size: int, base: Mapping[Item, Result] | None
     ) -> list[Result]:
         """The results of up to `size` items, filled up to it by repetition; `base` has a wrapper's candidates."""
-        task, filled = self.task(cell), [items[i % len(items)] for i in range(size)]
-        places = [self.pictures.place(item.picture) for item in filled]
-        placed = lambda tree: jax.device_put(tree, solver.split)
-        truth = placed(np.asarray(data.to_unit(self.pictures.pixels[places])))
-        keys = placed(known.measurement_keys(solver.key, filled))
-        measurements = task.measure(keys, truth)
+        filled, truth, measurements = self.given(cell, solver, items, size)
         candidate = None if base is None else np.stack([shards.unit(base[item].x) for item in filled])
         outcome = solver.solve(cell.solver.name, known.solver_keys(solver.key, filled), measurements, candidate)
+        task = self.task(cell)
         found = task.score(task.programs.perceive, measurements, truth, outcome.x)
-        floors = task.floors(keys, measurements)
+        floors = task.floors(known.measurement_keys(solver.key, filled), measurements)
         return self._results(solver, items, outcome, {**found, "floor": floors}, base, size)
 
     def _results(
@@ -167,10 +174,8 @@ class Workshop:
 
     def compile(self, cell: Cell, solver: Programs, items: list[Item], size: int, base: Any) -> None:
         """Compiles the solver for batches of this size; nothing is computed but the measurements."""
-        filled = [items[i % len(items)] for i in range(size)]
-        truth = np.asarray(data.to_unit(self.pictures.pixels[[self.pictures.place(each.picture) for each in filled]]))
-        measurements = self.task(cell).measure(known.measurement_keys(solver.key, filled), truth)
-        candidate = None if base is None else np.zeros_like(truth)
+        filled, truth, measurements = self.given(cell, solver, items, size)
+        candidate = None if base is None else np.zeros(truth.shape, np.float32)
         solver.prepare(cell.solver.name, known.solver_keys(solver.key, filled), measurements, candidate)
 
     def finish(self, cell: Cell, folder: Path, items: list[Item], base: Mapping[Item, Result] | None, bar: tqdm) -> str:

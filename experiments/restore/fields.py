@@ -38,8 +38,13 @@ FIELDS = {
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError where fields that are right alone are wrong together, for the chosen solvers."""
-    c, used = config.daps, set(listed(config.solver))
-    used |= set(listed(config.base)) if "reguidance" in used else set()
+    used = set(listed(config.solver))
+    require_together(config, used | (set(listed(config.base)) if "reguidance" in used else set()))
+
+
+def require_together(config: ConfigDict, used: set[str]) -> None:
+    """Raises ValueError where settings of these methods, right alone, are wrong together."""
+    c = config.daps
     if c.sigma_min >= c.sigma_max and "daps" in used:
         raise ValueError(f"config.daps.sigma_min is {c.sigma_min}; give a number below sigma_max, {c.sigma_max}")
     dividing = sorted(name for name in used if METHODS[name].needs_noise)

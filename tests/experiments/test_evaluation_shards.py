@@ -83,17 +83,20 @@ def test_sixteen_bits_hold_a_picture_to_a_65535th():
     np.testing.assert_allclose(found, [0, -1, 1, 1], atol=1 / 65535)
 
 
-def test_a_cell_is_claimed_once(tmp_path):
+def test_what_is_kept_holds_a_cell_to_its_settings(tmp_path):
     settings = {"sigma_y": 0.05, "dps": {"zeta": 1.0}, "weights": "ab"}
-    shards.claim(tmp_path, settings, "box / DPS")
-    shards.claim(tmp_path, settings, "box / DPS")
+    shards.claim(tmp_path, {**settings, "weights": "of a run that kept nothing"})
+    shards.require_same(tmp_path, settings, "box / DPS")
+    shards.claim(tmp_path, settings)
+    shards.write(tmp_path, [result(0)])
+    shards.require_same(tmp_path, settings, "box / DPS")
     with pytest.raises(ValueError, match="box / DPS was computed with dps.zeta = 1.0, not 2.0; give another"):
-        shards.claim(tmp_path, {**settings, "dps": {"zeta": 2.0}}, "box / DPS")
+        shards.require_same(tmp_path, {**settings, "dps": {"zeta": 2.0}}, "box / DPS")
     with pytest.raises(ValueError, match='weights = "ab", not "cd"'):
-        shards.claim(tmp_path, {**settings, "weights": "cd"}, "box / DPS")
+        shards.require_same(tmp_path, {**settings, "weights": "cd"}, "box / DPS")
     (tmp_path / "cell.json").write_text("{")
     with pytest.raises(ValueError, match="was computed with"):
-        shards.claim(tmp_path, settings, "box / DPS")
+        shards.require_same(tmp_path, settings, "box / DPS")
 
 
 def test_chunks_are_all_items_in_order():
