@@ -75,7 +75,9 @@ def _supported(measurement: Measurement, method: str) -> Measurement:
         return measurement
     if not concrete(y):
         return _only_where(support(y), measurement)
-    if bad := int(np.sum(~np.asarray(support(y)))):
+    with jax.ensure_compile_time_eval():  # under jit even what is made of a known y would be traced
+        given = np.asarray(support(y))
+    if bad := int(np.sum(~given)):
         law = type(measurement.noise).__name__
         raise ValueError(
             f"{method}: y has {bad} values below -1, which {law} never gives; mask them, or check its scale"

@@ -131,6 +131,11 @@ def test_negative_counts_are_refused(noise):
         posterior.dps(prior, m)
     run = jax.jit(lambda m: di.as_solver(lambda m: posterior.dps(prior, m), di.times.grid(3))(KEY, m).x)
     assert jnp.isnan(run(m)).all()
+    start = lambda m: jax.jit(lambda x: posterior.dps(prior, m).init(KEY, 1.0, x))
+    known, fine = start(m), start(m.replace(y=abs(m.y)))
+    with pytest.raises(ValueError, match="y has 1 values below -1"):  # a y that jit was not given is known to it
+        known(jnp.zeros(3))
+    assert jnp.isfinite(fine(jnp.zeros(3))).all()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -182,7 +182,7 @@ def test_generate_refuses_in_one_line(trained, arguments, said, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_judges_a_generator_of_its_texts(trained, tmp_path):
+def test_judge_judges_a_generator_of_its_texts(trained, tmp_path):
     """Each label by as many draws; flags of samplers are refused."""
     rng = np.random.default_rng(0)
     part = lambda count: rng.integers(0, 100, (count, 8, 8, 3)) + 100 * (np.arange(count) % 2)[:, None, None, None]
@@ -190,11 +190,11 @@ def test_evaluate_judges_a_generator_of_its_texts(trained, tmp_path):
     labels = {f"{name}_labels": np.arange(count) % 2 for name, count in (("train", 16), ("test", 8))}
     np.savez(tmp_path / "pack.npz", **sets, **labels)
     given = (f"--prior={trained / 'stackgan_digits'}", f"--data={tmp_path / 'pack.npz'}", "--count=8", "--classes")
-    done = command("evaluate", *given, "--card")
+    done = command("judge", *given, "--card")
     assert done.returncode == 0, done.stderr
     note = json.loads((trained / "stackgan_digits.json").read_text())["sample_quality"]
     assert "8 samples of 1 generator step against 8 held out" in note["name"]
     assert set(note["classes"]["by_label"]) == {"0", "1"} and note["classes"]["held_out_accuracy"] > 0.5
     assert np.isfinite(note["value"]) and note["memorisation"]["training_pictures"] == 16
-    refused = command("evaluate", *given, "--steps=3")
+    refused = command("judge", *given, "--steps=3")
     assert refused.returncode == 1 and "is of a generator, which has none; leave them out" in refused.stderr
