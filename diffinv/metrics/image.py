@@ -19,9 +19,11 @@ from diffinv.typing import Array
 
 DataRange = tuple[float, float]
 LUMA = (65.481, 128.553, 24.966)
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""MS-SSIM's weights, from the finest scale on."""
 
 
-def _span(data_range: DataRange) -> tuple[float, float]:
+def span_of(data_range: DataRange) -> tuple[float, float]:
     """(low, high - low), or one clear error."""
     remedy = "give (low, high), the values of black and white: (-1, 1), (0, 1) or (0, 255)"
     if not isinstance(data_range, (tuple, list)) or len(data_range) != 2:
@@ -45,7 +47,7 @@ def _picture(name: str, x: Array) -> Array:
     return jnp.asarray(found)
 
 
-def _in_range(data_range: DataRange, **pictures: Array) -> None:
+def in_range(data_range: DataRange, **pictures: Array) -> None:
     """ValueError where bytes are told to lie in (-1, 1) or (0, 1)."""
     for name, x in pictures.items():
         dtype = _picture(name, x).dtype
@@ -61,6 +63,14 @@ def _pair(x: Array, y: Array) -> tuple[Array, Array]:
     if x.ndim != 3:
         raise ValueError(f"x is {x.shape}; give one picture (H, W, C), and vmap over a batch")
     return _float(x, y.dtype), _float(y, x.dtype)
+
+
+def two_pictures(x: Array, y: Array, data_range: DataRange) -> tuple[Array, Array]:
+    """Both in 0 .. 1, as floats of one dtype; ValueError for a range that is none, or no two pictures of one shape."""
+    low, span = span_of(data_range)
+    in_range(data_range, x=x, y=y)
+    x, y = _pair(x, y)
+    return (x - low) / span, (y - low) / span
 
 
 def _decibel(error: Array, peak: float) -> Array:
@@ -80,8 +90,8 @@ def psnr(x: Array, y: Array, data_range: DataRange) -> Array:
 
     Returns: ().
     """
-    _, peak = _span(data_range)
-    _in_range(data_range, x=x, y=y)
+    _, peak = span_of(data_range)
+    in_range(data_range, x=x, y=y)
     x, y = _pair(x, y)
     return _decibel(jnp.mean((x - y) ** 2), peak)
 
@@ -99,8 +109,8 @@ def nmse(truth: Array, x: Array, data_range: DataRange) -> Array:
 
     Returns: ().
     """
-    low, _ = _span(data_range)
-    _in_range(data_range, truth=truth, x=x)
+    low, _ = span_of(data_range)
+    in_range(data_range, truth=truth, x=x)
     truth, x = _pair(truth, x)
     return jnp.sum((x - truth) ** 2) / jnp.sum((truth - low) ** 2)
 
@@ -137,18 +147,67 @@ def ssim(x: Array, y: Array, data_range: DataRange) -> Array:
 
     Returns: ().
     """
-    low, span = _span(data_range)
-    _in_range(data_range, x=x, y=y)
+    low, span = span_of(data_range)
+    in_range(data_range, x=x, y=y)
     x, y = _pair(x, y)
     if min(x.shape[:2]) < 11:
         raise ValueError(f"x is {x.shape}; the 11 x 11 window needs height, width >= 11; enlarge the pictures")
-    x, y = x - low, y - low
+    luminance, structure = _similarities(x - low, y - low, span)
+    return jnp.mean(luminance * structure)
+
+
+def _similarities(x: Array, y: Array, span: float) -> tuple[Array, Array]:
+    """SSIM's two factors where the window fits, of pictures measured from black: luminance, contrast and structure."""
     m_x, m_y = _local_mean(x), _local_mean(y)
     v_x, v_y = _local_mean(x**2) - m_x**2, _local_mean(y**2) - m_y**2
     v_xy = _local_mean(x * y) - m_x * m_y
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
-    luminance = (2 * m_x * m_y + c1) / (m_x**2 + m_y**2 + c1)
-    return jnp.mean(luminance * (2 * v_xy + c2) / (v_x + v_y + c2))
+    return (2 * m_x * m_y + c1) / (m_x**2 + m_y**2 + c1), (2 * v_xy + c2) / (v_x + v_y + c2)
+
+
+def _halved(x: Array) -> Array:
+    """Means of 2 x 2 pixels; an odd last row or column counts twice."""
+    h, w = x.shape[:2]
+    x = jnp.pad(x, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
+
+
+def ms_ssim(x: Array, y: Array, data_range: DataRange, weights: tuple[float, ...] = SCALES) -> Array:
+    r"""Structural similarity over M scales, in [0, 1]; 1 for equal pictures. Dimensionless.
+
+        MS-SSIM = [mean l_M cs_M]_+^{w_M}  prod_{j < M} [mean cs_j]_+^{w_j}
+
+    of each channel, averaged over channels; l is `ssim`'s factor of luminance, cs that of contrast and structure, and
+    scale j + 1 is scale j with each 2 x 2 pixels averaged. One scale of weight 1 is `ssim`, where that is above 0.
+
+    Source: Wang, Simoncelli & Bovik 2003, doi:10.1109/ACSSC.2003.1292216, eq. 7, with the weights of its section 3.2;
+    as their `msssim.m`, which takes the mean of the product at the last scale. Differs: a mean below 0, whose power is
+    complex there, counts as 0 (the gradient there is 0, too, and so is the value).
+
+    Args:
+      x, y: (H, W, C), in `data_range`, which is static; H, W >= 11 2^(M-1), 176 for the published five scales.
+      weights: w_1 (finest) .. w_M, above 0, static.
+
+    Returns: ().
+
+    Raises ValueError for a range, pictures or weights that do not fit.
+    """
+    low, span = span_of(data_range)
+    in_range(data_range, x=x, y=y)
+    x, y = _pair(x, y)
+    if not (len(weights) and min(weights) > 0):
+        raise ValueError(f"weights is {weights}; give one number above 0 for each scale")
+    least = 11 * 2 ** (len(weights) - 1)
+    if min(x.shape[:2]) < least:
+        raise ValueError(f"x is {x.shape}; {len(weights)} scales need height, width >= {least}; give fewer weights")
+    x, y = x - low, y - low
+    value = jnp.ones(x.shape[-1], x.dtype)
+    for scale, weight in enumerate(weights, 1):
+        luminance, structure = _similarities(x, y, span)
+        kept = jnp.mean(structure * luminance if scale == len(weights) else structure, (0, 1))
+        value = value * jnp.where(kept > 0, jnp.where(kept > 0, kept, 1.0) ** weight, 0.0)
+        x, y = _halved(x), _halved(y)
+    return jnp.mean(value)
 
 
 def y_channel(x: Array, data_range: DataRange) -> Array:
@@ -163,9 +222,9 @@ def y_channel(x: Array, data_range: DataRange) -> Array:
 
     Returns: (H, W).
     """
-    low, span = _span(data_range)
+    low, span = span_of(data_range)
     x = _picture("x", x)
-    _in_range(data_range, x=x)
+    in_range(data_range, x=x)
     if x.ndim != 3 or x.shape[-1] != 3:
         raise ValueError(f"x is {x.shape}; luma needs one RGB picture (H, W, 3)")
     x = _float(x, x.dtype)
