@@ -57,8 +57,8 @@ def known_network(name: str) -> Embedding:
     """The embedding of this name; "efficientnet_lite0" alone comes with the project. Original.
 
     Raises ValueError for the networks of published numbers, and says where their authors keep the weights: convert them
-    (`weights.convert.onnx` reads ONNX), and give the function to `embedding_rows`. A number of another network has no right
-    to the names FID, KID and CMMD.
+    (`weights.convert.onnx` reads ONNX), and give the function to `embedding_rows`. A number of another network has no
+    right to the names FID, KID and CMMD.
     """
     if name == "efficientnet_lite0":
         return efficientnet_features().pooled
