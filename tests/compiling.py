@@ -23,3 +23,21 @@ FAST = {**PLAIN, **OLDER}
 def flags(options: dict) -> str:
     """The same for XLA_FLAGS."""
     return " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
+
+
+def one_context(renewed=64) -> None:
+    """Programs are lowered in one MLIR context, renewed now and then: to load its dialects anew takes a small program a
+    quarter of its time. It is JAX's own affair: under a version that is not known each program has its own."""
+    if not KNOWN:
+        return
+    from jax._src.interpreters import mlir  # not before the environment is set
+
+    make, held = mlir.make_ir_context, []
+
+    def shared():
+        if not held or held[1] == renewed:
+            held[:] = [make(), 0]
+        held[1] += 1
+        return held[0]
+
+    mlir.make_ir_context = shared

@@ -1,11 +1,12 @@
 """Global strictness: float64 available, no silent promotion of ranks or types, eight virtual devices."""
 
+import gc
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from compiling import FAST, OLDER, SPLIT, flags
+from compiling import FAST, OLDER, SPLIT, flags, one_context
 
 QUICK = OLDER if {"-m", "PYTEST_XDIST_WORKER"} & {*sys.argv, *os.environ} else FAST
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,7 @@ os.environ.setdefault("XLA_FLAGS", flags(QUICK | SPLIT))  # which workers inheri
 import jax
 import pytest
 
+one_context()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,6 +29,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 def pytest_collection_modifyitems(items):
     """Files that take longest start first, so that no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not look at it again, and else looks more rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 USUAL = "posterior/test_matrix", "posterior/test_mixture18", "test_fft", "experiments/test_classifiers"

@@ -10,9 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SERVER = """
-import json, os, runpy, signal, sys, tempfile
+import gc, json, os, runpy, signal, sys, tempfile
 from experiments.common import runtime, reading
 import diffinv.weights, diffinv.posterior, experiments.tasks.run, experiments.report.series
+from tests.compiling import one_context
+one_context()
+gc.freeze()
 def started(module, *arguments):
     out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
     if child := os.fork():
