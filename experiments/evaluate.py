@@ -4,8 +4,10 @@
     python -m experiments.evaluate --config=configs/tables/reguidance.py --config.data=PATH --verify=any
 
 A table is a configuration: tasks and solvers as texts (`dps dps.zeta=4`, `half hidden = box_inpainting box.size=32`),
-pictures, draws and a prior. Batches of items are vmapped inside and split over the devices outside, and each is kept in
-runs/NAME/cells/ as soon as it is finished: a run that is killed at any moment and started again goes on, and another
+pictures, draws and a prior. A setting with several values (`reguidance(ddrm) reguidance.rho=1|3|8`) is chosen for each
+task on `config.first` pictures that are left out; what was chosen is in presets.json, which `config.presets` takes.
+Batches of items are vmapped inside and split over the devices outside, and each is kept in runs/NAME/cells/ as soon as
+it is finished: a run that is killed at any moment and started again goes on, and another
 solver, task, picture or draw computes what is missing. What an item gives depends on its picture, its draw and the
 configuration alone, not on the batch, the devices or the order, up to rounding. Where a setting that a cell depends on
 has changed, the run stops and says what.
@@ -27,11 +29,12 @@ reconstruction failed; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import json
 import random
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.common import runtime  # isort: skip  (before jax)
 
@@ -43,7 +46,18 @@ from tqdm import tqdm
 from diffinv import data, schema, weights
 from diffinv.prior import Prior
 from experiments.common import keeping, priors, reading
-from experiments.evaluation import accounts, exhibits, items, printed, shards, sheets, summary, verification
+from experiments.evaluation import (
+    accounts,
+    choosing,
+    exhibits,
+    items,
+    printed,
+    sets,
+    shards,
+    sheets,
+    summary,
+    verification,
+)
 from experiments.evaluation.cells import Cell, cells
 from experiments.evaluation.fields import FIELDS, check
 from experiments.evaluation.items import Item
@@ -159,24 +173,32 @@ def seen_by(shop: Workshop) -> exhibits.Seen:
     return seen
 
 
-def reported(shop: Workshop, folder: Path, found: list[Found], wanted: list[Item], head: dict[str, Any]) -> str:
+def reported(shop: Workshop, folder: Path, found: list[Found], table: Table, head: dict[str, Any]) -> str:
     """Writes every form of the table; returns what is printed."""
-    truth = dict(zip(shop.pictures.digests, np.asarray(data.to_unit(shop.pictures.pixels))))
-    rows = [summary.row(each, truth, len(wanted)) for each in found]
+    config, pictures = CONFIG.value, table.pictures
+    truth = dict(zip(pictures.digests, np.asarray(data.to_unit(pictures.pixels))))
+    found, as_a_set, of_truth = sets.told(config, shop.prior.shape, pictures, folder / "features", found)
+    planned = len(pictures.digests) * config.draws
+    rows = [summary.row(each, truth, planned) | dict(more) for each, more in zip(found, as_a_set)]
+    tried = choosing.sheet([each.cell for each in found], table.choices)
     added, beside = sheets.worded(summary.compared(found)), printed.rows(CONFIG.value.published, rows)
     notes = [head["about"], *NOTES[: 2 if CONFIG.value.draws > 1 else 1], *printed.notes(CONFIG.value.published)]
-    sections = {"Means": rows, "What is added to the base": added, "Printed numbers": beside}
+    sections = {"Means": rows + of_truth, "What is added to the base": added, "Printed numbers": beside}
+    sections |= {"What was tried": tried}
     about = {name: value for name, value in head.items() if name != "shared"} | {"notes": notes, "added": added}
-    content = accounts.ledger_of(about, shop.pictures, found, rows, head["shared"])
+    about |= {"truth": of_truth, "tried": tried} if of_truth or tried else {}
+    content = accounts.ledger_of(about, pictures, found, rows, head["shared"])
+    chosen = choosing.written([each.cell for each in found], table.choices)
     for name, text in {
+        **({"presets.json": json.dumps(chosen, indent=1) + "\n"} if chosen else {}),
         "table.md": sheets.markdown(head["title"], head["command"], notes, sections),
         "table.tex": sheets.latex(rows, head["title"]),
         "table.csv": sheets.comma_separated(rows),
-        "index.html": exhibits.page(shop.pictures, found, truth, sections, notes, head, seen_by(shop)),
+        "index.html": exhibits.page(pictures, found, truth, sections, notes, head, seen_by(shop)),
     }.items():
         ledger.put(folder / name, text.encode("utf-8", "replace"))
     ledger.put(folder / "ledger.json", accounts.dumped(content))
-    told = [tables.table(each) for each in (rows, added) if each]
+    told = [tables.table(each) for each in (rows + of_truth, added) if each]
     return "\n\n".join(told)
 
 
@@ -209,13 +231,46 @@ def recomputed(shop: Workshop, cell: Cell, wanted: list[Item]) -> dict[Item, Res
     return {each.item: each for each in done}
 
 
+class Table(NamedTuple):
+    """What a run is to make: its pictures, its cells with all settings known, and what was chosen, by folder.
+
+    Attributes:
+      left: pictures that choose settings, and are not reported.
+      undecided: names of cells whose settings are yet to be chosen.
+    """
+
+    left: items.Set
+    pictures: items.Set
+    plan: list[Cell]
+    choices: dict[str, choosing.Choice]
+    undecided: tuple[str, ...] = ()
+
+
+def decided(shop: Workshop, folder: Path, table: Table, shared: dict[str, Any], compute: bool) -> Table:
+    """The table with open settings as they were chosen before, or as they are chosen now; else among the undecided."""
+    known: dict[str, Cell] = {}
+    choices, undecided = {}, []
+    rules = choosing.Rules(table.left.items(1), CONFIG.value.criterion, CONFIG.value.rounds)
+    with tqdm(unit="item", smoothing=0, dynamic_ncols=True, disable=not compute) as bar:
+        for cell in table.plan:
+            cell = cell._replace(base=known[cell.base.folder]) if cell.base else cell
+            if cell.solver.open and not (cell.base and cell.base.open):
+                choice = choosing.known(folder, cell, rules, shared, CONFIG.value.presets, FIELDS)
+                choice = choosing.made(shop, folder, cell, rules, shared, bar) if choice is None and compute else choice
+                choices |= {cell.folder: choice} if choice else {}
+                cell = cell.settled(choice.values) if choice else cell
+            known[cell.folder] = cell
+            undecided += [cell.name] if cell.open else []
+    return table._replace(plan=list(known.values()), choices=choices, undecided=tuple(undecided))
+
+
 def main() -> int:
     config, (index, count) = CONFIG.value, part_of(PART.value)
     folder = runtime.writable(Path(OUT.value) / config.name)
     (prior, card), plan = loaded(config), cells(config, FIELDS)
     for cell in plan:
         require_fit(cell.config, [cell.task.name], prior.shape)
-    pictures = items.pictures(config.data, prior.shape, config.first, config.pictures, config.seed)
+    left, pictures = items.pictures(config.data, prior.shape, config.first, config.pictures, config.seed)
     wanted, mine = pictures.items(config.draws), pictures.part(index, count).items(config.draws)
     command = f"python -m experiments.evaluate {shlex.join(sys.argv[1:])}".strip()
     size = "{} x {}".format(*prior.shape[:2])
@@ -224,34 +279,44 @@ def main() -> int:
     shared = {"weights": keeping.weights(card), "shape": list(prior.shape)}
     head = {"title": f"Table: {config.name}", "command": command, "about": about, "config": config.to_dict()}
     head |= {"prior": {name: card.get(name) for name in ("name", "sha256", "data_licence")}, "shared": shared}
-    made_with = {cell.folder: {**cell.settings(), **shared} for cell in plan}
-    for cell in plan:
-        shards.require_same(folder / cell.folder, made_with[cell.folder], cell.name)
-    found, damage = found_in(folder, plan, wanted)
+    shop = Workshop(prior, left.with_others(pictures), config.group, config.memory * GIB)
+    table = decided(shop, folder, Table(left, pictures, plan, {}), shared, False)
+    found, damage = started(folder, table, wanted, shared)
     print(*damage, f"{about}; {len(plan)} cells in {folder}", sep="\n", flush=True)
     if PLAN.value:
-        print(planned(found, wanted))
+        lines = [f"{name}: its settings are chosen by {len(left.digests)} pictures" for name in table.undecided]
+        print(planned(found, wanted), *lines, sep="\n")
         return 0
-    shop = Workshop(prior, pictures, config.group, config.memory * GIB)
     if VERIFY.value:
         return verify(shop, folder, found, wanted)
     with keeping.alone(runtime.writable(folder / "parts" / f"{index}-of-{count}")):
-        for place, settings in made_with.items():
-            shards.claim(folder / place, settings)
+        table = decided(shop, folder, table, shared, True)
+        found, _ = started(folder, table, wanted, shared)
+        for cell in table.plan:
+            shards.claim(folder / cell.folder, {**cell.settings(), **shared})
         compute(shop, folder, found, mine)
     runtime.together("computed")
-    return finished(shop, folder, found_in(folder, plan, wanted)[0], wanted, head)
+    return finished(shop, folder, table, found_in(folder, table.plan, wanted)[0], head)
 
 
-def finished(shop: Workshop, folder: Path, found: list[Found], wanted: list[Item], head: dict[str, Any]) -> int:
+def started(folder: Path, table: Table, wanted: list[Item], shared: dict[str, Any]) -> tuple[list[Found], list[str]]:
+    """`found_in` of cells whose settings are those that what is kept was made with. Raises ValueError where not."""
+    for cell in table.plan:
+        if not cell.open:
+            shards.require_same(folder / cell.folder, {**cell.settings(), **shared}, cell.name)
+    return found_in(folder, table.plan, wanted)
+
+
+def finished(shop: Workshop, folder: Path, table: Table, found: list[Found], head: dict[str, Any]) -> int:
     """Writes the tables where all is there and this process is to; the exit status."""
+    wanted = table.pictures.items(CONFIG.value.draws)
     missing = sum(len(wanted) - len(each.results) for each in found if not each.refused and not _headless(each, found))
     if missing:
         print(f"{missing} items are missing, of other parts; the part that finds all finished writes the tables")
         return 0
     if not runtime.first():
         return 0
-    print(reported(shop, folder, found, wanted, head))
+    print(reported(shop, folder, found, table, head))
     whole = sum(len(each.results) for each in found)
     failed = sum(summary.failed(result) for each in found for result in each.results.values())
     words = f"; {failed} of {whole} reconstructions failed" if failed else ""

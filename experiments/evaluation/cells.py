@@ -4,14 +4,17 @@
     half hidden = box_inpainting box.size=32 box.top=16 box.left=16
     dps dps.zeta=4
     reguidance(dps dps.zeta=4) reguidance.rho=3
+    reguidance(ddrm) reguidance.rho=1|3|8
 
-What a wrapper refines is named in its parentheses, by the text or the title of another solver of the list.
+What a wrapper refines is named in its parentheses, by the text or the title of another solver of the list. A setting
+with several values is open: it is chosen for each task, see `choosing`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +29,10 @@ from experiments.report.ledger import slug
 from experiments.restore.operators import OPERATORS
 
 FORM = re.compile(r"(?:(?P<title>[^=]+?)\s+=\s+)?(?P<name>\w+)(?:\((?P<base>[^()]+)\))?(?P<rest>(?:\s+[\w.]+=\S+)*)\s*")
-FREE = ("name", "tasks", "solvers", "data", "first", "pictures", "draws", "group", "memory", "published")
+FREE = (
+    *("name", "tasks", "solvers", "data", "first", "pictures", "draws", "group", "memory", "published"),
+    *("criterion", "rounds", "presets", "reference", "training"),
+)
 """Fields that no cell depends on."""
 FILES = ("mask", "kernel")
 """Fields that name a file, on whose content cells depend."""
@@ -41,6 +47,7 @@ class Variant(NamedTuple):
       name: of `OPERATORS` or `METHODS`.
       base: of a wrapper, the text or title of what it refines; else "".
       changes: full names of fields, as "dps.zeta", and their values.
+      open: names of fields, and the values of which one is to be chosen.
     """
 
     text: str
@@ -48,6 +55,7 @@ class Variant(NamedTuple):
     name: str
     base: str
     changes: tuple[tuple[str, Any], ...]
+    open: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
 
 def variant(text: str, fields: schema.Schema, where: str) -> Variant:
@@ -60,9 +68,13 @@ def variant(text: str, fields: schema.Schema, where: str) -> Variant:
     if name not in known:
         raise ValueError(f"{where} has {name!r}; {schema.nearest(name, list(known))}")
     pairs = [each.split("=", 1) for each in found["rest"].split()]
-    changes = tuple((key, _value(fields, key, written, where)) for key, written in pairs)
+    several = {key: tuple(_value(fields, key, each, where) for each in written.split("|")) for key, written in pairs}
+    changes = tuple((key, values[0]) for key, values in several.items() if len(values) == 1)
+    tried = tuple((key, tuple(dict.fromkeys(values))) for key, values in several.items() if len(values) > 1)
+    if tried and where == "config.tasks":
+        raise ValueError(f"config.tasks has {text!r} with several values; give one, or a task for each")
     body = " ".join([f"{name}({base})" if base else name, *(f"{key}={written}" for key, written in pairs)])
-    return Variant(body, found["title"] or body, name, base, changes)
+    return Variant(body, found["title"] or body, name, base, changes, tried)
 
 
 def _value(fields: schema.Schema, key: str, written: str, where: str) -> Any:
@@ -98,12 +110,27 @@ class Cell(NamedTuple):
     @property
     def label(self) -> str:
         """Of the solver, as the table has it."""
-        own = METHODS[self.solver.name].label
         if self.solver.title != self.solver.text:
             return self.solver.title
-        inner = f"({self.base.label})" if self.base else ""
         told = ", ".join(f"{key.removeprefix(self.solver.name + '.')} {value}" for key, value in self.solver.changes)
-        return f"{own}{inner}" + (f", {told}" if told else "")
+        return self.stem + (f", {told}" if told else "")
+
+    @property
+    def open(self) -> bool:
+        """Whether a setting of its own, or of what it refines, is yet to be chosen."""
+        return bool(self.solver.open) or self.base is not None and self.base.open
+
+    @property
+    def stem(self) -> str:
+        """The label without settings."""
+        if self.solver.title != self.solver.text:
+            return self.solver.title
+        return METHODS[self.solver.name].label + (f"({self.base.label})" if self.base else "")
+
+    def settled(self, values: Mapping[str, Any]) -> Cell:
+        """With these values of its open settings."""
+        solver = self.solver._replace(changes=(*self.solver.changes, *values.items()), open=())
+        return self._replace(solver=solver, config=_changed(self.config, solver))
 
     def settings(self) -> dict[str, Any]:
         """All of the configuration that its results depend on, as JSON holds it; sections of other methods are not."""

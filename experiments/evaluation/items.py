@@ -41,6 +41,11 @@ class Set(NamedTuple):
         """All pictures once, then a second time, and so on."""
         return [Item(digest, draw) for draw in range(draws) for digest in self.digests]
 
+    def with_others(self, other: Set) -> Set:
+        """Both, these first."""
+        pixels = np.concatenate([self.pixels, other.pixels])
+        return Set(pixels, self.names + other.names, self.digests + other.digests, self.note)
+
     def part(self, index: int, count: int) -> Set:
         """Every `count`-th picture from the `index`-th on."""
         return Set(self.pixels[index::count], self.names[index::count], self.digests[index::count], self.note)
@@ -56,11 +61,11 @@ def number(picture: str) -> int:
     return int(picture[:8], 16)
 
 
-def pictures(path: str, shape: tuple[int, ...], first: int, count: int, seed: int) -> Set:
-    """`count` held-out pictures at `shape`, drawn, after the `first` ones, which are left to choose settings by.
+def pictures(path: str, shape: tuple[int, ...], first: int, count: int, seed: int) -> tuple[Set, Set]:
+    """`first` held-out pictures at `shape`, drawn, by which settings are chosen, and `count` others.
 
     Of a source with a split those for validation. With the same seed fewer pictures are the first of more. A picture
-    that is there twice is taken once. Raises ValueError where there are fewer.
+    that is there twice is taken once, and is in one of both. Raises ValueError where there are fewer.
     """
     rules = reading.reading()
     held = any(record.split == 1 for record in data.catalogue(path, rules).records())
@@ -68,12 +73,17 @@ def pictures(path: str, shape: tuple[int, ...], first: int, count: int, seed: in
     if len(found.names) < first + count:
         wanted = f"config.first={first} and config.pictures={count} are asked for"
         raise ValueError(f"config.data holds {len(found.names)} pictures, and {wanted}; lower one of them")
-    names, digests = found.names[first:], [digest(each) for each in found.pixels[first:]]
+    digests = [digest(each) for each in found.pixels]
     once = [i for i, each in enumerate(digests) if digests.index(each) == i]
-    notes = [f"{len(names) - len(once)} pictures are there twice, and taken once"] if len(once) < len(names) else []
+    twice = len(digests) - len(once)
+    notes = [f"{twice} pictures are there twice, and taken once"] if twice else []
     notes += [f"{len(found.skipped)} cannot be read, and are left out"] if found.skipped else []
-    kept = [found.pixels[first:][once], [names[i] for i in once], [digests[i] for i in once]]
-    return Set(*kept, "; ".join([f"{len(once)} {'held-out ' if held else ''}pictures", *notes]))
+
+    def part(places: list[int]) -> Set:
+        note = "; ".join([f"{len(places)} {'held-out ' if held else ''}pictures", *notes])
+        return Set(found.pixels[places], [found.names[i] for i in places], [digests[i] for i in places], note)
+
+    return part([i for i in once if i < first]), part([i for i in once if i >= first])
 
 
 def measurement_keys(base: Key, items: list[Item]) -> Key:

@@ -108,12 +108,21 @@ class Workshop:
         return filled, truth, self.task(cell).measure(placed(known.measurement_keys(solver.key, filled)), truth)
 
     def compute(
-        self, cell: Cell, solver: Programs, items: list[Item], size: int, base: Mapping[Item, Result] | None
+        self,
+        cell: Cell,
+        solver: Programs,
+        items: list[Item],
+        size: int,
+        base: Mapping[Item, Result] | None,
+        values: Mapping[str, np.ndarray] | None = None,
     ) -> list[Result]:
-        """The results of up to `size` items, filled up to it by repetition; `base` has a wrapper's candidates."""
+        """The results of up to `size` items, filled up to it by repetition; `base` has a wrapper's candidates.
+
+        `values` has settings that differ from item to item, `size` of each.
+        """
         filled, truth, measurements = self.given(cell, solver, items, size)
         candidate = None if base is None else np.stack([shards.unit(base[item].x) for item in filled])
-        outcome = solver.solve(cell.solver.name, known.solver_keys(solver.key, filled), measurements, candidate)
+        outcome = solver.solve(cell.solver.name, known.solver_keys(solver.key, filled), measurements, candidate, values)
         task = self.task(cell)
         found = task.score(task.programs.perceive, measurements, truth, outcome.x)
         floors = task.floors(known.measurement_keys(solver.key, filled), measurements)

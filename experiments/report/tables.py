@@ -30,6 +30,9 @@ COLUMNS = {
     "residual": Column("residual", "#.4g"),
     "floor": Column("noise floor", "#.4g"),
     "ratio": Column("residual / floor → 1", ".3f", lambda value: -abs(math.log(value)) if value > 0 else -math.inf),
+    "taken": Column("taken for what it is ↑", ".3f", lambda value: value),
+    "kid": Column("EffNetLite0-KID ↓", ".4f", _lower),
+    "cmmd": Column("EffNetLite0-CMMD ↓", ".3f", _lower),
     "nfe": Column("NFE ↓", ".0f", _lower),
     "seconds": Column("seconds ↓", ".2f", _lower),
     "pictures": Column("pictures", ".0f"),
@@ -50,6 +53,7 @@ COLUMNS = {
     "ssim_added": Column("SSIM", "+.4f"),
     "feature_distance_added": Column("feature distance", "+.4f"),
     "ratio_added": Column("residual / floor", "+.3f"),
+    "taken_added": Column("taken for what it is", "+.3f"),
 }
 FAILURES = ("frozen", "diverged")
 MARKED = (*FAILURES, "failed", "missing")

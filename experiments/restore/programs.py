@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from diffinv import GaussianNoise, linalg, measure, operators, seed_key, sharding
 from diffinv.loop import failed_step, total_cost
@@ -50,6 +51,16 @@ def coloured(x: Array) -> Array:
     return jnp.broadcast_to(x, (*x.shape[:2], 3)) if x.shape[-1] == 1 else x
 
 
+def replaced(config: ConfigDict, values: Mapping[str, Array]) -> ConfigDict:
+    """The configuration with arrays, or numbers yet to be known, in place of some settings, by full name."""
+    if not values:
+        return config
+    other = config.copy_and_resolve_references()
+    with other.unlocked(), other.ignore_type():
+        other.update_from_flattened_dict(values)
+    return other
+
+
 class Timed(NamedTuple):
     """A compiled program, and the seconds it took to compile."""
 
@@ -85,7 +96,7 @@ class Programs:
         self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)
         self.key = seed_key(config.seed)
         self.tell: Callable[[str], None] = lambda text: None
-        self.compiled: dict[str, Timed] = {}
+        self.compiled: dict[tuple[str, ...], Timed] = {}
 
     @cached_property
     def perceive(self) -> features.EfficientNetFeatures:
@@ -123,32 +134,54 @@ class Programs:
         return {"xla_backend_optimization_level": self.config.optimisation}
 
     def program(self, name: str, arguments: tuple) -> Timed:
-        """The compiled solver, which takes (key, prior, measurement, candidate); only wrappers read the last."""
-        own = solvers.own(name)
-        if own not in self.compiled:
+        """The compiled solver, which takes (key, prior, measurement, candidate, values).
 
-            def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None):
-                solution = solvers.solver(own, self.config, prior)(key, measurement, candidate)
+        Only wrappers read the candidate; values has settings that stand in place of the configuration's, by full name.
+        """
+        own, (*_, candidate, values) = solvers.own(name), arguments
+        known = (own, *values)
+        if known not in self.compiled:
+
+            def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None, values):
+                solution = solvers.solver(own, replaced(self.config, values), prior)(key, measurement, candidate)
                 return solution.x, total_cost(solution.info), failed_step(solution.info)
 
             self.tell("compiling")
             start = time.perf_counter()
-            lowered = jax.jit(jax.vmap(restore, (0, None, 0, None if arguments[3] is None else 0))).lower(*arguments)
+            lowered = jax.jit(jax.vmap(restore, (0, None, 0, None if candidate is None else 0, 0))).lower(*arguments)
             program = lowered.compile(self.options())
-            self.compiled[own] = Timed(program, time.perf_counter() - start)
-        return self.compiled[own]
+            self.compiled[known] = Timed(program, time.perf_counter() - start)
+        return self.compiled[known]
 
-    def prepare(self, name: str, keys: Key, measurements: Measurement, candidate: Array | None = None) -> tuple:
+    def prepare(
+        self,
+        name: str,
+        keys: Key,
+        measurements: Measurement,
+        candidate: Array | None = None,
+        values: Mapping[str, Array] | None = None,
+    ) -> tuple:
         """The arguments of the solver, on their devices; it is compiled for them."""
         placed = lambda tree: jax.device_put(tree, self.split)
         whole = jax.device_put(self.prior, self.whole)
-        arguments = placed(keys), whole, placed(measurements), None if candidate is None else placed(candidate)
+        tried = placed(dict(values or {}))
+        arguments = placed(keys), whole, placed(measurements), None if candidate is None else placed(candidate), tried
         self.program(name, arguments)
         return arguments
 
-    def solve(self, name: str, keys: Key, measurements: Measurement, candidate: Array | None = None) -> Outcome:
-        """One solver on a batch whose size the devices divide; a wrapper starts from the candidates."""
-        arguments = self.prepare(name, keys, measurements, candidate)
+    def solve(
+        self,
+        name: str,
+        keys: Key,
+        measurements: Measurement,
+        candidate: Array | None = None,
+        values: Mapping[str, Array] | None = None,
+    ) -> Outcome:
+        """One solver on a batch whose size the devices divide; a wrapper starts from the candidates.
+
+        `values` has settings by full name, one of each for every member of the batch, in one program: "dps.zeta".
+        """
+        arguments = self.prepare(name, keys, measurements, candidate, values)
         program, compiling = self.program(name, arguments)
         self.tell("")
         start = time.perf_counter()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from experiments.tables import contrast
+from experiments.tables import contrast, published
 
 
 def exact(deviation, sigma_max, rho):
@@ -40,6 +40,9 @@ def test_without_guidance_nothing_is_gained_and_with_it_contrast_grows():
     assert float(program(0.3, 0.2, 8.0, 400)) == pytest.approx(1.39, abs=0.01)
 
 
-def test_a_line_has_a_cell_for_each_deviation():
-    (line,) = contrast.rows([(0.2, 8.0, 40)], lambda each: f"T {each[0]}")
-    assert line[0] == "T 0.2" and [float(cell) for cell in line[1:]] == pytest.approx([1.07, 1.39, 1.40], abs=0.02)
+def test_the_table_has_a_line_for_each_setting_and_a_cell_for_each_deviation():
+    found = contrast.main(published.values(contrast.OPTIONS, horizons=[0.2], rhos=[1.0, 8.0], steps=[40]))
+    head, _, line = found.text.splitlines()
+    assert (found.failed, found.whole) == (0, 6) and head.split()[-1] == "0.5²)"
+    assert line.startswith("T 0.2, rho 8, 40 steps")
+    assert [float(cell) for cell in line.split()[-3:]] == pytest.approx([1.07, 1.39, 1.40], abs=0.02)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from diffinv import data, schema
-from diffinv.metrics import distribution, features, probe
+from diffinv import data
+from diffinv.metrics import features, probe
 from diffinv.typing import Array
 from experiments.restore.programs import coloured
 
@@ -42,7 +42,7 @@ def drawn(source: str, shape: tuple[int, ...], split: int | None, count: int, se
     """
     found = data.read(source, shape[:2], split=split, limit=count, channels=shape[2], seed=seed)
     if len(found.names) < count:
-        raise ValueError(f"--data holds {len(found.names)} pictures, and {count} are asked for; lower --pictures")
+        raise ValueError(f"{source} holds {len(found.names)} pictures of this split, and {count} are asked for")
     catalogue = data.catalogue(source)
     known = {record.name: record.label for record in catalogue.records()} if catalogue.classes else {}
     labels = np.asarray([known.get(name, -1) for name in found.names])
@@ -74,15 +74,6 @@ class Realism(NamedTuple):
     reference: np.ndarray
     classifier: probe.LinearProbe | None
 
-    def cells(self, seen: np.ndarray, labels: np.ndarray) -> tuple[str, str, str]:
-        """KID with its interval, CMMD, and the share of pictures that are taken for their label."""
-        if not np.isfinite(seen).all():
-            return "failed", "failed", "failed"
-        kid = distribution.feature_kid(seen, self.reference)
-        told = f"{kid.value:.4f} ± {kid.half:.4f}", f"{distribution.feature_cmmd(seen, self.reference):.3f}"
-        right = self.right(seen, labels)
-        return *told, "" if right is None else f"{100 * right.mean():.1f} %"
-
     def right(self, seen: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
         """1 for each picture that is taken for its label, else 0, (n,); None without a classifier."""
         return None if self.classifier is None else (self.classifier.predict(seen) == labels).astype(float)
@@ -96,7 +87,7 @@ def realism(
     seed: int,
     look: Callable[[np.ndarray, str], np.ndarray],
 ) -> Realism:
-    """The judge of sets: `reference` pictures, and up to `training` of --data's training part with their labels.
+    """The judge of sets: `reference` pictures, and up to `training` of the source's training part with their labels.
 
     `look(pixels, name)` gives features, (n, d).
     """
@@ -105,9 +96,3 @@ def realism(
         known = drawn(source, shape, split, training, seed)
         taught = probe.linear_probe(look(known.pixels, "training"), known.labels)
     return Realism(look(reference, "reference"), taught)
-
-
-COUNTS: schema.Schema = {
-    "reference": schema.whole("other held-out pictures, to which the restored ones are compared as a set", 4, 100_000),
-    "training": schema.whole("training pictures that teach the classifier; 0: none", 0, 1_000_000),
-}
