@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffinv import schema
-from experiments.common import keeping, tuning
+from experiments.common import keeping, runtime, tuning
 from experiments.evaluation import shards
 from experiments.evaluation.cells import Cell
 from experiments.evaluation.items import Item
@@ -34,6 +34,7 @@ from experiments.evaluation.work import Workshop
 from experiments.report import ledger
 
 CHOSEN = "chosen.json"
+PRESETS = runtime.ROOT / "configs" / "tables" / "presets"
 ERRORS: Mapping[str, Callable[[float], float]] = {
     "feature_distance": lambda value: value,
     "psnr": lambda value: -value,
@@ -191,12 +192,15 @@ def keep(place: Path, settings: Mapping[str, Any], choice: Choice) -> None:
         own.unlink()
 
 
-def preset(path: Path, cell: Cell, fields: schema.Schema) -> Values:
+def preset(name: str, cell: Cell, fields: schema.Schema) -> Values:
     """The values of a cell's open settings in a file that an earlier table wrote: {task: {solver: {field: value}}}.
+
+    `name` is a path, or one of configs/tables/presets.
 
     Raises ValueError where the file is none, lacks the cell, or has a value that the field refuses.
     """
-    where = f"config.presets is {str(path)!r}"
+    where, named = f"config.presets is {name!r}", PRESETS / f"{name}.json"
+    path = named if named.is_file() else Path(name)
     try:
         found = json.loads(path.read_text("utf-8"))[cell.task.title][cell.solver.title]
         values = {name: found[name] for name, _ in cell.solver.open}
@@ -219,7 +223,7 @@ def known(
 ) -> Choice | None:
     """What the presets say, or what was chosen before; None where nothing was."""
     if presets:
-        return Choice(preset(Path(presets), cell, fields), [])
+        return Choice(preset(presets, cell, fields), [])
     return kept(folder / cell.folder, made_with(cell, rules, shared), cell.name)
 
 

@@ -19,7 +19,7 @@ FIELDS: schema.Schema = {
     "first": schema.whole("pictures that are left out before, by which settings with several values are chosen", 0),
     "criterion": schema.choice(tuple(choosing.ERRORS), "what they are chosen by"),
     "rounds": schema.whole("of the choice; from the second on values halfway to the neighbours of the best", 1, 20),
-    "presets": schema.path("presets.json of an earlier table, whose choice is taken; '' to choose"),
+    "presets": schema.path("presets.json of an earlier table, or the name of one in configs/tables; '' to choose"),
     "pictures": schema.whole("pictures that are reported, drawn by the seed", 1),
     "reference": schema.whole(
         "other held-out pictures, to which restored ones are compared as a set; 0: not, else 4 at least", 0, 1_000_000

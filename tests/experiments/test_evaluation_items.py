@@ -20,12 +20,14 @@ def folder(tmp_path):
 
 
 def test_fewer_pictures_are_the_first_of_more(folder):
-    every = items.pictures(str(folder), SHAPE, 0, 7, 3)
-    some = items.pictures(str(folder), SHAPE, 0, 4, 3)
-    rest = items.pictures(str(folder), SHAPE, 4, 3, 3)
+    none, every = items.pictures(str(folder), SHAPE, 0, 7, 3)
+    some = items.pictures(str(folder), SHAPE, 0, 4, 3)[1]
+    left, rest = items.pictures(str(folder), SHAPE, 4, 3, 3)
+    assert left.digests == some.digests and not none.digests
+    assert left.with_others(rest).digests == every.digests and (left.with_others(rest).pixels == every.pixels).all()
     assert some.digests + rest.digests == every.digests and len(set(every.digests)) == 7
     assert every.names != sorted(every.names), "drawn by the seed"
-    assert items.pictures(str(folder), SHAPE, 0, 7, 4).names != every.names
+    assert items.pictures(str(folder), SHAPE, 0, 7, 4)[1].names != every.names
 
 
 def test_too_few_pictures_are_refused(folder):
@@ -35,7 +37,7 @@ def test_too_few_pictures_are_refused(folder):
 
 def test_a_picture_that_is_there_twice_is_taken_once(folder):
     (folder / "twin.png").write_bytes((folder / "p2.png").read_bytes())
-    found = items.pictures(str(folder), SHAPE, 0, 8, 0)
+    found = items.pictures(str(folder), SHAPE, 0, 8, 0)[1]
     assert len(found.names) == len(found.pixels) == 7 and "1 pictures are there twice" in found.note
 
 
@@ -47,7 +49,7 @@ def test_a_digest_is_of_pixels_and_shape():
 
 
 def test_parts_are_all_pictures_once(folder):
-    every = items.pictures(str(folder), SHAPE, 0, 7, 0)
+    every = items.pictures(str(folder), SHAPE, 0, 7, 0)[1]
     parts = [every.part(i, 3).items(2) for i in range(3)]
     assert sorted(sum(parts, [])) == sorted(every.items(2)) and len(every.items(2)) == 14
     for part in parts:
