@@ -61,6 +61,27 @@ def get_config(mode: str = "") -> ConfigDict:
     }
     config.lgd = {"scale": 1.0}
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
+    config.enkg = {
+        "steps": 40,
+        "scale": 1.0,
+        "particles": 32,
+        "updates": 1,
+        "ode_steps": 4,
+    }
+    config.eki = {
+        "steps": 10,
+        "particles": 64,
+        "ode_steps": 10,
+        "codes": True,
+    }
+    config.dps_gsg = {
+        "steps": 100,
+        "zeta": 1.0,
+        "draws": 32,
+        "central": True,
+    }
+    config.dpg = {"steps": 100, "scale": 600.0, "draws": 64}  # 1.4 the root of 256 x 256 x 3
+    config.scg = {"steps": 100, "draws": 8, "begin": 0.75}
     config.total_variation = {"steps": 200, "lam": 0.05}
     config.tikhonov = {"lam": 0.01}
     config.wiener = {"variance": 0.25, "power": 2.0}
@@ -98,6 +119,11 @@ def get_config(mode: str = "") -> ConfigDict:
             reguidance={"steps": 12},
             guided={"steps": 5},
             deep_image_prior={"steps": 20, "channels": 8},
+            enkg={"steps": 5, "particles": 4, "ode_steps": 2},
+            eki={"steps": 2, "particles": 4, "ode_steps": 2},
+            dps_gsg={"steps": 5, "draws": 4},
+            dpg={"steps": 5, "draws": 4},
+            scg={"steps": 5, "draws": 4},
         )
     elif mode:
         raise ValueError(f"mode is {mode!r}; configs/reconstruct.py knows '' and 'smoke'")

@@ -3,8 +3,10 @@
 from diffinv.posterior import laws
 from diffinv.posterior.annealing import daps, pnpdm
 from diffinv.posterior.baselines import total_variation, zero_filled
+from diffinv.posterior.blackbox import dpg, dps_gsg, scg
 from diffinv.posterior.blind import blind_dps
 from diffinv.posterior.core import chains, moments, proximal, resampling, rewards
+from diffinv.posterior.ensembles import eki, enkg
 from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
 from diffinv.posterior.guidance import autoguidance, cfg, dps_score, mmps, pigdm, tmpd
 from diffinv.posterior.latent import psld, resample
@@ -32,8 +34,12 @@ __all__ = [
     "ddsmc",
     "deep_image_prior",
     "diffpir",
+    "dpg",
     "dps",
+    "dps_gsg",
     "dps_score",
+    "eki",
+    "enkg",
     "fps",
     "laws",
     "lgd",
@@ -56,6 +62,7 @@ __all__ = [
     "resampling",
     "restarts",
     "rewards",
+    "scg",
     "sitcom",
     "tds",
     "tikhonov",

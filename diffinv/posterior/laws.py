@@ -82,6 +82,12 @@ LAWS: tuple[Law, ...] = (
     Law("red", "gaussian"),
     Law("red", "gaussian", {"prox": proximal.gradient}),
     Law("deep_image_prior", "residual"),
+    Law("enkg", "residual"),
+    Law("eki", "gaussian"),
+    Law("eki", "gaussian", {"codes": False}),
+    Law("dps_gsg", "residual"),
+    Law("dpg", "residual"),
+    Law("scg", "residual"),
     Law("best_of", "residual"),
 )
 """Every method and wrapper that looks at the measurement itself; the other wrappers pass it on."""

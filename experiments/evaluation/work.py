@@ -27,7 +27,11 @@ from experiments.restore.programs import Outcome, Programs, expected_floor
 # Which a result depends on, beside the library.
 CODE = (
     "methods/table.py",
+    "methods/declared.py",
+    "methods/baselines.py",
+    "methods/derivative_free.py",
     "methods/grids.py",
+    "methods/running.py",
     "methods/solvers.py",
     "restore/operators.py",
     "restore/programs.py",

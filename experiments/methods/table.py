@@ -7,97 +7,31 @@ defaults in configs/reconstruct.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-
-from ml_collections import ConfigDict
+from collections.abc import Callable
+from typing import Any
 
 import diffinv as di
 from diffinv import posterior, samplers
 from diffinv.posterior import chains, moments, rewards
 from diffinv.schema import Schema, choice, number, switch, whole
-from diffinv.typing import Array, Sampler, Solver
+from diffinv.typing import Array, Sampler
 from experiments.methods import grids
+from experiments.methods.baselines import BASELINES
+from experiments.methods.declared import (
+    ETA,
+    NOISE,
+    SMALL,
+    STEP,
+    WIDE,
+    Method,
+    Tried,
+    guided,
+    level_of,
+    steps_of,
+    told,
+)
+from experiments.methods.derivative_free import DERIVATIVE_FREE
 from experiments.methods.running import SAMPLERS
-
-Build = Callable[..., Sampler]
-
-
-class Tried(NamedTuple):
-    """What the exact lab tries of a method, a row of its table: each of some values of one hyperparameter.
-
-    Attributes:
-      knob: the hyperparameter's name, a setting of the method.
-      values: what is tried, the published default among them.
-      claim: "exact" for Gaussian posteriors, "asymptotic" (in particles or steps), or "biased".
-      steps: of the lab's grid.
-      settings: what else the method is given.
-      base: `(prior, measurement) -> Sampler`, whose outcome is refined where the method is a wrapper.
-    """
-
-    knob: str
-    values: tuple[float, ...]
-    claim: str = "biased"
-    steps: int = 100
-    settings: Mapping[str, Any] = {}
-    base: Build | None = None
-
-
-class Method(NamedTuple):
-    """A method.
-
-    Attributes:
-      label: what reports call it.
-      build: `(prior, measurement, **settings) -> Sampler`, with its paper's defaults.
-      steps: its paper's, in whose place `config.steps` stands where that is not 0; or those of its own section.
-      grid: its times.
-      settings: what the configuration gives to `build`.
-      fields: the section of the configuration that is its own.
-      needs_noise: it divides by the noise, which 0 then is not.
-      needs_spectrum: it asks the operator for its singular values, or inverts it as if there were no noise, which is
-        bounded only where the operator knows which of them to cut.
-      wrap: `(propose, refine, prior, times) -> Solver`, where it refines the outcome of `config.base`.
-      tried: its rows in the exact lab.
-    """
-
-    label: str
-    build: Build
-    steps: int | Callable[[ConfigDict], int]
-    grid: grids.Grid = grids.even
-    settings: Callable[[ConfigDict], Mapping[str, Any]] = lambda config: {}
-    fields: Schema = {}
-    needs_noise: bool = False
-    needs_spectrum: bool = False
-    wrap: Callable[..., Solver] | None = None
-    tried: Mapping[str, Tried] = {}
-
-
-def guided(transform: Callable[..., di.Prior]) -> Build:
-    """A guided prior under the sampler of this name with its `eta`; Heun's method where no `eta` is given."""
-
-    def build(
-        prior: di.Prior,
-        m: di.Measurement,
-        eta: Array | float | None = None,
-        sampler: str = "ddim",
-        steps: int = 0,
-        **settings: Any,
-    ) -> Sampler:
-        chosen = transform(prior, m, **settings)
-        return samplers.heun(chosen) if eta is None else SAMPLERS[sampler](chosen, steps, eta)
-
-    return build
-
-
-def assuming(measurement: di.Measurement, factor: Array | float) -> di.Measurement:
-    """The measurement with its noise's deviation scaled."""
-    return measurement.replace(noise=di.GaussianNoise(factor * measurement.sigma))
-
-
-def told(build: Build) -> Build:
-    """A method with one more setting, `noise`, the factor of the deviation that it is told."""
-    return lambda prior, m, noise=None, **settings: build(prior, m if noise is None else assuming(m, noise), **settings)
-
 
 CHAINS: dict[str, Callable[..., chains.InnerChain]] = {
     "langevin": chains.langevin,
@@ -131,16 +65,8 @@ def small_dps(prior: di.Prior, m: di.Measurement) -> Sampler:
     return posterior.dps(prior, m, 0.3)
 
 
-NOISE = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
-STEP = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-ETA = (0.0, 0.2, 0.4, 0.6, 0.7, 0.85, 0.95, 1.0)
-SMALL = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
-WIDE = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-
-_steps = lambda meaning, low=1: whole(meaning, low, 100_000)
-_level = lambda meaning: number(meaning, above=0, high=1e4, unit="noise-to-signal")
 GUIDED: Schema = {
-    "steps": _steps("of pigdm, mmps, tmpd and ddnm", 2),
+    "steps": steps_of("of pigdm, mmps, tmpd and ddnm", 2),
     "iterations": whole("of conjugate gradients, of mmps", 1, 10_000),
     "sampler": choice(tuple(SAMPLERS), "that runs them; churn has EDM's settings for pictures"),
     "eta": number("share of fresh noise in each step of ddim and the sde samplers; 0 is the ODE", 0, 1),
@@ -149,12 +75,6 @@ GUIDED: Schema = {
 _guided = {"steps": lambda config: config.guided.steps, "grid": grids.near_the_data}
 _run = lambda config: {"eta": config.guided.eta, "sampler": config.guided.sampler, "steps": config.guided.steps}
 
-PLUGGED: Schema = {
-    "steps": _steps("of the iteration"),
-    "level": number("noise at which the prior denoises", above=0, high=1e4, unit="on the [-1, 1] scale"),
-    "lam": number("weight of the prior", above=0, high=1e6),
-}
-
 METHODS: dict[str, Method] = {
     "dps": Method(
         "DPS",
@@ -162,7 +82,7 @@ METHODS: dict[str, Method] = {
         lambda config: config.dps.steps,
         settings=lambda config: {"zeta": config.dps.zeta, "clip": config.dps.clip},
         fields={
-            "steps": _steps("of the ancestral chain"),
+            "steps": steps_of("of the ancestral chain"),
             "zeta": number("step along the gradient of the un-squared residual", above=0, high=1e4),
             "clip": switch("whether the denoised picture is clipped to [-1, 1]"),
         },
@@ -181,7 +101,7 @@ METHODS: dict[str, Method] = {
             for name in ("ode_steps", "mcmc_steps", "lr", "tau", "chain", "sigma_end", "spread", "decay")
         },
         fields={
-            "steps": _steps("noise levels", 2),
+            "steps": steps_of("noise levels", 2),
             "ode_steps": whole("of the inner ODE", 1, 10_000),
             "mcmc_steps": whole("of the chain at each level", 1, 100_000),
             "chain": choice(tuple(CHAINS), "the inner chain"),
@@ -189,9 +109,9 @@ METHODS: dict[str, Method] = {
             "lr": number("step of the chain, relative to both variances; stable below 2", above=0, high=1e3),
             "tau": number("noise that the chain assumes", above=0, high=1e3, unit="of y, on the [-1, 1] scale"),
             "decay": number("what lr has fallen to at the last levels", above=0, high=1),
-            "sigma_max": _level("first level"),
-            "sigma_min": _level("last level before 0, below sigma_max"),
-            "sigma_end": _level("where the inner ODE stops"),
+            "sigma_max": level_of("first level"),
+            "sigma_min": level_of("last level before 0, below sigma_max"),
+            "sigma_end": level_of("where the inner ODE stops"),
         },
         tried={
             "DAPS": Tried("lr", SMALL, steps=50, settings={"mcmc_steps": 40}),
@@ -309,71 +229,8 @@ METHODS: dict[str, Method] = {
         needs_spectrum=True,
         tried={"DDSMC 16": Tried("eta", ETA, settings={"particles": 16})},
     ),
-    "zero_filled": Method(
-        "zero-filled",
-        posterior.zero_filled,
-        lambda config: 1,
-        tried={"zero-filled": Tried("ground", (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0), steps=1)},
-    ),
-    "total_variation": Method(
-        "TV",
-        posterior.total_variation,
-        lambda config: config.total_variation.steps,
-        settings=lambda config: {"lam": config.total_variation.lam},
-        fields={
-            "steps": _steps("of the primal-dual iteration"),
-            "lam": number("weight of the variation", above=0, high=1e4, unit="on the [-1, 1] scale"),
-        },
-        tried={"TV": Tried("lam", STEP, steps=200)},
-    ),
-    "tikhonov": Method(
-        "Tikhonov",
-        posterior.tikhonov,
-        lambda config: 1,
-        settings=lambda config: {"lam": config.tikhonov.lam},
-        fields={"lam": number("weight of the square, in units of |A|^2", above=0, high=1e6)},
-        tried={"Tikhonov": Tried("lam", STEP, steps=1)},
-    ),
-    "wiener": Method(
-        "Wiener",
-        posterior.wiener,
-        lambda config: 1,
-        settings=lambda config: {"variance": config.wiener.variance, "power": config.wiener.power},
-        fields={
-            "variance": number("of a pixel", above=0, high=1e6, unit="on the [-1, 1] scale, squared"),
-            "power": number("of the spectrum's fall, 1 / f^power; 0 is white", 0, 10),
-        },
-        tried={"Wiener": Tried("variance", STEP, steps=1)},
-    ),
-    "pnp_admm": Method(
-        "PnP-ADMM",
-        posterior.pnp_admm,
-        lambda config: config.pnp_admm.steps,
-        settings=lambda config: {name: config.pnp_admm[name] for name in ("level", "lam")},
-        fields=PLUGGED,
-        tried={"PnP-ADMM": Tried("level", STEP)},
-    ),
-    "red": Method(
-        "RED",
-        posterior.red,
-        lambda config: config.red.steps,
-        settings=lambda config: {name: config.red[name] for name in ("level", "lam")},
-        fields=PLUGGED,
-        tried={"RED": Tried("level", STEP)},
-    ),
-    "deep_image_prior": Method(
-        "deep image prior",
-        posterior.deep_image_prior,
-        lambda config: config.deep_image_prior.steps,
-        settings=lambda config: {name: config.deep_image_prior[name] for name in ("lr", "channels", "levels")},
-        fields={
-            "steps": _steps("of Adam, the fewer the less noise is learnt"),
-            "lr": number("of Adam", above=0, high=10),
-            "channels": whole("of the network", 1, 1024),
-            "levels": whole("how often the network halves the picture", 1, 8),
-        },
-        tried={"DIP": Tried("lr", SMALL, steps=50, settings={"channels": 4, "levels": 1})},
-    ),
+    **DERIVATIVE_FREE,
+    **BASELINES,
     "reguidance": Method(
         "ReGuidance",
         refinement,
@@ -381,7 +238,7 @@ METHODS: dict[str, Method] = {
         grids.from_horizon,
         lambda config: {"rho": config.reguidance.rho, "convention": config.reguidance.convention},
         fields={
-            "steps": _steps("of Heun's method", 2),
+            "steps": steps_of("of Heun's method", 2),
             "rho": number("weight of the guidance", above=0, high=1e6),
             "convention": choice(tuple(rewards.KNOWN), "which residual the guidance descends"),
             "horizon": number("time to which the candidate is noised", above=0, high=1),

@@ -27,6 +27,9 @@ from experiments.restore.shots import Shots, shots
 # Which a result depends on, beside the library.
 CODE = (
     "methods/table.py",
+    "methods/declared.py",
+    "methods/baselines.py",
+    "methods/derivative_free.py",
     "methods/grids.py",
     "methods/running.py",
     "methods/solvers.py",

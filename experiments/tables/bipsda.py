@@ -37,7 +37,7 @@ from diffinv.typing import Array
 from experiments.common import tuning
 from experiments.lab.problems import BIPSDA_SEEN, Law, bipsda_law, mixture_prior
 from experiments.lab.problems import posterior as bayes
-from experiments.methods.table import assuming
+from experiments.methods.declared import assuming
 from experiments.tables import published
 from experiments.tables.published import Option, counted, named
 

@@ -64,6 +64,11 @@ def settings(task: str, group: int):
     config.blur.size, config.factor, config.steps = 5, 2, 0
     config.dps.update({"steps": 300, "zeta": 1.0})  # at 8 x 8
     config.deep_image_prior.update({"steps": 150, "channels": 8, "levels": 1})
+    config.enkg.update({"steps": 20, "particles": 192, "ode_steps": 2})
+    config.eki.update({"steps": 4, "particles": 192, "ode_steps": 4})
+    config.dps_gsg.update({"steps": 200, "zeta": 1.0, "draws": 64})
+    config.dpg.update({"steps": 100, "scale": 60.0, "draws": 96})
+    config.scg.update({"steps": 60, "draws": 32})
     if task.startswith("mri"):  # a step's length does not know how little is measured, by two to four lines of eight
         config.dps.zeta, config.lgd.scale = 0.15, 0.5
     return config

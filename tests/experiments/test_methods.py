@@ -12,7 +12,8 @@ from configs import exact_lab, reconstruct
 from diffinv import GaussianNoise, Measurement, gaussian, operators, process, schema
 from experiments.lab import fields as lab_fields
 from experiments.methods import lab, solvers
-from experiments.methods.table import METHODS, Method, Tried, assuming, told
+from experiments.methods.declared import Method, Tried, assuming, told
+from experiments.methods.table import METHODS
 from experiments.restore import fields
 from experiments.restore.operators import OPERATORS
 

@@ -79,6 +79,10 @@ def pnpdm(chain, prior, measurement, strength=1.0):
     return posterior.pnpdm(prior, _assuming(measurement, strength), 4, chain)
 
 
+def eki(prior, measurement, strength=1.0):
+    return posterior.eki(prior, _assuming(measurement, strength), particles=12, ode_steps=2)
+
+
 def tmpd_entries(prior, measurement, strength=1.0):
     return samplers.ddim(posterior.tmpd(prior, _assuming(measurement, strength), moments.entries), 0.5)
 
@@ -111,6 +115,12 @@ MORE = {
     "fps": partial(swept, posterior.fps, "c", 0.85, particles=4),
     "tds": partial(swept, posterior.tds, "spread", 1.0, particles=4),
     "ddsmc": partial(swept, posterior.ddsmc, "eta", 0.5, particles=4, ode_steps=2),
+    "enkg": partial(swept, posterior.enkg, "scale", 1.0, particles=8, updates=2, ode_steps=2),
+    "eki": eki,
+    "dps_gsg central": partial(swept, posterior.dps_gsg, "zeta", 0.1, draws=8),
+    "dps_gsg forward": partial(swept, posterior.dps_gsg, "zeta", 0.1, draws=8, central=False),
+    "dpg": partial(swept, posterior.dpg, "scale", 1.0, draws=8),
+    "scg": partial(swept, posterior.scg, "begin", 0.8, draws=4),
     "pnpdm conjugate": partial(pnpdm, chains.conjugate()),
     "pnpdm langevin": partial(pnpdm, chains.langevin(10)),
     "psld": partial(swept, posterior.psld, "omega", 0.1),
