@@ -4,7 +4,7 @@
 
 For each method one program is compiled. It runs first on a few problems kept for tuning, with every value of the
 method's hyperparameter on each of them; the value with the smallest sliced W1 then runs on the other problems, which
-alone are reported. Everything is left in runs/NAME/: index.html (tables, error against cost, rank histograms) and
+alone are reported. Everything is left in runs/NAME/: index.html (tables, error against cost, ranks, coverage) and
 results.json. A finished row is kept in runs/NAME/rows/ under a digest of its problem, settings and program: a run that
 was stopped goes on from there, other settings and other runs at the same time lose none, and a row is made again where
 its code changed. As many methods run side by side as there are cores.

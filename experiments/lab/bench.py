@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import posterior, process, seed_key
+from diffinv.metrics import calibration
 from diffinv.metrics import posterior as metrics
 from diffinv.seeds import whole_seed
 from experiments.common import runtime, tuning
@@ -21,7 +22,7 @@ from experiments.lab.rows import Rows, digest
 from experiments.methods import lab
 from experiments.methods.lab import ROWS, Row
 
-FORMAT = 3  # of what a row holds: rows of another one are run again
+FORMAT = 4  # of what a row holds: rows of another one are run again
 
 
 class Program:
@@ -104,7 +105,7 @@ class Bench:
         self.which, self.config, self.kept = which, config, kept
         self.problem = PROBLEMS[which](rng, config.rows + config.tuning_rows, config.draws, process.VP())
         self.reported = np.arange(config.rows) + config.tuning_rows
-        judges = [FORMAT, config.seed, config.tuning_rows, config.projections, judge, tuning, metrics]
+        judges = [FORMAT, config.seed, config.tuning_rows, config.projections, judge, tuning, metrics, calibration]
         self.made_of = digest(self.problem, *judges)
 
     def floor(self) -> dict:

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffinv.metrics import calibration
 from diffinv.metrics import posterior as metrics
 from experiments.lab.problems import Problem
 
 LEVELS = (0.5, 0.9)
+CREDIBILITIES = tuple(np.linspace(0, 1, 21).tolist())
 FLOOR = "exact samples"  # the name of the row of other draws of the posterior
 FAR = 1e6  # a sample beyond has diverged: no problem of the lab reaches to 100
 
@@ -40,13 +42,37 @@ def judged(x: np.ndarray, row: int, problem: Problem, projections: int) -> dict:
     return dict(zip(names, values, strict=True))
 
 
+def covered(samples: np.ndarray, rows: np.ndarray, problem: Problem) -> dict:
+    """The curves of TARP and HPD at `CREDIBILITIES`, over the rows without a sample that has run away.
+
+    TARP's reference is an exact sample, so that it lies where y says, and distances are in posterior deviations. HPD's
+    density is the Gaussian of the posterior's moments: the posterior's own where that is Gaussian, and of other
+    regions of the same credibility where it is not.
+    """
+    kept = np.array([within(x) for x in samples], bool)
+    if not kept.any():
+        return {"problems": 0, "tarp": [], "hpd": []}
+    x, rows = samples[kept], rows[kept]
+    truth, mean = problem.truth[rows], problem.mean[rows]
+    whole = [np.diag(part) if part.ndim == 1 else part for part in problem.covariance[rows]]
+    deviation = np.sqrt(np.stack([np.diag(part) for part in whole]))
+    near = problem.exact[rows, 0]
+    ranks = {"tarp": calibration.tarp_ranks(x / deviation[:, None], truth / deviation, near / deviation)}
+    far = lambda z, C: -np.sum(z * np.linalg.solve(C, z.T).T, -1)
+    inside = np.stack([far(cloud - m, C) for cloud, m, C in zip(x, mean, whole, strict=True)])
+    own = np.stack([far((t - m)[None], C)[0] for t, m, C in zip(truth, mean, whole, strict=True)])
+    ranks["hpd"] = calibration.hpd_ranks(inside, own)
+    curve = lambda found: calibration.coverage_curve(found, x.shape[1], CREDIBILITIES).round(4).tolist()
+    return {"problems": len(rows), **{name: curve(found) for name, found in ranks.items()}}
+
+
 def summary(samples: np.ndarray, rows: np.ndarray, problem: Problem, config) -> dict:
-    """Means with 95 % intervals over the rows that have errors, and the rank histogram."""
+    """Means with 95 % intervals over the rows that have errors, the rank histogram and the curves of coverage."""
     each = [judged(x, row, problem, config.projections) for x, row in zip(samples, rows, strict=True)]
     ranks = [metrics.ranks(x, problem.truth[row]) for x, row in zip(samples, rows, strict=True)]
     histogram, chi = metrics.rank_histogram(np.stack(ranks), samples.shape[1])
     found = {name: metrics.interval([row[name] for row in each]) for name in each[0]}
-    return {**found, "ranks": histogram.tolist(), "rank_chi2": chi}
+    return {**found, "ranks": histogram.tolist(), "rank_chi2": chi, "covered": covered(samples, rows, problem)}
 
 
 def floor(problem: Problem, rows: np.ndarray, config) -> dict:

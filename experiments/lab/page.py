@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.lab.judge import FLOOR
+from diffinv.metrics import calibration
+from experiments.lab.judge import CREDIBILITIES, FLOOR
 from experiments.report.shell import paragraphs, shell
 
 COLUMNS = {
@@ -20,7 +21,10 @@ NOTES = (
     "method's samples and as many exact ones; the row 'exact samples' is the floor of the same counts. Mean error in "
     "posterior deviations, covariance error in Frobenius norm. A calibrated method's 50 % intervals cover the truth in "
     "50 % of the coordinates. Residual / noise is 1 where a sample fits the measurement as well as the noise allows. "
-    "Where samples diverged, the errors are those of the other problems.",
+    "Where samples diverged, the errors are those of the other problems. TARP (blue) and HPD (orange): the share of "
+    "the problems whose truth lies in a region against the region's credibility; below the grey band the samples are "
+    "too narrow, above it too wide or elsewhere. TARP's regions are balls about an exact sample, HPD's those of the "
+    "Gaussian of the posterior's moments.",
     "The hyperparameter was chosen by sliced W1 on problems that are not reported. NFE, VJPs and calls are of one "
     "sample, all particles counted: evaluations of the denoiser, pullbacks through it, and uses of the operator in any "
     "form. Claims: exact for Gaussian posteriors; asymptotic in particles or steps; biased otherwise.",
@@ -84,10 +88,27 @@ def histogram(counts: list[int]) -> str:
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(parts)}</svg>'
 
 
+CURVES = {"tarp": "#1f6fb4", "hpd": "#c77d0a"}
+
+
+def coverage(covered: Mapping[str, Any], side: int = 64) -> str:
+    """The share of problems whose truth a region holds against its credibility; grey: where 95 % of such shares lie."""
+    if not covered["problems"]:
+        return ""
+    place = lambda level, share: f"{level * side:.1f} {(1 - share) * side:.1f}"
+    low, high = calibration.coverage_band(covered["problems"], CREDIBILITIES)
+    edge = [*zip(CREDIBILITIES, low, strict=True), *reversed([*zip(CREDIBILITIES, high, strict=True)])]
+    parts = [f'<path d="M{"L".join(place(*point) for point in edge)}Z" fill="#8884"/>']
+    for name, colour in CURVES.items():
+        path = "L".join(place(*point) for point in zip(CREDIBILITIES, covered[name], strict=True))
+        parts.append(f'<path d="M{path}" stroke="{colour}" fill="none"><title>{name.upper()}</title></path>')
+    return f'<svg viewBox="0 0 {side} {side}" width="{side}" height="{side}">{"".join(parts)}</svg>'
+
+
 def table(lines: Mapping[str, Any]) -> str:
     """The rows of one problem."""
     cost = ["NFE", "VJPs", "calls", "diverged", "compile / s", "run / s"]
-    head = ["method", "chosen", *COLUMNS.values(), "ranks", *cost]
+    head = ["method", "chosen", *COLUMNS.values(), "ranks", "TARP, HPD", *cost]
     body = []
     for row in _ordered(lines):
         dot = f'<span class="dot" style="background:{CLAIMS[row["claim"]]}"></span>'
@@ -97,6 +118,7 @@ def table(lines: Mapping[str, Any]) -> str:
             f"<th>{dot}{html.escape(row['method'])}</th>",
             f'<td title="sliced W1 when tuning: {tried}">{html.escape(_setting(row))}</td>',
             *(f'<td class="n">{_value(row[name])}</td>' for name in COLUMNS), f"<td>{histogram(row['ranks'])}</td>",
+            f"<td>{coverage(row['covered'])}</td>",
             *(f'<td class="n">{row[what]}</td>' for what in ("nfe", "vjps", "calls")),
             f'<td class="n{" flagged" if row["diverged"] else ""}">{100 * row["diverged"]:.1f} %</td>',
             f'<td class="n">{row["compile_s"]:.1f}</td>', f'<td class="n">{row["run_s"]:.1f}</td>',

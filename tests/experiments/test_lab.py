@@ -175,12 +175,28 @@ def test_every_method_builds_and_tells_its_cost(problems, name):
     assert shape.x.shape == (8,) and shape.info.cost.nfe.dtype == jnp.int32
 
 
+def test_curves_of_exact_samples_are_the_diagonal_and_narrow_ones_lie_below():
+    """120 problems of a Gaussian posterior; half as wide, half the regions of credibility 0.5 miss their truth."""
+    many, rows = lab_problems.PROBLEMS["gaussian8"](np.random.default_rng(1), 120, 20, process.VP()), np.arange(120)
+    right = judge.covered(many.other, rows, many)
+    narrow = judge.covered(many.mean[:, None] + 0.5 * (many.other - many.mean[:, None]), rows, many)
+    for name in ("tarp", "hpd"):
+        assert len(right[name]) == len(judge.CREDIBILITIES) and right["problems"] == 120
+        np.testing.assert_allclose(right[name], judge.CREDIBILITIES, atol=4.5 * 0.5 / np.sqrt(120))
+        assert narrow[name][10] < 0.3 and narrow[name][-1] == 1
+    spoilt = many.other.copy()
+    spoilt[3] = np.nan
+    assert judge.covered(spoilt, rows, many)["problems"] == 119
+    assert judge.covered(spoilt[3:4], rows[3:4], many) == {"problems": 0, "tarp": [], "hpd": []}
+
+
 def line(method, w1, nfe, diverged=0.0):
     pair = (w1, 0.1)
     return {
         "method": method, "claim": "biased" if nfe else "floor", "knob": "eta" if nfe else "", "value": 0.5,
         "w1": pair, "tuning": {"0.5": w1, "1.0": float("inf")}, "diverged": diverged, "nfe": nfe, "vjps": 0,
         "calls": 7 * nfe, "compile_s": 1.0, "run_s": 2.0, "ranks": [3, 1],
+        "covered": {"problems": 3 * (w1 == w1), **dict.fromkeys(("tarp", "hpd"), judge.CREDIBILITIES)},
         **{name: pair for name in lab_page.COLUMNS if name != "w1"},
     }  # fmt: skip
 
@@ -199,6 +215,7 @@ def test_the_page_orders_by_error_and_says_what_failed():
         and "cmd &amp; more" in page
         and "about &lt;toy&gt;" in page
     )
+    assert page.count("<title>TARP</title>") == page.count("<title>HPD</title>") == 3 < page.count("<th>")
     text = lab_page.text(lines).splitlines()
     assert [each.split("  ")[0] for each in text[1:]] == ["exact samples", "good <b>", "wild", "bad"]
 
