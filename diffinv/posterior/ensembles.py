@@ -170,8 +170,8 @@ def eki(
     Args:
       measurement: with any operator; sigma_y above 0.
       particles: N, static, at least 2. ode_steps: of G, static.
-      iterations: of conjugate gradients, by which the inverse is applied among the particles, static; it is exact from
-        the smaller of N and the numbers of y on. (LAPACK's solve, which it could be, hangs on several CPU devices.)
+      iterations: of conjugate gradients, by which the inverse is applied among the particles, static; twice the smaller
+        of N and the numbers of y at most, which is exact. (LAPACK's solve hangs where several CPU devices share it.)
 
     Raises ValueError for a count that is none, a concrete sigma_y of 0, or a y that does not fit; TypeError for a
     switch that is none.
@@ -182,7 +182,8 @@ def eki(
     require_count("ode_steps", ode_steps)
     require_count("iterations", iterations)
     require_switch("codes", codes)
-    flow = _decoder(prior, ode_steps)
+    numbers = measurement.y.size * (2 if jnp.iscomplexobj(measurement.y) else 1)
+    iterations, flow = min(iterations, 2 * min(particles, numbers)), _decoder(prior, ode_steps)
     decode = flow if codes else lambda z, start: z
     cost = prior.cost.times(ode_steps if codes else 0).plus(calls=1)
 

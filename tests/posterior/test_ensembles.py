@@ -54,7 +54,7 @@ GRID = jnp.asarray([1.0, 0.7, 0.65, 0.0])
 def inverted(codes, particles, key=KEY, ode_steps=16, start=None):
     """All particles in the end, decoded."""
     prior, m = problem()
-    sampler = posterior.eki(prior, m, particles, ode_steps, codes, iterations=4)
+    sampler = posterior.eki(prior, m, particles, ode_steps, codes)
 
     def run(key):
         keys = jax.random.split(key, len(GRID))
@@ -96,7 +96,7 @@ def test_eki_of_a_complex_measurement_is_that_of_its_two_parts():
     cloud, found = jnp.asarray(CLOUD), []
     for A, y in parts:
         m = m.replace(operator=operators.dense(jnp.asarray(A)), y=jnp.asarray(y))
-        sampler = posterior.eki(prior, m, len(CLOUD), codes=False, iterations=9)
+        sampler = posterior.eki(prior, m, len(CLOUD), codes=False)
         found.append(sampler.step(KEY, Ensemble(cloud, jnp.asarray(1.0)), jnp.asarray(1.0), jnp.asarray(0.4)))
     assert_close(found[0][0].codes, found[1][0].codes)
     assert_close(found[0][1].residual, found[1][1].residual)
