@@ -12,16 +12,26 @@ from experiments.evaluation.items import Item, Set
 from experiments.evaluation.summary import Found, failed
 from experiments.report import ledger
 
+EACH = ("psnr", "first_bad_step")
+"""What is told of every item, so that the ledger says which there are."""
+
 
 def account(found: Found, row: Mapping[str, Any], pictures: Sequence[str], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's entry; `shared` is what all cells are made with; scores by name, a line a picture, a number a draw."""
+    """A cell's entry; `shared` is what all cells are made with; scores by name, a line a picture, a number a draw.
+
+    What is the same of every item, as the evaluations, is told once, in `constants`.
+    """
     results = found.results
     shards = {json.dumps(each.about, sort_keys=True): each.about for each in results.values()}
     makers = {json.dumps(about["made_by"], sort_keys=True): about["made_by"] for about in shards.values()}
     draws = sorted({item.draw for item in results})
     names = list(dict.fromkeys(name for each in results.values() for name in each.scores))
     told = lambda item, name: rounded(results[item].scores.get(name)) if item in results else None
-    scores = {name: [[told(Item(p, draw), name) for draw in draws] for p in pictures] for name in names}
+    whole = {name: [[told(Item(p, draw), name) for draw in draws] for p in pictures] for name in names}
+    values = {name: {value for line in lines for value in line} for name, lines in whole.items()}
+    shared_by_all = [name for name, found in values.items() if len(found) == 1 and None not in found]
+    constants = {name: values[name].pop() for name in shared_by_all if name not in EACH}
+    scores = {name: lines for name, lines in whole.items() if name not in constants}
     return {
         "cell": found.cell.name,
         "settings": {**found.cell.settings(), **shared},
@@ -34,11 +44,12 @@ def account(found: Found, row: Mapping[str, Any], pictures: Sequence[str], share
         "bytes_measured": max((about["bytes_measured"] for about in shards.values()), default=0),
         "failed": sum(map(failed, results.values())),
         "row": {name: row[name] for name in row if name not in ("task", "method")},
+        "constants": constants,
         "scores": scores,
     }
 
 
-def rounded(value: float | None, digits: int = 7) -> float | None:
+def rounded(value: float | None, digits: int = 6) -> float | None:
     """To so many significant digits; what is no number as None."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
@@ -75,7 +86,7 @@ def scores_of(path: Path, cell: str) -> dict[Item, dict[str, float]]:
     try:
         content = json.loads(path.read_text("utf-8"))
         pictures = [each["sha256"] for each in content["pictures"]]
-        cells = {each["cell"]: each["scores"] for each in content["cells"]}
+        cells = {each["cell"]: (each["scores"], each["constants"]) for each in content["cells"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"--against is {str(path)!r}, which is no ledger of a table ({error}); give ledger.json"
@@ -83,9 +94,10 @@ def scores_of(path: Path, cell: str) -> dict[Item, dict[str, float]]:
     if cell not in cells:
         raise ValueError(f"--against is {str(path)!r}, which has no cell {cell!r}; it has {', '.join(cells)}")
     found: dict[Item, dict[str, float]] = {}
-    for name, lines in cells[cell].items():
+    scores, constants = cells[cell]
+    for name, lines in scores.items():
         for picture, values in zip(pictures, lines, strict=True):
             for draw, value in enumerate(values):
                 if value is not None:
-                    found.setdefault(Item(picture, draw), {})[name] = value
+                    found.setdefault(Item(picture, draw), dict(constants))[name] = value
     return found

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.tables import defaults, reguidance
+from configs.tables import daps, defaults, dps, reguidance, spectral
 from diffinv import schema
-from experiments.evaluation import cells
+from experiments.evaluation import cells, choosing, printed
 from experiments.evaluation.fields import FIELDS, check
 
 
@@ -123,10 +123,38 @@ def test_a_texts_values_arrive(zeta, steps):
     assert cell.label == "a title (of words)" and (cell.config.dps.zeta, cell.config.dps.steps) == (zeta, steps)
 
 
-@pytest.mark.parametrize("mode", ["", "smoke", "paper"])
-def test_the_recipe_is_a_table(mode):
-    found = reguidance.get_config(mode)
+RECIPES = {
+    reguidance: ["", "smoke", "eurosat", "paper"],
+    dps: ["", "smoke", "ffhq", "imagenet"],
+    daps: ["", "smoke", "ffhq", "imagenet"],
+    spectral: ["", "smoke", "imagenet"],
+}
+MODES = [(recipe, mode) for recipe, modes in RECIPES.items() for mode in modes]
+
+
+@pytest.mark.parametrize("recipe, mode", MODES, ids=lambda each: each if isinstance(each, str) else each.__name__)
+def test_the_recipe_is_a_table(recipe, mode):
+    found = recipe.get_config(mode)
     schema.require(FIELDS, found.to_dict())
     check(found)
-    wrapped = [cell for cell in cells.cells(found, FIELDS) if cell.base]
-    assert wrapped and all(cell.label == f"ReGuidance({cell.base.label})" for cell in wrapped)
+    plan = cells.cells(found, FIELDS)
+    assert all(cell.stem == f"ReGuidance({cell.base.label})" for cell in plan if cell.base)
+    assert any(cell.base for cell in plan) == (recipe is reguidance)
+    for cell in plan:
+        if cell.open and found.presets:
+            assert choosing.preset(found.presets, cell, FIELDS)
+        if not cell.task.changes or "box.size" not in dict(cell.task.changes):
+            continue
+        sides = cell.config.box  # in the middle
+        assert 2 * sides.top + sides.size == 2 * sides.left + sides.size == (256 if mode in PAPERS else 64)
+
+
+PAPERS = ("paper", "ffhq", "imagenet")
+
+
+def test_what_is_printed_beside_is_of_the_recipes_cells():
+    for recipe, mode in MODES:
+        found = recipe.get_config(mode)
+        names = {(cell.task.title, cell.label.split(",")[0]) for cell in cells.cells(found, FIELDS)}
+        rows = printed.TABLES[found.published].values if found.published else ()
+        assert {row[:2] for row in rows} <= names and bool(rows) == (mode in PAPERS[1:] and recipe is not spectral)

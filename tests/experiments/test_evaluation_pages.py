@@ -124,7 +124,7 @@ def test_the_ledger_says_all_that_is_needed_to_compute_again(table):
         and entry["failed"] == 1
     )
     assert [each["jax"] for each in entry["made_by"]] == ["1", "2"] and entry["wall_seconds"] == 1.5
-    assert entry["scores"]["psnr"] == [[20.0, 21.12346], [None, None]] and "versions" in content
+    assert entry["scores"]["psnr"] == [[20.0, 21.1235], [None, None]] and "versions" in content
     assert content["cells"][0]["scores"]["residual"] == [[1.0, 1.0], [1.0, None]]
 
 
@@ -132,10 +132,11 @@ def test_a_cell_is_laid_beside_a_ledger(table, tmp_path):
     path = tmp_path / "ledger.json"
     path.write_bytes(accounts.dumped(table[1]))
     kept = accounts.scores_of(path, "box / DPS")
-    assert kept[Item(f"{0:032x}", 1)]["psnr"] == 21.12346 and len(kept) == 3
+    assert kept[Item(f"{0:032x}", 1)]["psnr"] == 21.1235 and len(kept) == 3
+    assert table[1]["cells"][0]["constants"] == {}, "one item is missing"
     again = dict(table[0].results)
     told = verification.compared(kept, again)
-    assert told["same"] and told["items"] == 3 and told["picture"] is None and 0 < told["scores"] < 1e-6
+    assert told["same"] and told["items"] == 3 and told["picture"] is None and 0 < told["scores"] < 1e-5
     first = next(iter(again))
     again[first] = again[first]._replace(scores={**again[first].scores, "psnr": 20.1})
     told = verification.compared(kept, again)
@@ -151,6 +152,19 @@ def test_a_cell_is_laid_beside_a_ledger(table, tmp_path):
         accounts.scores_of(path, "box / DPS")
     with pytest.raises(ValueError, match="is no ledger of a table"):
         accounts.scores_of(tmp_path / "none.json", "box / DPS")
+
+
+def test_what_is_the_same_of_every_item_is_told_once(tmp_path):
+    results = [result(0, psnr=20.0), result(1, residual=1.5)]
+    known = items.Set(np.zeros((2, *SHAPE), np.uint8), ["a", "b"], [f"{i:032x}" for i in range(2)], "")
+    found = Found(cell(), {each.item: each for each in results})
+    content = accounts.ledger_of({}, known, [found], [{"task": "box", "method": "DPS"}], {})
+    entry = content["cells"][0]
+    assert entry["constants"] == {"feature_distance": 0.5, "floor": 2.0, "largest": 1.0, "seconds": 0.5}
+    assert set(entry["scores"]) == {"psnr", "residual", "first_bad_step"}
+    (tmp_path / "ledger.json").write_bytes(accounts.dumped(content))
+    read = accounts.scores_of(tmp_path / "ledger.json", "box / DPS")
+    assert read == {each.item: each.scores for each in results}
 
 
 def test_a_cell_is_laid_beside_its_pictures(table):
