@@ -4,8 +4,8 @@
 
 DPS of 100 steps on satellite pictures with a hidden box, under the prior that ships. Goals: a cell's whole time,
 without compiling, at most 1.05 of its solver's own; 64 values of a setting, compiling included, at most a quarter of 64
-runs that each compile their own (of which `separate` are measured). The time on 8 virtual devices, over that on one with
-as many items at once, is printed and has no goal: they share the same cores.
+runs that each compile their own (of which `separate` are measured). The time on 8 virtual devices, over that on one
+with as many items at once, is printed and has no goal: they share the same cores.
 """
 
 from __future__ import annotations
