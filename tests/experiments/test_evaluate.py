@@ -52,8 +52,14 @@ def place(tmp_path_factory):
 
 def command(place, out, *more, tasks=TASKS, solvers=SOLVERS):
     start = [sys.executable, "-m", "experiments.evaluate", "--config=configs/tables/reguidance.py:smoke"]
-    start += [f"--config.prior={place / 'prior'}", f"--config.data={place / 'in'}", "--config.pictures=4", "--config.size=8"]
-    start += ["--config.draws=2", "--config.steps=2", "--config.reguidance.steps=3", "--config.group=2"]
+    start += [f"--config.prior={place / 'prior'}", f"--config.data={place / 'in'}", "--config.pictures=4"]
+    start += [
+        "--config.size=8",
+        "--config.draws=2",
+        "--config.steps=2",
+        "--config.reguidance.steps=3",
+        "--config.group=2",
+    ]
     return [*start, "--config.name=t", f"--config.tasks={tasks}", f"--config.solvers={solvers}", f"--out={out}", *more]
 
 
