@@ -16,7 +16,8 @@ JUDGES = {**CLASSIFIERS, "convolutional network": classifiers.convolutional(60)}
 
 
 @pytest.fixture(autouse=True)
-def as_experiments_run():
+def as_experiments_run(monkeypatch):
+    monkeypatch.setattr(classifiers, "BATCH", 16)
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 

@@ -60,7 +60,8 @@ def command(place, out, *more, tasks=TASKS, solvers=SOLVERS):
         "--config.reguidance.steps=3",
         "--config.group=2",
     ]
-    return [*start, "--config.name=t", f"--config.tasks={tasks}", f"--config.solvers={solvers}", f"--out={out}", *more]
+    start += ["--config.group=2", "--config.name=t"]
+    return [*start, f"--config.tasks={tasks}", f"--config.solvers={solvers}", f"--out={out}", *more]
 
 
 def run(place, out, *more, devices=1, **texts):
