@@ -8,6 +8,7 @@ schema is a dict of names to fields, whose values may be schemas again.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,7 +102,12 @@ def text(meaning: str = "", most: int = 4096) -> Field:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= 4096 and not any(map(_no_letter, value))
+    fits = isinstance(value, str) and len(value) <= 4096 and not any(map(_no_letter, value))
+    return fits and not REMOTE.match(value)
+
+
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}")
+"""What begins an address: a bucket's would become a folder of the name `gs:`."""
 
 
 def _no_letter(letter: str) -> bool:
@@ -111,8 +117,9 @@ def _no_letter(letter: str) -> bool:
 
 
 def path(meaning: str = "") -> Field:
-    """A file, a folder or a pattern, with any letters that a name may have but control characters."""
-    return Field(_is_path, "a path in one line of at most 4096 characters", meaning)
+    """A file, a folder or a pattern, with any letters that a name may have but control characters; no address."""
+    wanted = "a path in one line of at most 4096 characters (of a bucket, the folder where it is mounted)"
+    return Field(_is_path, wanted, meaning)
 
 
 def _is_component(value: Any, most: int) -> bool:

@@ -96,6 +96,11 @@ def test_help_and_tables_come_from_the_declaration():
         ("a\x85b", False),
         ("\ud800", False),
         ("x" * 4097, False),
+        ("gs://bucket/run", False),
+        ("s3:/bucket", False),
+        ("file:///tmp/run", False),
+        ("C:/pictures", True),
+        ("at 12:/30", True),
         (3, False),
     ],
 )
