@@ -60,6 +60,7 @@ def get_config(mode: str = "") -> ConfigDict:
         "sigma_end": 0.005,
     }
     config.lgd = {"scale": 1.0}
+    config.flowdps = {"lr": 10.0}
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
     config.enkg = {
         "steps": 40,

@@ -14,7 +14,7 @@ from diffinv.posterior.particles import ddsmc, fps, mcgdiff, tds
 from diffinv.posterior.plugged import pnp_admm, red
 from diffinv.posterior.projection import ddnm, ddnm_plus, ddrm, repaint, travel
 from diffinv.posterior.regularised import tikhonov, wiener
-from diffinv.posterior.splitting import dcdp, diffpir, sitcom
+from diffinv.posterior.splitting import dcdp, diffpir, flowdps, sitcom
 from diffinv.posterior.untrained import deep_image_prior
 from diffinv.posterior.variational import mgps, reddiff
 from diffinv.posterior.wrappers import account, best_of, reguidance, restarts, warm_start
@@ -40,6 +40,7 @@ __all__ = [
     "dps_score",
     "eki",
     "enkg",
+    "flowdps",
     "fps",
     "laws",
     "lgd",

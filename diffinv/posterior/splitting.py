@@ -10,7 +10,7 @@ from diffinv.checks import require_count, require_fit, require_value
 from diffinv.linalg import inner, norm
 from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
-from diffinv.posterior.core import proximal
+from diffinv.posterior.core import proximal, rewards
 from diffinv.posterior.core.adam import adam
 from diffinv.posterior.core.levels import clean_start
 from diffinv.posterior.core.proximal import Proximal, misfit
@@ -64,6 +64,52 @@ def diffpir(
         return process.alpha(s) * x0 + process.sigma(s) * noise, norm(measurement.residual(x0))
 
     return markov(prior, step, cost=prior.cost.plus(calls=prox.calls + 1))
+
+
+def flowdps(
+    prior: Prior,
+    measurement: Measurement,
+    lr: Array | float = 1.0,
+    iterations: int = 3,
+    reward: rewards.Reward = rewards.norm,
+) -> Sampler:
+    r"""FlowDPS: a flow's step in its two ends; the clean one is drawn to the measurement, the noisy one made afresh.
+
+        x0'  = x0 + lr grad R(x0'), `iterations` times from x0 = denoise(x_t, t),   R = -|y - A x0'|
+        x0'' = (1 - u_t) x0 + u_t x0',       u = sigma / (alpha + sigma): rectified flow's clock, under `Flow` t
+        x_s  = alpha_s x0'' + sigma_s (sqrt(u_s) eps + sqrt(1 - u_s) z),     eps = (x_t - alpha_t x0) / sigma_t
+
+    Noise: least squares, whatever the law; `rewards.likelihood` takes any law, by its likelihood.
+
+    Source: Kim, Kim & Ye 2025, arXiv:2503.08136, algorithm 1, as in their code: 3 steps of 30 in the codes of Stable
+    Diffusion 3, 28 evaluations. Differs: theirs descends on the norm of `A^H (y - A x)`, or of `A^+ (y - A x)` for
+    super-resolution; any isotropic process; codes come by `charts.within`.
+
+    Biased: a step of the norm has one length however small the residual is, and only the clock weighs it; and of N(0,
+    1) without any pull 40 steps leave 0.71 of the variance, as fresh noise replaces what x_t still knew of x_0.
+
+    Args:
+      measurement: any differentiable operator.
+      lr: for `rewards.norm` in the units of the data. iterations: static, at least 1.
+      reward: as of `dps`; one of `posterior.rewards`, or your own.
+
+    Raises TypeError for a reward's name, ValueError for iterations under 1, or a process that is not isotropic.
+    """
+    measurement = require_fit(prior, measurement, "flowdps", isotropic=True)
+    measurement = rewards.require_reward(reward, measurement, "flowdps", rewards.norm)
+    require_count("iterations", iterations)
+    process, climb = prior.process, jax.grad(lambda x0: reward(measurement, x0))
+    clock = lambda t: process.sigma(t) / (process.alpha(t) + process.sigma(t))
+
+    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
+        x0 = prior.denoise(x, t)
+        drawn = jax.lax.scan(lambda x, _: (x + lr * climb(x), None), x0, None, iterations)[0]
+        fitted, u = x0 + clock(t) * (drawn - x0), clock(s)
+        z = jax.random.normal(key, x.shape, x.dtype)
+        noise = jnp.sqrt(u) * process.noise(x, x0, t) + jnp.sqrt(1 - u) * z
+        return process.alpha(s) * fitted + process.sigma(s) * noise, norm(measurement.residual(fitted))
+
+    return markov(prior, step, cost=prior.cost.plus(calls=2 * iterations + 1))
 
 
 def sitcom(

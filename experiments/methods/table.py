@@ -38,6 +38,7 @@ CHAINS: dict[str, Callable[..., chains.InnerChain]] = {
     "hmc": chains.hmc,
     "metropolis": chains.metropolis,
     "conjugate": lambda steps, lr: chains.conjugate(),
+    "rto": chains.rto,
 }
 """The chains that a configuration names."""
 
@@ -115,6 +116,7 @@ METHODS: dict[str, Method] = {
         },
         tried={
             "DAPS": Tried("lr", SMALL, steps=50, settings={"mcmc_steps": 40}),
+            "DAPS RTO": Tried("lr", SMALL, steps=50, settings={"chain": "rto", "mcmc_steps": 40}),
             "DAPS conjugate": Tried("spread", (0.1, *NOISE[:7]), steps=50, settings={"chain": "conjugate"}),
         },
     ),
@@ -169,6 +171,14 @@ METHODS: dict[str, Method] = {
         "RePaint", posterior.repaint, 250, grids.travelling, needs_spectrum=True, tried={"RePaint": Tried("eta", ETA)}
     ),
     "reddiff": Method("RED-diff", posterior.reddiff, 1000, tried={"RED-diff": Tried("lr", SMALL, steps=200)}),
+    "flowdps": Method(
+        "FlowDPS",
+        posterior.flowdps,
+        28,
+        settings=lambda config: {"lr": config.flowdps.lr},
+        fields={"lr": number("step along the gradient of the un-squared residual", above=0, high=1e4)},
+        tried={"FlowDPS": Tried("lr", STEP)},
+    ),
     "sitcom": Method(
         "SITCOM", posterior.sitcom, 20, tried={"SITCOM": Tried("lr", SMALL, steps=30, settings={"iterations": 5})}
     ),

@@ -42,6 +42,7 @@ BAND |= {"total_variation": (0.9, 4.2)}  # flattens pictures that are noise
 BAND |= dict.fromkeys(["tikhonov", "wiener", "pnp_admm", "red"], (0.03, 1.2))  # means, which fit part of the noise
 BAND |= {"deep_image_prior": (0.4, 3.0)}  # stops before it comes by what is noise here
 BAND |= {"sitcom": (0.1, 3.5)}  # optimises the input of the network, which holds back what it cannot reach
+BAND |= {"flowdps": (0.1, 3.2)}  # steps of one length: it fits the noise of a mask, and stays off that of few lines
 # Values of an operator alone, and few of them: a draw of the prior leaves 6.
 BAND |= {"enkg": (1.0, 3.8), "eki": (0.7, 2.8)}  # particles reach what their first positions span, as many as pixels
 BAND |= {"dps_gsg": (1.8, 3.6), "dpg": (0.8, 2.9), "scg": (2.2, 5.4)}  # gradients of 64 and 96 draws, the best of 32

@@ -106,6 +106,7 @@ MORE = {
     "tmpd entries": tmpd_entries,
     "diffpir closed": partial(swept, posterior.diffpir, "lam", 1.0),
     "diffpir gradient": partial(swept, posterior.diffpir, "zeta", 0.5, prox=proximal.gradient),
+    "flowdps": partial(swept, posterior.flowdps, "lr", 0.1),
     "sitcom": partial(swept, posterior.sitcom, "lr", 0.1, iterations=3),
     "dcdp": partial(swept, posterior.dcdp, "lr", 0.1, iterations=10, purify_steps=3),
     "reddiff mean": partial(swept, posterior.reddiff, "lr", 0.1),
@@ -135,6 +136,7 @@ MORE = {
     "red": partial(swept, posterior.red, "lam", 1.0, level=0.5),
     "deep_image_prior": partial(swept, posterior.deep_image_prior, "lr", 0.02, channels=4, levels=1),
     "daps hmc": partial(daps, chains.hmc, 0.3),
+    "daps rto": partial(daps, chains.rto, 0.5),
     "daps metropolis": partial(daps, chains.metropolis, 0.5),
 }
 """Their battery compiles less: see the end of `test_battery`."""

@@ -284,7 +284,7 @@ def test_what_is_not_linear_is_refused_by_name_of_the_method():
      ("mcg", "reward", "nonsense", "rewards.square, posterior.rewards.norm, posterior.rewards.likelihood"),
      ("daps", "chain", "hmc", "chains.hmc()"), ("pnpdm", "chain", "conjugate", "chains.conjugate()"),
      ("daps", "chain", 100, "chains.langevin(), posterior.chains.hmc(), posterior.chains.metropolis(), "
-      "posterior.chains.conjugate()")],
+      "posterior.chains.conjugate(), posterior.chains.rto()")],
 )  # fmt: skip
 def test_a_name_is_refused_with_the_value_to_give(function, argument, name, values):
     prior, measurement = problem(di.process.VP())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -267,6 +268,52 @@ def conjugate(force: Array | float = 1.0) -> Conjugate:
 
 
 @struct.dataclass
+class Randomised(Walk):
+    """The chain of `rto`."""
+
+    def check(self, measurement: Measurement, method: str) -> None:
+        """TypeError for noise that is not Gaussian."""
+        require_gaussian(measurement, f"{method} with chain=chains.rto()", "chain=chains.langevin()")
+
+    def __call__(self, key: Key, law: Coupled) -> Array:
+        prior_key, noise_key = jax.random.split(key)
+        z = law.x0 + law.r * jax.random.normal(prior_key, law.x0.shape, law.x0.dtype)
+        y = law.measurement.y
+        noise = jnp.asarray(law.tau, y.dtype) * GaussianNoise(1.0).sample(noise_key, jnp.zeros_like(y))
+        own = law._replace(measurement=replace(law.measurement, y=y + noise), x0=z)
+        eta, climb = law.length(self.lr), jax.grad(own.log_density)
+
+        def step(carry: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
+            x, ahead = carry
+            x_next = ahead + eta * climb(ahead)
+            return (x_next, x_next + k / (k + 3) * (x_next - x)), None
+
+        return jax.lax.scan(step, (z, z), jnp.arange(self.steps, dtype=z.dtype))[0][0]
+
+
+def rto(steps: int = 50, lr: Rate = 0.5) -> Randomised:
+    r"""Randomise, then optimise: the minimiser of a perturbed objective, by Nesterov's accelerated descent from z.
+
+        z ~ N(x0, r^2 I),  e ~ N(0, tau^2 I);   x = argmin_x |y + e - A x|^2 / (2 tau^2) + |x - z|^2 / (2 r^2)
+
+    An exact draw for a linear operator, as `conjugate`, once it has converged; for another one near that of its
+    linearisation at the minimiser. Gaussian noise alone, any differentiable operator.
+
+    Source: Bardsley et al. 2014, doi:10.1137/140964023, in the form without their projection (randomised maximum
+    likelihood, Oliver et al. 1996); within annealed sampling Crafts & Villa 2025, arXiv:2503.03007, who solve it by
+    Gauss-Newton. Nesterov 1983 for the descent.
+
+    Args:
+      steps: of descent, static, at least 1.
+      lr: dimensionless, at most 1 for operators of norm 1; a number, or a function of noise-to-signal.
+
+    Raises ValueError for steps under 1.
+    """
+    require_count("steps", steps)
+    return Randomised(lr, steps)
+
+
+@struct.dataclass
 class Decayed(Described):
     """The rate of `decayed`.
 
@@ -296,7 +343,7 @@ def decayed(lr: Array | float = 0.1, to: Array | float = 0.01, rho: float = 7.0)
     return Decayed(lr, to, rho)
 
 
-KNOWN = ("langevin", "hmc", "metropolis", "conjugate")
+KNOWN = ("langevin", "hmc", "metropolis", "conjugate", "rto")
 
 
 def require_chain(chain: Any, measurement: Measurement, method: str) -> InnerChain:
