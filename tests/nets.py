@@ -45,4 +45,4 @@ class Mini(nn.Module):
 def mini(shape=(4, 4, 1)):
     """`Mini` and its variables."""
     net = Mini()
-    return net, net.init(jax.random.key(0), jnp.zeros(shape, jnp.float32), jnp.float32(0.0))
+    return net, jax.jit(net.init)(jax.random.key(0), jnp.zeros(shape, jnp.float32), jnp.float32(0.0))

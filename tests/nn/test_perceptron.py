@@ -14,7 +14,7 @@ def test_it_is_its_formula(classes):
     net = Perceptron(width=8, blocks=2, classes=classes, embed=6)
     x, t = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 1)), jnp.float32), jnp.asarray(0.3, jnp.float32)
     label = {} if classes is None else {"label": jnp.asarray(2)}
-    params = net.init(jax.random.key(0), x, t, **label)
+    params = jax.jit(net.init)(jax.random.key(0), x, t, **label)
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
     )

@@ -115,7 +115,7 @@ def test_the_first_version_only_adds_noise(key):
 def test_a_judge_of_the_picture_alone_knows_no_condition():
     net = stackgan.Judge(4, 8)
     x = ones((8, 8, 3))
-    variables = net.init(jax.random.key(0), x, ones(3))
+    variables = jax.jit(net.init)(jax.random.key(0), x, ones(3))
     one, other = (net.apply(variables, x, c) for c in (ones(3), -ones(3)))
     assert one.unconditional == other.unconditional and one.conditional != other.conditional
     assert net.apply(net.init(jax.random.key(0), x), x).conditional is None

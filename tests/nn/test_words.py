@@ -10,7 +10,7 @@ from diffinv.nn.words import PictureEncoder, TextEncoder, unit_length
 
 def encoded(net, *given):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        variables = net.init(jax.random.key(0), given[0])
+        variables = jax.jit(net.init)(jax.random.key(0), given[0])
         return [net.apply(variables, each) for each in given]
 
 
