@@ -51,6 +51,7 @@ from experiments.evaluation import (
     choosing,
     exhibits,
     items,
+    late,
     printed,
     sets,
     shards,
@@ -177,6 +178,7 @@ def reported(shop: Workshop, folder: Path, found: list[Found], table: Table, hea
     """Writes every form of the table; returns what is printed."""
     config, pictures = CONFIG.value, table.pictures
     truth = dict(zip(pictures.digests, np.asarray(data.to_unit(pictures.pixels))))
+    found = list(late.told(config, truth, folder / "features", found))
     found, as_a_set, of_truth = sets.told(config, shop.prior.shape, pictures, folder / "features", found)
     planned = len(pictures.digests) * config.draws
     rows = [summary.row(each, truth, planned) | dict(more) for each, more in zip(found, as_a_set)]
@@ -268,6 +270,7 @@ def main() -> int:
     config, (index, count) = CONFIG.value, part_of(PART.value)
     folder = runtime.writable(Path(OUT.value) / config.name)
     (prior, card), plan = loaded(config), cells(config, FIELDS)
+    late.scores(config, prior.shape)  # whose files are wrong says so now
     for cell in plan:
         require_fit(cell.config, [cell.task.name], prior.shape)
     left, pictures = items.pictures(config.data, prior.shape, config.first, config.pictures, config.seed)

@@ -33,4 +33,9 @@ def get_config(mode: str = "") -> ConfigDict:
     config.group = 8  # items at once on each device
     config.memory = 0.0  # GiB that a solver's program may take; 0: no limit
     config.published = ""
+    config.lpips_vgg = ""
+    config.lpips_linear = ""
+    config.dists_vgg = ""
+    config.dists_weights = ""
+    config.niqe = ""
     return config

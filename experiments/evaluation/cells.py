@@ -32,6 +32,7 @@ FORM = re.compile(r"(?:(?P<title>[^=]+?)\s+=\s+)?(?P<name>\w+)(?:\((?P<base>[^()
 FREE = (
     *("name", "tasks", "solvers", "data", "first", "pictures", "draws", "group", "memory", "published"),
     *("criterion", "rounds", "presets", "reference", "training"),
+    *("lpips_vgg", "lpips_linear", "dists_vgg", "dists_weights", "niqe"),
 )
 """Fields that no cell depends on."""
 FILES = ("mask", "kernel")

@@ -19,9 +19,12 @@ from experiments.evaluation.items import Item
 from experiments.evaluation.shards import Result
 from experiments.report.tables import diverged, frozen, student
 
-MEANS = ("psnr", "ssim", "nmse", "feature_distance", "ratio", "taken")
+MEANS = ("psnr", "ssim", "ms_ssim", "nmse", "feature_distance", "lpips", "dists", "niqe", "ratio", "taken")
 COSTS = ("nfe", "vjps", "calls", "seconds")
-BETTER = {"psnr": 1.0, "ssim": 1.0, "feature_distance": -1.0, "nmse": -1.0, "ratio": 0.0, "taken": 1.0}
+BETTER = {
+    **{"psnr": 1.0, "ssim": 1.0, "ms_ssim": 1.0, "nmse": -1.0, "feature_distance": -1.0, "lpips": -1.0},
+    **{"dists": -1.0, "niqe": -1.0, "ratio": 0.0, "taken": 1.0},
+}
 """What is compared: larger is better, smaller, or nearer to 1."""
 COVERED = 0.9
 

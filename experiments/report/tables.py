@@ -30,6 +30,10 @@ COLUMNS = {
     "residual": Column("residual", "#.4g"),
     "floor": Column("noise floor", "#.4g"),
     "ratio": Column("residual / floor → 1", ".3f", lambda value: -abs(math.log(value)) if value > 0 else -math.inf),
+    "ms_ssim": Column("MS-SSIM ↑", ".4f", lambda value: value),
+    "lpips": Column("LPIPS ↓", ".4f", _lower),
+    "dists": Column("DISTS ↓", ".4f", _lower),
+    "niqe": Column("NIQE ↓", ".3f", _lower),
     "taken": Column("taken for what it is ↑", ".3f", lambda value: value),
     "kid": Column("EffNetLite0-KID ↓", ".4f", _lower),
     "cmmd": Column("EffNetLite0-CMMD ↓", ".3f", _lower),
@@ -53,6 +57,10 @@ COLUMNS = {
     "ssim_added": Column("SSIM", "+.4f"),
     "feature_distance_added": Column("feature distance", "+.4f"),
     "ratio_added": Column("residual / floor", "+.3f"),
+    "ms_ssim_added": Column("MS-SSIM", "+.4f"),
+    "lpips_added": Column("LPIPS", "+.4f"),
+    "dists_added": Column("DISTS", "+.4f"),
+    "niqe_added": Column("NIQE", "+.3f"),
     "taken_added": Column("taken for what it is", "+.3f"),
 }
 FAILURES = ("frozen", "diverged")
