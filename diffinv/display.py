@@ -126,6 +126,11 @@ def _row(row: dict[str, Any], residual: Any) -> list[tuple[str, str, Any]]:
     return [(name, captions[name], _panel(part)) for name, part in row.items()]
 
 
+def contact_sheet(rows: Sequence[Sequence[tuple[str, str, Any]]]) -> Any:
+    """A Pillow image of rows of (name, caption, array), each array as `pixels` or as a curve; as many in every row."""
+    return _sheet([[(name, text, _panel(part)) for name, text, part in row] for row in rows])
+
+
 def _sheet(rows: list[list[tuple[str, str, Any]]]) -> Any:
     from PIL import ImageDraw, ImageFont
 

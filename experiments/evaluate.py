@@ -13,9 +13,9 @@ configuration alone, not on the batch, the devices or the order, up to rounding.
 has changed, the run stops and says what.
 
 It leaves in runs/NAME/: index.html (means with Student's intervals over pictures, what each wrapper adds to its base,
-quality against cost, and of each cell the best, middle and worst picture), table.md, table.tex, table.csv, and
-ledger.json, which has of every cell its settings, the digests of weights and pictures, versions, device, times, memory
-and every score.
+quality against cost, and of each cell the best, middle and worst picture), overview.png (of each task one picture by
+every solver), table.md, table.tex, table.csv, and ledger.json, which has of every cell its settings, the digests of
+weights and pictures, versions, device, times, memory and every score.
 
 Several processes share a table: --part=I/N computes every N-th picture from the I-th on, in any order and on any
 machines that see the folder; the one that finds all finished writes the tables. Processes that were started together
@@ -200,6 +200,8 @@ def reported(shop: Workshop, folder: Path, found: list[Found], table: Table, hea
     }.items():
         ledger.put(folder / name, text.encode("utf-8", "replace"))
     ledger.put(folder / "ledger.json", accounts.dumped(content))
+    if picture := exhibits.overview(found, truth, seen_by(shop)):
+        ledger.put(folder / "overview.png", ledger.png(picture))
     told = [tables.table(each) for each in (rows + of_truth, added) if each]
     return "\n\n".join(told)
 

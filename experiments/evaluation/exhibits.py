@@ -12,7 +12,7 @@ import numpy as np
 
 from diffinv.data import to_pixels
 from diffinv.data.reader import pillow
-from diffinv.display import enlargement
+from diffinv.display import contact_sheet, enlargement
 from experiments.evaluation import shards
 from experiments.evaluation.items import Set
 from experiments.evaluation.shards import Result
@@ -89,6 +89,34 @@ def gallery(
     head = f"{html.escape(task)} <small>truth, measurement, reconstruction</small>"
     rows = "\n".join(exhibit(each, truth, names, seen) for each in cells)
     return element("h2", head) + element("div", element("table", rows, class_="cells"), class_="wide")
+
+
+def middle(found: Sequence[Found]) -> str | None:
+    """The picture that is neither easy nor hard: the middle one by feature distance, or PSNR, over a task's cells."""
+    each = [{item.picture: scored(result) for item, result in cell.results.items() if not item.draw} for cell in found]
+    each = [scores for scores in each if scores]
+    shared = [name for name in (each[0] if each else ()) if all(name in scores for scores in each)]
+    by = "feature_distance" if all("feature_distance" in scores[name] for scores in each for name in shared) else "psnr"
+    mean = lambda name: math.fsum(scores[name][by] for scores in each)
+    ordered = sorted(shared, key=lambda name: (mean(name), name))
+    return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+
+def overview(found: Sequence[Found], truth: Mapping[str, np.ndarray], seen: Seen) -> Any:
+    """A Pillow image with a row a task: the truth, the measurement and every reconstruction of its middle picture."""
+    rows = []
+    for task in dict.fromkeys(each.cell.task.title for each in found):
+        cells = [each for each in found if each.cell.task.title == task and each.results]
+        if (picture := middle(cells)) is None:
+            continue
+        y = seen(cells[0].cell, [picture])[0]
+        row = [(task, "truth", truth[picture]), ("", "measurement", y / 127.5 - 1)]
+        for each in cells:
+            result = next(value for item, value in sorted(each.results.items()) if item.picture == picture)
+            row.append((each.cell.stem, f"{result.scores['psnr']:.1f} dB", shards.unit(result.x)))
+        rows.append(row)
+    widest = max(map(len, rows), default=0)
+    return contact_sheet([row for row in rows if len(row) == widest]) if rows else None
 
 
 def _nice(low: float, high: float, most: int = 6) -> list[float]:

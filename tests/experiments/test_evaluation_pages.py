@@ -28,7 +28,12 @@ SHAPE = (4, 4, 3)
 def cell(label="DPS", task="box"):
     settings = {"task": task, "sigma_y": 0.05}
     return SimpleNamespace(
-        task=SimpleNamespace(title=task), label=label, base=None, name=f"{task} / {label}", settings=lambda: settings
+        task=SimpleNamespace(title=task),
+        label=label,
+        stem=label,
+        base=None,
+        name=f"{task} / {label}",
+        settings=lambda: settings,
     )
 
 
@@ -92,6 +97,25 @@ def test_the_page_shows_truth_measurement_and_reconstruction():
     assert pixels[2][:, :4].max() == 0 and (pixels[2][:, 4:8] == 99).all() and abs(int(pixels[2][0, 8, 0]) - 153) <= 1
     refused = exhibits.gallery("box", [Found(cell(), {}, "no <spectrum>")], {}, {}, seen)
     assert "not possible: no &lt;spectrum&gt;" in refused
+
+
+def test_the_overview_has_a_row_a_task_of_the_middle_picture():
+    truth = {f"{i:032x}": np.full(SHAPE, i / 10) for i in range(3)}
+    cells = [
+        Found(
+            cell(label, task), {each.item: each for each in (result(i, feature_distance=abs(i - at)) for i in range(3))}
+        )
+        for task, at in (("box", 0), ("blur", 2))
+        for label in ("DPS", "DAPS")
+    ]
+    assert exhibits.middle(cells[:2]) == f"{1:032x}" and exhibits.middle([Found(cell(), {})]) is None
+    asked = []
+    seen = lambda each, pictures: (asked.append((each.task.title, pictures)), np.zeros((1, *SHAPE), np.uint8))[1]
+    image = exhibits.overview(cells, truth, seen)
+    assert asked == [("box", [f"{1:032x}"]), ("blur", [f"{1:032x}"])]
+    two = exhibits.overview(cells[:2], truth, seen)
+    assert image.width == two.width and image.height > 1.8 * two.height - 20
+    assert exhibits.overview([Found(cell(), {})], truth, seen) is None
 
 
 def test_a_plot_has_a_dot_for_each_mean():
