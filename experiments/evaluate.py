@@ -285,7 +285,8 @@ def main() -> int:
     head = {"title": f"Table: {config.name}", "command": command, "about": about, "config": config.to_dict()}
     head |= {"prior": {name: card.get(name) for name in ("name", "sha256", "data_licence")}, "shared": shared}
     shop = Workshop(prior, left.with_others(pictures), config.group, config.memory * GIB)
-    table = decided(shop, folder, Table(left, pictures, plan, {}), shared, False)
+    asked = Table(left, pictures, plan, {})
+    table = decided(shop, folder, asked, shared, False)
     found, damage = started(folder, table, wanted, shared)
     print(*damage, f"{about}; {len(plan)} cells in {folder}", sep="\n", flush=True)
     if PLAN.value:
@@ -295,7 +296,7 @@ def main() -> int:
     if VERIFY.value:
         return verify(shop, folder, found, wanted)
     with keeping.alone(runtime.writable(folder / "parts" / f"{index}-of-{count}")):
-        table = decided(shop, folder, table, shared, True)
+        table = decided(shop, folder, asked, shared, True)
         found, _ = started(folder, table, wanted, shared)
         for cell in table.plan:
             shards.claim(folder / cell.folder, {**cell.settings(), **shared})

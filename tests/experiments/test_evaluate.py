@@ -53,13 +53,7 @@ def place(tmp_path_factory):
 def command(place, out, *more, tasks=TASKS, solvers=SOLVERS):
     start = [sys.executable, "-m", "experiments.evaluate", "--config=configs/tables/reguidance.py:smoke"]
     start += [f"--config.prior={place / 'prior'}", f"--config.data={place / 'in'}", "--config.pictures=4"]
-    start += [
-        "--config.size=8",
-        "--config.draws=2",
-        "--config.steps=2",
-        "--config.reguidance.steps=3",
-        "--config.group=2",
-    ]
+    start += ["--config.size=8", "--config.draws=2", "--config.steps=2", "--config.reguidance.steps=3"]
     start += ["--config.group=2", "--config.name=t"]
     return [*start, f"--config.tasks={tasks}", f"--config.solvers={solvers}", f"--out={out}", *more]
 
@@ -119,6 +113,26 @@ def test_a_table_comes_in_every_form(place, whole):
     assert page.count("<svg") == 2 and "worst: " in page and page.count("base64,") >= 9
     assert "\\begin{tabular}" in (folder / "table.tex").read_text()
     assert (folder / "table.csv").read_text().splitlines()[0].startswith("task,method,psnr,psnr_half")
+
+
+def test_open_settings_are_chosen_told_and_taken_again(place, tmp_path):
+    """On a picture that is left out; by presets.json another run has the same scores, and chooses nothing."""
+    title = "reguidance(ddrm) reguidance.rho=1|30"
+    more = ["--config.first=1", "--config.pictures=3", "--config.draws=1", "--config.criterion=psnr"]
+    ask = lambda out, *given: run(place, out, *more, *given, solvers=f"ddrm, {title}")
+    assert "its settings are chosen by 1 pictures" in ask(tmp_path / "a", "--plan").stdout
+    done, folder = ask(tmp_path / "a"), tmp_path / "a" / "t"
+    assert done.returncode == 0, done.stderr
+    chosen = json.loads((folder / "presets.json").read_text())["x2"][title]
+    content = json.loads((folder / "ledger.json").read_text())
+    label = f"x2 / ReGuidance(DDRM), rho {chosen['reguidance.rho']}"
+    assert [cell["cell"] for cell in content["cells"]] == ["x2 / DDRM", label]
+    best = max(content["tried"], key=lambda row: row["psnr"])
+    assert len(content["tried"]) == 2 and best["choice"] == "chosen"
+    assert "## What was tried" in (folder / "table.md").read_text() and (folder / "overview.png").stat().st_size
+    other = ask(tmp_path / "b", f"--config.presets={folder / 'presets.json'}")
+    assert other.returncode == 0 and "choosing" not in other.stderr, other.stderr
+    assert scores(tmp_path / "b") == scores(tmp_path / "a")
 
 
 def test_nothing_is_computed_twice(place, whole):
