@@ -32,7 +32,7 @@ MINUTES = runtime.flag("minutes", 240, schema.whole("a job may take; what it fin
 GPUS = runtime.flag("gpus", 1, schema.whole("of each part", 0, 64))
 PARTITION = runtime.flag("partition", "", schema.text("of Slurm; '' for its default"))
 IMAGE = runtime.flag("image", "YOUR_IMAGE", schema.text("container of a Kubernetes Job, with diffinv in it"))
-NAME = runtime.flag("name", "diffinv-table", schema.text("of the job, of letters, digits and -"))
+JOB = runtime.flag("job", "diffinv-table", schema.text("its name, of letters, digits and -"))
 
 
 def command(arguments: Sequence[str], part: str = "") -> str:
@@ -44,7 +44,7 @@ def slurm(arguments: Sequence[str]) -> str:
     """A script for sbatch, an array of parts."""
     lines = [
         "#!/bin/bash",
-        f"#SBATCH --job-name={NAME.value} --array=0-{PARTS.value - 1} --time={MINUTES.value}",
+        f"#SBATCH --job-name={JOB.value} --array=0-{PARTS.value - 1} --time={MINUTES.value}",
         f"#SBATCH --gpus-per-task={GPUS.value} --output={LOGS.value}/%A_%a.log",
         *([f"#SBATCH --partition={PARTITION.value}"] if PARTITION.value else []),
         command(arguments, f"$SLURM_ARRAY_TASK_ID/{PARTS.value}"),
@@ -60,7 +60,7 @@ def kubernetes(arguments: Sequence[str]) -> str:
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": NAME.value},
+        "metadata": {"name": JOB.value},
         "spec": {
             "completions": PARTS.value,
             "parallelism": PARTS.value,
@@ -75,7 +75,7 @@ def kubernetes(arguments: Sequence[str]) -> str:
 def tpu(arguments: Sequence[str]) -> str:
     """The line that starts one process on every host of a pod, which then know each other."""
     inner = shlex.quote(f"cd diffinv && {command(arguments)}")
-    return f"gcloud compute tpus tpu-vm ssh {NAME.value} --worker=all --command={inner}\n"
+    return f"gcloud compute tpus tpu-vm ssh {JOB.value} --worker=all --command={inner}\n"
 
 
 def local(arguments: Sequence[str]) -> str:
@@ -112,7 +112,7 @@ def submit(arguments: Sequence[str]) -> list[str]:
         raise ValueError(f"--how is {HOW.value!r}, which this machine has not ({error}); use --how=local") from None
     own = {"slurm_partition": PARTITION.value} if PARTITION.value and HOW.value == "slurm" else {}
     gpus = {"gpus_per_node": GPUS.value} if HOW.value == "slurm" else {}
-    executor.update_parameters(name=NAME.value, timeout_min=MINUTES.value, **gpus, **own)
+    executor.update_parameters(name=JOB.value, timeout_min=MINUTES.value, **gpus, **own)
     parts = [f"{i}/{PARTS.value}" for i in range(PARTS.value)]
     place = str(Path.cwd())
     with executor.batch():

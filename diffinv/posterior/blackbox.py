@@ -242,7 +242,7 @@ def scg(
 
         guided = jnp.logical_and(jnp.asarray(t) <= begin, jnp.asarray(s) > 0)
         x_s, residual, cost = jax.lax.cond(guided, steered, plain)
-        return x_s, StepInfo(cost, residual)
+        return jnp.where(jnp.isfinite(residual), x_s, jnp.nan), StepInfo(cost, residual)  # argmin hides what is NaN
 
     return markov(prior, step)
 

@@ -18,7 +18,7 @@ GIVEN = ["--config=configs/tables/reguidance.py", "--config.tasks=x4 = super_res
 def flags(monkeypatch):
     """As where none is given."""
     values = {"HOW": "slurm", "PARTS": 3, "SUBMIT": False, "LOGS": "logs", "MINUTES": 10, "GPUS": 1, "PARTITION": ""}
-    for name, value in {**values, "IMAGE": "image", "NAME": "table"}.items():
+    for name, value in {**values, "IMAGE": "image", "JOB": "table"}.items():
         monkeypatch.setattr(launch, name, SimpleNamespace(value=value))
     return lambda name, value: monkeypatch.setattr(launch, name, SimpleNamespace(value=value))
 

@@ -31,6 +31,7 @@ DIVIDES = {
     "dps likelihood": "dps with reward=rewards.likelihood: sigma_y",
     "lgd paper": "lgd with reward=rewards.cloud_likelihood: sigma_y",
     "daps langevin legacy": "tau", "daps langevin main": "tau", "daps hmc": "tau", "daps metropolis": "tau",
+    "daps rto": "tau", "eki": "eki: sigma_y",
     "mgps": "mgps: sigma_y", "tds": "tds: sigma_y", "ddsmc": "ddsmc: sigma_y",
     "pnpdm langevin": "pnpdm with chain=Langevin: sigma_y",
 }  # fmt: skip
