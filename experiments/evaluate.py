@@ -214,6 +214,8 @@ def verify(shop: Workshop, folder: Path, found: list[Found], wanted: list[Item])
     if name not in by_name:
         raise ValueError(f"--verify is {name!r}; {schema.nearest(name, list(by_name))}")
     each = by_name[name]
+    if each.cell.open:
+        raise ValueError(f"--verify is {name!r}, whose settings are yet to be chosen; run the table, or give presets")
     kept = accounts.scores_of(Path(AGAINST.value), name) if AGAINST.value else each.results
     if not kept:
         raise ValueError(

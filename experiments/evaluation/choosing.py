@@ -188,8 +188,11 @@ def keep(place: Path, settings: Mapping[str, Any], choice: Choice) -> None:
         os.link(own, place / CHOSEN)
     except FileExistsError:
         pass
+    except OSError:  # a file system without links
+        if not (place / CHOSEN).exists():
+            os.replace(own, place / CHOSEN)
     finally:
-        own.unlink()
+        own.unlink(missing_ok=True)
 
 
 def preset(name: str, cell: Cell, fields: schema.Schema) -> Values:
@@ -228,10 +231,21 @@ def known(
 
 
 def made(shop: Workshop, folder: Path, cell: Cell, rules: Rules, shared: Mapping[str, Any], bar: tqdm) -> Choice:
-    """Chooses, with what the cell refines computed on the same pictures, and keeps what was chosen."""
+    """Chooses, with what the cell refines computed on the same pictures, and keeps what was chosen.
+
+    Where nothing can be chosen by, as where the solver cannot do the task, the first values are taken, and not kept:
+    the cell then says why, and others go on.
+    """
+    first = Choice(combinations(dict(cell.solver.open))[0], [])
     base = computed(shop, folder, cell.base, rules.items, shared, bar) if cell.base else None
+    if base is not None and not all(item in base for item in rules.items):
+        return first
     place, settings = folder / cell.folder, made_with(cell, rules, shared)
-    choice = choose(Trial(shop, cell, base, bar), rules)
+    try:
+        choice = choose(Trial(shop, cell, base, bar), rules)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        bar.write(f"{cell.name}: {' '.join(str(error).split())}")
+        return first
     keep(place, settings, choice)
     return kept(place, settings, cell.name) or choice
 

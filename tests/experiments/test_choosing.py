@@ -116,6 +116,38 @@ def test_a_number_that_must_be_known_has_a_program_of_its_own(monkeypatch):
     assert asked == [(1.0, 2), (3.0, 2)] and [[each.item for each in row] for row in found] == [ITEMS, ITEMS]
 
 
+def test_where_nothing_can_be_chosen_by_the_first_values_stand_and_the_table_goes_on(tmp_path, monkeypatch):
+    """A base that cannot do the task, and a solver that says it cannot."""
+    told = []
+    bar = Bar()
+    bar.write = told.append
+    shop = Workshop(prior(), pictures(), 1, 0)
+    first = choosing.Choice({"reguidance.rho": 1.0, "reguidance.horizon": 0.1}, [])
+    cell = planned(solvers=OPEN)[1]
+    monkeypatch.setattr(choosing, "computed", lambda *_: {})
+    assert choosing.made(shop, tmp_path, cell, rules(), {}, bar) == first and told == []
+
+    def refuse(*_):
+        raise NotImplementedError("it needs\nsingular values")
+
+    monkeypatch.setattr(choosing, "computed", lambda *_: {item: result(item) for item in ITEMS})
+    monkeypatch.setattr(Workshop, "compute", refuse)
+    assert choosing.made(shop, tmp_path, cell, rules(), {}, bar) == first
+    assert told == [f"{cell.name}: it needs singular values"] and not list(tmp_path.iterdir()), "nothing is kept"
+
+
+def test_a_file_system_without_links_keeps_the_first_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no links")
+
+    monkeypatch.setattr(choosing.os, "link", refuse)
+    settings = choosing.made_with(planned(solvers=OPEN)[1], rules(), {})
+    choosing.keep(tmp_path, settings, CHOICE)
+    choosing.keep(tmp_path, settings, CHOICE._replace(values={"reguidance.rho": 1.0}))
+    assert choosing.kept(tmp_path, settings, "cell") == CHOICE
+    assert [path.name for path in tmp_path.iterdir()] == [choosing.CHOSEN]
+
+
 CHOICE = choosing.Choice({"reguidance.rho": 3.0}, [{"values": {"reguidance.rho": 3.0}, "psnr": 20.0, "failed": 0}])
 
 

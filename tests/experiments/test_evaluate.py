@@ -121,6 +121,8 @@ def test_open_settings_are_chosen_told_and_taken_again(place, tmp_path):
     more = ["--config.first=1", "--config.pictures=3", "--config.draws=1", "--config.criterion=psnr"]
     ask = lambda out, *given: run(place, out, *more, *given, solvers=f"ddrm, {title}")
     assert "its settings are chosen by 1 pictures" in ask(tmp_path / "a", "--plan").stdout
+    early = ask(tmp_path / "a", "--verify=x2 / ReGuidance(DDRM)")
+    assert early.returncode == 1 and "whose settings are yet to be chosen" in early.stderr
     done, folder = ask(tmp_path / "a"), tmp_path / "a" / "t"
     assert done.returncode == 0, done.stderr
     chosen = json.loads((folder / "presets.json").read_text())["x2"][title]
