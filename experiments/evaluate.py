@@ -176,7 +176,7 @@ def seen_by(shop: Workshop) -> exhibits.Seen:
 
 def reported(shop: Workshop, folder: Path, found: list[Found], table: Table, head: dict[str, Any]) -> str:
     """Writes every form of the table; returns what is printed."""
-    config, pictures = CONFIG.value, table.pictures
+    config, pictures, seen = CONFIG.value, table.pictures, seen_by(shop)
     truth = dict(zip(pictures.digests, np.asarray(data.to_unit(pictures.pixels))))
     found = list(late.told(config, truth, folder / "features", found))
     found, as_a_set, of_truth = sets.told(config, shop.prior.shape, pictures, folder / "features", found)
@@ -196,11 +196,11 @@ def reported(shop: Workshop, folder: Path, found: list[Found], table: Table, hea
         "table.md": sheets.markdown(head["title"], head["command"], notes, sections),
         "table.tex": sheets.latex(rows, head["title"]),
         "table.csv": sheets.comma_separated(rows),
-        "index.html": exhibits.page(pictures, found, truth, sections, notes, head, seen_by(shop)),
+        "index.html": exhibits.page(pictures, found, truth, sections, notes, head, seen),
     }.items():
         ledger.put(folder / name, text.encode("utf-8", "replace"))
     ledger.put(folder / "ledger.json", accounts.dumped(content))
-    if picture := exhibits.overview(found, truth, seen_by(shop)):
+    if picture := exhibits.overview(found, truth, seen):
         ledger.put(folder / "overview.png", ledger.png(picture))
     told = [tables.table(each) for each in (rows + of_truth, added) if each]
     return "\n\n".join(told)

@@ -98,7 +98,7 @@ def test_help_and_tables_come_from_the_declaration():
         ("x" * 4097, False),
         ("gs://bucket/run", False),
         ("s3:/bucket", False),
-        ("file:///tmp/run", False),
+        ("file:///folder/run", False),
         ("C:/pictures", True),
         ("at 12:/30", True),
         (3, False),

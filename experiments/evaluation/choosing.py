@@ -78,11 +78,8 @@ def _about(values: Sequence[Any], best: Any) -> tuple[Any, ...]:
         return (best,)
     i = list(values).index(best)
     middle = lambda a, b: math.sqrt(a * b) if a > 0 and b > 0 else (a + b) / 2
-    return (
-        *(middle(values[j], best) for j in (i - 1,) if j >= 0),
-        best,
-        *(middle(best, v) for v in values[i + 1 : i + 2]),
-    )
+    neighbours = [*values[max(i - 1, 0) : i], *values[i + 1 : i + 2]]
+    return tuple(sorted([best, *(middle(value, best) for value in neighbours)]))
 
 
 def error(result: Result, criterion: str) -> float:
@@ -210,9 +207,8 @@ def preset(name: str, cell: Cell, fields: schema.Schema) -> Values:
     except (OSError, ValueError) as fault:
         raise ValueError(f"{where}, which is no presets.json of a table ({fault})") from None
     except (KeyError, TypeError):
-        raise ValueError(
-            f"{where}, which lacks {cell.task.title} / {cell.solver.title}; choose it by config.first"
-        ) from None
+        lacks = f"lacks {cell.task.title} / {cell.solver.title}"
+        raise ValueError(f"{where}, which {lacks}; choose it by config.first") from None
     for name, value in values.items():
         section, _, own = name.partition(".")
         field = fields[section][own] if own else fields[section]
@@ -243,8 +239,8 @@ def made(shop: Workshop, folder: Path, cell: Cell, rules: Rules, shared: Mapping
     place, settings = folder / cell.folder, made_with(cell, rules, shared)
     try:
         choice = choose(Trial(shop, cell, base, bar), rules)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        bar.write(f"{cell.name}: {' '.join(str(error).split())}")
+    except (TypeError, ValueError, NotImplementedError) as fault:
+        bar.write(f"{cell.name}: {' '.join(str(fault).split())}")
         return first
     keep(place, settings, choice)
     return kept(place, settings, cell.name) or choice
