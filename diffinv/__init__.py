@@ -22,6 +22,7 @@ from diffinv import (
     tiles,
     times,
 )
+from diffinv.codec import Codec, LatentPrior
 from diffinv.denoisers import finite, gaussian, gaussian_field, gaussian_mixture, mixture
 from diffinv.display import show
 from diffinv.loop import as_solver, first_bad_step, guard, markov, record, remat, sample, sweep
@@ -37,10 +38,12 @@ from diffinv.watch import interruptible, progress
 __version__ = "0.1.0"
 
 __all__ = [
+    "Codec",
     "Cost",
     "Gaussian",
     "GaussianNoise",
     "Guided",
+    "LatentPrior",
     "Measurement",
     "NetworkDenoiser",
     "Noise",

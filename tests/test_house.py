@@ -22,7 +22,7 @@ LAYERS = [
     ["typing", "callables", "describe", "ends"],
     ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "atomic", "seeds", "text"],
     ["prior", "operators", "nn", "degrade"],
-    ["loop", "charts", "measurement", "noises", "checks", "denoisers", "watch"],
+    ["loop", "charts", "codec", "measurement", "noises", "checks", "denoisers", "watch"],
     ["samplers"],
     ["posterior", "consistency", "cascade", "scalespace", "adversarial", "generator"],
     ["train", "data", "weights", "metrics", "display"],
@@ -45,7 +45,7 @@ METHODS = {
     "Rates",
 }
 SHARED = {
-    "imported": "a family of public checkpoints as parameters and card: adm, diffusers, edm, terrain",
+    "imported": "a family of public checkpoints as parameters and card: adm, autoencoder, diffusers, edm, terrain",
     "detect": "the network's fields that a family's state dict shows: adm, edm",
     "architecture_fields": "the card's `architecture` of a family: adm, diffusers",
     "to_adm": "a family's tensors under ADM's names: diffusers, edm",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from diffinv.nn import convnet, ctmsr_unet, song, srnet, unet
+from diffinv.nn import autoencoder, convnet, ctmsr_unet, song, srnet, unet
 
 Shape = tuple[int, ...]
 Leaf = tuple[str, Shape]
@@ -237,12 +237,56 @@ def _ctmsr(net: ctmsr_unet.CTMSRUNet, channels: int) -> Iterator[Leaf]:
     yield from _conv("conv_last", net.channels, net.out_channels)
 
 
+def _plain_block(name: str, inside: int, outside: int) -> Iterator[Leaf]:
+    for i, width in ((1, inside), (2, outside)):
+        yield from _norm(f"{name}/norm{i}", width)
+        yield from _conv(f"{name}/conv{i}", width, outside)
+    if inside != outside:
+        yield from _dense(f"{name}/conv_shortcut", inside, outside)
+
+
+def _coder_middle(net: autoencoder.AutoencoderKL, half: str, width: int) -> Iterator[Leaf]:
+    for i in range(2):
+        yield from _plain_block(f"{half}/mid_block_resnets_{i}", width, width)
+    if net.attention:
+        yield from _attention(f"{half}/mid_block_attentions_0", width)
+
+
+def _coder(net: autoencoder.AutoencoderKL, half: str, first: int, last: int) -> Iterator[Leaf]:
+    """Encoder or decoder, of `first` channels to `last`."""
+    down = half == "encoder"
+    widths = [round(net.channels * m) for m in net.multipliers][:: 1 if down else -1]
+    side, resample, op = ("down", "downsamplers", "op") if down else ("up", "upsamplers", "conv")
+    yield from _conv(f"{half}/conv_in", first, here := widths[0])
+    yield from _coder_middle(net, half, widths[-1 if down else 0])
+    for level, width in enumerate(widths):
+        name = f"{half}/{side}_blocks_{level}"
+        for i in range(net.blocks + (not down)):
+            yield from _plain_block(f"{name}_resnets_{i}", here, width)
+            here = width
+        if level < len(widths) - 1:
+            yield from _conv(f"{name}_{resample}_0/{op}", width, width)
+    yield from _norm(f"{half}/conv_norm_out", here)
+    yield from _conv(f"{half}/conv_out", here, last)
+
+
+def _autoencoder(net: autoencoder.AutoencoderKL, channels: int) -> Iterator[Leaf]:
+    codes = net.code_channels
+    yield from _coder(net, "encoder", channels, 2 * codes)
+    yield from _coder(net, "decoder", codes, net.out_channels)
+    if net.quant:
+        yield from _dense("quant_conv", 2 * codes, 2 * codes)
+    if net.post_quant:
+        yield from _dense("post_quant_conv", codes, codes)
+
+
 COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
     unet.UNet: _unet,
     song.SongUNet: _song,
     convnet.ConvUNet: _convnet,
     srnet.SRNet: _srnet,
     ctmsr_unet.CTMSRUNet: _ctmsr,
+    autoencoder.AutoencoderKL: _autoencoder,
 }
 
 

@@ -2,7 +2,16 @@
 
 from diffinv.weights import cards, convert, snapshots
 from diffinv.weights.certificate import certified, probe, probe_shape, references, verify
-from diffinv.weights.loading import any_size, architecture, build, load_generator, load_prior, load_upscaler
+from diffinv.weights.loading import (
+    any_size,
+    architecture,
+    build,
+    load_autoencoder,
+    load_generator,
+    load_latent,
+    load_prior,
+    load_upscaler,
+)
 from diffinv.weights.store import amend, embedded, flatten, halved, read_card, restore, save, unflatten, widened
 
 __all__ = [
@@ -16,7 +25,9 @@ __all__ = [
     "embedded",
     "flatten",
     "halved",
+    "load_autoencoder",
     "load_generator",
+    "load_latent",
     "load_prior",
     "load_upscaler",
     "probe",

@@ -1,4 +1,4 @@
-"""A `Prior`, an upscaler or a generator, out of weights and their card."""
+"""A `Prior`, an upscaler, a generator, an autoencoder or a prior over its codes, out of weights and their card."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import consistency, scalespace
+from diffinv.codec import Codec, LatentPrior
 from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
 from diffinv.denoisers.rescheduled import Rescheduled
@@ -20,7 +21,7 @@ from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED, NetworkDenoiser, Pri
 from diffinv.process import Process
 from diffinv.typing import Array
 from diffinv.weights import cards
-from diffinv.weights.store import read_card, require_kind, restore, widened
+from diffinv.weights.store import embedded, read_card, require_kind, restore, widened
 
 
 def architecture(card: dict[str, Any]) -> Any:
@@ -177,3 +178,43 @@ def load_generator(path: str) -> TextToImage:
     game = cards.build_game(card["generator"], "card.generator")
     used = {name: leaf for name, leaf in widened(params).items() if name != "judges"}
     return TextToImage(used, game, tuple(card.get("words", ())), tuple(card.get("labels", ())))
+
+
+def load_autoencoder(path: str, shape: tuple[int, ...] | None = None, **changes: Any) -> Codec:
+    """The autoencoder of a checkpoint, rebuilt from its card: `autoencoder`, `shape`. `path` as in `restore`.
+
+    Args: `shape`: of a picture, (H, W, C), by default the card's; `changes`: as in `load_prior`.
+
+    Raises ValueError for the checkpoint of another kind, and for sides that the network does not divide.
+    """
+    params, card = restore(path)
+    require_kind(card, os.fspath(path), "autoencoder")
+    picture = tuple(card["shape"] if shape is None else shape)
+    return Codec(widened(params), cards.build_autoencoder(card["autoencoder"]).clone(**changes), picture)
+
+
+def load_latent(path: str, process: Process | None = None, autoencoder: str = "", **changes: Any) -> LatentPrior:
+    """A prior over codes and its autoencoder: the one that its card names, beside it or among those that ship.
+
+    Args: `path`, `process`, `changes`: as in `load_prior`; `autoencoder`: path of one to take instead, "" for none.
+
+    Raises ValueError for a prior over pictures, and for an autoencoder whose weights are others than the card's.
+    """
+    card = read_card(path, "prior")
+    if "latent" not in card:
+        raise ValueError(f"{path} is a prior over pictures: its card names no autoencoder; load it with load_prior")
+    place = autoencoder or _beside(path, card["latent"]["autoencoder"])
+    found, wanted = read_card(place, "autoencoder")["sha256"], card["latent"]["sha256"]
+    if not autoencoder and found != wanted:
+        raise ValueError(
+            f"{place} has sha256 {found[:12]}.., the card of {path} wants {wanted[:12]}..: its codes are others; copy "
+            "the autoencoder that the prior was trained with, or name another by autoencoder="
+        )
+    codec = load_autoencoder(place, card["latent"]["picture"])
+    return LatentPrior(load_prior(path, process, **changes), codec)
+
+
+def _beside(path: str, name: str) -> str:
+    """The autoencoder of this name beside a checkpoint, or the shipped one."""
+    near = os.path.join(os.path.dirname(os.fspath(path)), name)
+    return near if os.path.exists(f"{near}.json") or not os.path.exists(f"{embedded(name)}.json") else embedded(name)

@@ -26,8 +26,15 @@ KINDS = {
     "prior": ("a", "no scale", "load_prior"),
     "upscaler": ("an", "a scale", "load_upscaler, or --model of experiments.super_resolve"),
     "generator": ("a", "a generator", "load_generator, or --model of experiments.generate"),
+    "autoencoder": ("an", "an autoencoder", "load_autoencoder"),
 }
 """Of each kind of card: its article, what shows it, and what loads it."""
+
+
+DESCRIBING = frozenset(
+    "version sha256 parameters architecture parametrisation process shape generator words autoencoder latent".split()
+)
+"""What of a card describes the weights beside it."""
 
 
 def _paths(path: str) -> tuple[str, str]:
@@ -109,7 +116,7 @@ def read_card(path: str, kind: str | None = None) -> dict[str, Any]:
     """
     beside = _paths(path)[1]
     card = _told(beside)
-    if kind is not None and not {"architecture", "generator"} & set(card):
+    if kind is not None and not {"architecture", "generator", "autoencoder"} & set(card):
         raise ValueError(f"{beside}: card.architecture is missing; load it with load_prior(path, apply=...)")
     if kind is not None:
         require_kind(card, beside, kind)
@@ -126,13 +133,13 @@ def _told(beside: str) -> dict[str, Any]:
         raise ValueError(f"{error}; it is no model card: download or export it again") from None
     if "sha256" not in card:
         raise ValueError(f"{beside} has no sha256; download or export it again")
-    if {"parametrisation", "architecture", "process", "generator"} & set(card):
+    if {"parametrisation", "architecture", "process", "generator", "autoencoder"} & set(card):
         cards.require_card(card, beside, "architecture" in card)
     return card
 
 
 def require_kind(card: dict[str, Any], beside: str, kind: str) -> None:
-    """ValueError where the card, of the file `beside`, is not of a `kind`: "prior", "upscaler" or "generator"."""
+    """ValueError where the card, of the file `beside`, is not of a `kind`, one of `KINDS`."""
     found = cards.kind_of(card)
     if found != kind:
         article, shows, other = KINDS[found]
@@ -144,8 +151,7 @@ def require_kind(card: dict[str, Any], beside: str, kind: str) -> None:
 def amend(path: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Adds `changes` to the card of `path`, and leaves its weights alone. Raises ValueError for what describes them."""
     card = read_card(path)
-    describing = "version sha256 parameters architecture parametrisation process shape generator words".split()
-    fixed = set(describing) & set(changes)
+    fixed = DESCRIBING & set(changes)
     if fixed:
         raise ValueError(f"changes to {sorted(fixed)} would make the card of {path} wrong; save the weights again")
     card.update(changes)
@@ -171,7 +177,7 @@ def restore(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     count = sum(leaf.size for leaf in flat.values())
     if card.get("parameters", count) != count:
         raise ValueError(f"{weights} has {count} parameters, its card says {card['parameters']}; export it again")
-    if "architecture" in card or "generator" in card:
+    if {"architecture", "generator", "autoencoder"} & set(card):
         cards.require_weights(card, flat, weights)
     return unflatten(flat), card
 

@@ -236,6 +236,47 @@ def diffusers(p, x, t, *, widths, blocks, down, up, head_channels=None, padding=
     return p.conv("conv_out", silu(p.norm("conv_norm_out", h, groups, eps)), out)
 
 
+def autoencoder(p, x, *, widths, blocks, codes, groups, attention=True, quant=True, old=False):
+    """`AutoencoderKL`: (mean, log variance that is not clipped, the decoded mean); `old`: older names of attention."""
+    silu, eps = p.ops.silu, 1e-6
+    q, k, v, proj = ("query", "key", "value", "proj_attn") if old else ("to_q", "to_k", "to_v", "to_out.0")
+
+    def res(name, x, width):
+        h = p.conv(f"{name}.conv1", silu(p.norm(f"{name}.norm1", x, groups, eps)), width)
+        h = p.conv(f"{name}.conv2", silu(p.norm(f"{name}.norm2", h, groups, eps)), width)
+        return p.see(name, h + (x if x.shape[0] == width else p.conv(f"{name}.conv_shortcut", x, width, 1)))
+
+    def middle(half, h):
+        c, name = h.shape[0], f"{half}.mid_block.attentions.0"
+        dense = lambda part, x: p.ops.einsum("oi,it->ot", p(f"{name}.{part}.weight", c, c), x) + bias(part)
+        bias = lambda part: p(f"{name}.{part}.bias", c)[:, None]
+        h = res(f"{half}.mid_block.resnets.0", h, c)
+        if attention:
+            a = p.norm(f"{name}.group_norm", h, groups, eps).reshape(c, -1)
+            a = attend(p, p.ops.cat([dense(part, a) for part in (q, k, v)], 0), 1, "new")
+            h = p.see(name, h + dense(proj, a).reshape(h.shape))
+        return res(f"{half}.mid_block.resnets.1", h, c)
+
+    def half(name, side, h, widths, count, out):
+        h = p.conv(f"{name}.conv_in", h, widths[0])
+        h = middle(name, h) if name == "decoder" else h
+        for i, width in enumerate(widths):
+            for j in range(count):
+                h = res(f"{name}.{side}_blocks.{i}.resnets.{j}", h, width)
+            last = f"{name}.{side}_blocks.{i}.{side}samplers.0"
+            if i < len(widths) - 1 and side == "down":
+                h = p.see(last, p.conv(f"{last}.conv", h, width, 3, 2, (0, 1)))
+            elif i < len(widths) - 1:
+                h = p.see(last, p.conv(f"{last}.conv", double(p, h), width))
+        h = middle(name, h) if name == "encoder" else h
+        return p.conv(f"{name}.conv_out", silu(p.norm(f"{name}.conv_norm_out", h, groups, eps)), out)
+
+    h = half("encoder", "down", p.ops.array(x), widths, blocks, 2 * codes)
+    h = p.conv("quant_conv", h, 2 * codes, 1) if quant else h
+    z = p.conv("post_quant_conv", h[:codes], codes, 1) if quant else h[:codes]
+    return h[:codes], h[codes:], half("decoder", "up", z, widths[::-1], blocks + 1, x.shape[0])
+
+
 def edm(p, x, t, *, resolution, channels, mult, blocks, attention, kind="ddpmpp", head_channels=64, classes=None,
         label=None):  # fmt: skip
     """EDM's networks: kind "ddpmpp" and "ncsnpp" (`SongUNet`) or "adm" (`DhariwalUNet`); names without "model."."""

@@ -5,6 +5,7 @@ card is a note, which nothing reads but people. Nothing that a card says is a pa
 networks and processes are chosen from closed tables.
 """
 
+from diffinv.weights.cards.autoencoders import AUTOENCODER, build_autoencoder, is_autoencoder
 from diffinv.weights.cards.checks import (
     VERSION,
     card_refusals,
@@ -21,14 +22,17 @@ from diffinv.weights.cards.generators import GAME, build_game, is_generator
 
 __all__ = [
     "ARCHITECTURES",
+    "AUTOENCODER",
     "GAME",
     "LEVELS",
     "PROCESSES",
     "VERSION",
+    "build_autoencoder",
     "build_game",
     "build_network",
     "build_process",
     "expected_shapes",
+    "is_autoencoder",
     "is_generator",
     "is_upscaler",
     "kind_of",

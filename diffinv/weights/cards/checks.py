@@ -12,7 +12,8 @@ from diffinv import schema
 from diffinv.nn import ctmsr_unet, song, srnet
 from diffinv.nn.leaves import leaves
 from diffinv.schema import number, whole
-from diffinv.weights.cards import fields, generators
+from diffinv.weights.cards import autoencoders, fields, generators
+from diffinv.weights.cards.autoencoders import is_autoencoder
 from diffinv.weights.cards.fields import build_network, network_refusals, process_refusals
 from diffinv.weights.cards.generators import is_generator
 
@@ -36,8 +37,9 @@ def is_upscaler(card: Mapping[str, Any]) -> bool:
 
 
 def kind_of(card: Mapping[str, Any]) -> str:
-    """ "generator", "upscaler" or "prior"."""
-    return "generator" if is_generator(card) else "upscaler" if is_upscaler(card) else "prior"
+    """ "generator", "autoencoder", "upscaler" or "prior"."""
+    known = {"generator": is_generator, "autoencoder": is_autoencoder, "upscaler": is_upscaler}
+    return next((kind for kind, holds in known.items() if holds(card)), "prior")
 
 
 def _basics(card: Mapping[str, Any]) -> Iterator[str]:
@@ -181,10 +183,14 @@ def card_refusals(card: Mapping[str, Any], ours: bool = True) -> Iterator[str]:
     if is_generator(card):
         yield from [*_basics(card), *generators.generator_refusals(card)]
         return
+    if is_autoencoder(card):
+        yield from (lines := list(_basics(card)))
+        yield from () if lines else autoencoders.autoencoder_refusals(card)
+        return
     needed = ["parametrisation"] + ["shape", "process"] * (not is_upscaler(card)) + ["architecture"] * ours
     lines = list(_basics(card))
     lines += [f"card.{name} is missing" for name in needed if name not in card]
-    lines += [*_consistency(card), *_certificate(card), *_coarse(card)]
+    lines += [*_consistency(card), *_certificate(card), *_coarse(card), *autoencoders.latent_refusals(card)]
     if "architecture" in card and ours:
         lines += network_refusals(card["architecture"])
     if "parametrisation" in card:
@@ -210,6 +216,8 @@ def expected_shapes(card: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Flat names and shapes of the weights that a sound card describes."""
     if is_generator(card):
         return generators.generator_shapes(card)
+    if is_autoencoder(card):
+        return autoencoders.autoencoder_shapes(card)
     net = build_network(card["architecture"])
     channels = card["shape"][2] if "shape" in card else net.out_channels
     if card["parametrisation"].get("parametrisation") == "spectral":

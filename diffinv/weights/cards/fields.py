@@ -235,15 +235,16 @@ def build_network(card: Mapping[str, Any], where: str = "architecture") -> Any:
     """
     first(network_refusals(card, where))
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in card.items() if key != "name"}
-    net = ARCHITECTURES[card["name"]](**{**fields, "dtype": np.dtype(_dtype(card.get("dtype", "float32")))})
-    first(_widths(net, where))
+    net = ARCHITECTURES[card["name"]](**{**fields, "dtype": dtype(card.get("dtype", "float32"))})
+    first(width_refusals(net, where))
     return net
 
 
-def _dtype(name: str) -> Any:
+def dtype(name: str) -> np.dtype:
+    """A network's dtype, of the name that a card gives it."""
     import ml_dtypes
 
-    return ml_dtypes.bfloat16 if name == "bfloat16" else name
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def levels(net: Any) -> int:
@@ -251,7 +252,7 @@ def levels(net: Any) -> int:
     return len(net.multipliers) if hasattr(net, "multipliers") else 1
 
 
-def _widths(net: Any, where: str) -> Iterator[str]:
+def width_refusals(net: Any, where: str) -> Iterator[str]:
     """Widths that are 0, that groups do not divide, or that heads do not."""
     blocks = getattr(net, "blocks", 1)
     if getattr(net, "scalar_label", False) and net.classes is not None:

@@ -116,8 +116,8 @@ def _renamed(state: State, layers: int) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{ENDS.get(stem, stem)}.{leaf}", value
 
 
-def _stacked(state: State) -> State:
-    """q, k and v as one `qkv`, in the order (3, heads, d)."""
+def stacked_qkv(state: State) -> State:
+    """q, k and v as one `qkv`, in the order (3, heads, d). Raises ValueError where one of them is missing."""
     out: State = {}
     parts: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for name, value in state.items():
@@ -135,7 +135,7 @@ def _stacked(state: State) -> State:
 
 def to_adm(state: State, config: dict[str, Any]) -> State:
     """The tensors under ADM's names, cosines first."""
-    state = _stacked(dict(_renamed(state, config.get("layers_per_block", 2))))
+    state = stacked_qkv(dict(_renamed(state, config.get("layers_per_block", 2))))
     name = "time_embed.0.weight"
     if name in state and not config.get("flip_sin_to_cos", True):
         if placing.need(state, name, 2).shape[1] % 2:
