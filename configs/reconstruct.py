@@ -38,6 +38,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.random = {"masked": 0.7}
     config.factor = 4  # of both super-resolutions
     config.mri = {"acceleration": 4, "centre": 0.08, "coils": 1}
+    config.nonlinear = {"contrast": 2.5, "gain": 2.0, "oversample": 2.0}  # the latter two of DAPS
     config.blur = {
         "size": 31,
         "std": 2.0,
@@ -95,10 +96,10 @@ def get_config(mode: str = "") -> ConfigDict:
         "levels": 3,
     }
     config.reguidance = {
-        "steps": 60,
-        "rho": 20.0,
+        "steps": 20,
+        "rho": 1.0,
         "convention": "square",
-        "horizon": 0.3,
+        "horizon": 0.2,
         "power": 2.0,
     }
     config.guided = {  # pigdm, mmps, tmpd, ddnm

@@ -45,7 +45,7 @@ from tqdm import tqdm
 
 from diffinv import data, schema, weights
 from diffinv.prior import Prior
-from experiments.common import keeping, priors, reading
+from experiments.common import keeping, priors, profiling, reading
 from experiments.evaluation import (
     accounts,
     choosing,
@@ -70,6 +70,7 @@ from experiments.restore.bench import pixels
 from experiments.restore.operators import require_fit, shown
 
 flags.adopt_module_key_flags(reading)
+flags.adopt_module_key_flags(profiling)
 CONFIG = runtime.config_flag(
     str(runtime.ROOT / "configs" / "tables" / "reguidance.py"),
     "a table; FILE:smoke for a quick run, FILE:paper for the paper's own settings",

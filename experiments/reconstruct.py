@@ -31,12 +31,13 @@ from tqdm import tqdm
 from configs import reconstruct as standard
 from diffinv import schema
 from experiments import report
-from experiments.common import keeping, reading
+from experiments.common import keeping, profiling, reading
 from experiments.restore import part as parts
 from experiments.restore.fields import FIELDS, check
 from experiments.restore.part import Part
 
 flags.adopt_module_key_flags(reading)
+flags.adopt_module_key_flags(profiling)
 CONFIG = runtime.config_flag(
     str(runtime.ROOT / "configs" / "reconstruct.py"),
     "a configuration; FILE:smoke for a quick run",

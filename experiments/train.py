@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import io
 import os
 import sys
@@ -27,15 +28,27 @@ from absl import flags
 
 from diffinv import data, schema
 from diffinv.weights import snapshots
-from experiments.common import keeping, reading
+from experiments.common import keeping, profiling, reading
+from experiments.common.commandline import listed
+from experiments.report import writers
 from experiments.report.series import Series
 from experiments.tasks import fields
 from experiments.tasks.run import Run, export, halved, require_free, require_same, task, tiled
 
 flags.adopt_module_key_flags(reading)
+flags.adopt_module_key_flags(profiling)
 CONFIG = runtime.config_flag(None, "configs/NAME.py, or configs/NAME.py:smoke", fields.fields, fields.check)
 WORKDIR = runtime.flag("workdir", None, schema.path("folder for checkpoints, metrics and samples"))
 EXPORT = runtime.flag("export", None, schema.path("write weights and card of the latest checkpoint here, and stop"))
+WRITERS = runtime.flag(
+    "writers",
+    "",
+    schema.either(
+        schema.exactly("", "'' for tensorboard where it is installed"),
+        schema.choices(list(writers.WRITERS)),
+        meaning="where metrics go beside metrics.jsonl",
+    ),
+)
 HALF = runtime.flag("half", False, schema.switch("store what is exported as float16; the card says what that costs"))
 
 
@@ -62,6 +75,14 @@ def sources(config) -> tuple[data.Source, data.Source]:
     return tuple(map(data.resident, found)) if config.resident else found
 
 
+def series(step: int) -> Series:
+    """Where metrics go, from this step on."""
+    if WRITERS.value or importlib.util.find_spec("tensorboard"):
+        return Series(WORKDIR.value, step, listed(WRITERS.value or "tensorboard"))
+    print("metrics.jsonl only; for TensorBoard files: pip install tensorboard", flush=True)
+    return Series(WORKDIR.value, step)
+
+
 def quiet() -> None:
     """No progress bars of TFDS, which fill the terminal."""
     try:
@@ -79,9 +100,7 @@ class Loop:
         self.config, self.seconds, self.started = run.config, about.get("seconds", 0.0), time.time()
         self.saved, self.mark = time.time(), (time.time(), int(state.step))
         self.losses, self.evaluated = about.get("held_out", {}), about.get("evaluated", 0)
-        self.series = Series(WORKDIR.value, int(state.step)) if runtime.first() and not EXPORT.value else None
-        if self.series and not self.series.tensorboard:
-            print("metrics.jsonl only; for TensorBoard files: pip install tensorboard", flush=True)
+        self.series = series(int(state.step)) if runtime.first() and not EXPORT.value else None
 
     def elapsed(self) -> float:
         return self.seconds + time.time() - self.started
@@ -146,6 +165,7 @@ class Loop:
         options = {"mininterval": 5, "unit": "step", "disable": not runtime.first()}
         with tqdm.tqdm(range(start, config.steps), initial=start, total=config.steps, **options) as bar:
             for step in bar:
+                profiling.before_round(2, before)
                 self.state, metrics = self.run.step(self.state, self.run.put(next(feed)))
                 done = step + 1
                 if before is not None:

@@ -59,14 +59,19 @@ DAPS_BOX = {
 }
 DAPS_OWN = {
     "ffhq": {"super-resolution x4": (29.07, 0.818, 0.177), "random": (31.12, 0.844, 0.098)}
-    | {"Gaussian blur": (29.19, 0.817, 0.165), "motion blur": (29.66, 0.847, 0.157)},
+    | {"Gaussian blur": (29.19, 0.817, 0.165), "motion blur": (29.66, 0.847, 0.157)}
+    | {"phase retrieval": (30.63, 0.851, 0.139), "high dynamic range": (27.12, 0.752, 0.162)},
     "imagenet": {"super-resolution x4": (25.89, 0.694, 0.276), "random": (28.44, 0.775, 0.135)}
-    | {"Gaussian blur": (26.15, 0.684, 0.253), "motion blur": (27.86, 0.766, 0.196)},
+    | {"Gaussian blur": (26.15, 0.684, 0.253), "motion blur": (27.86, 0.766, 0.196)}
+    | {"phase retrieval": (25.78, 0.742, 0.254)},
 }
 
 
 def _daps(data: str) -> Printed:
-    """Read at second hand: the box's from a later paper's repository, the others from memory."""
+    """Read at second hand: the box's from a later paper's repository, the others from memory.
+
+    Of phase retrieval it is the best of four runs.
+    """
     key = data.lower()
     cells = [("box", solver, found) for solver, found in DAPS_BOX[key].items()]
     cells += [(task, "DAPS", found) for task, found in DAPS_OWN[key].items()]

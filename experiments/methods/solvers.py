@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffinv import Measurement, Prior, Solution, Solver, as_solver, guard
+from diffinv import GaussianNoise, Measurement, Prior, Solution, Solver, as_solver, guard
+from diffinv.operators.base import Operator
 from diffinv.schema import Schema, either, exactly, whole
 from diffinv.typing import Array, Key
 from experiments.common.commandline import listed
@@ -58,6 +63,22 @@ def solver(name: str, config: ConfigDict, prior: Prior) -> Solver:
     grid, settings = times_of(method, config, prior), method.settings(config)
     plain = as_solver(lambda m: guard(method.build(prior, m, **settings)), grid)
     return method.wrap(given, plain, prior, grid) if method.wrap else plain
+
+
+def require_able(names: Iterable[str], config: ConfigDict, task: str, prior: Prior, operator: Operator) -> None:
+    """ValueError where one of these methods cannot be built around this operator, whose numbers need not be known."""
+
+    def built(operator: Operator) -> Array:
+        y = jnp.zeros_like(jax.eval_shape(operator, jnp.zeros(prior.shape)))
+        for name in names:
+            method = METHODS[name]
+            method.build(prior, Measurement(operator, y, GaussianNoise(config.sigma_y)), **method.settings(config))
+        return y
+
+    try:
+        jax.eval_shape(built, operator)
+    except TypeError as error:
+        raise ValueError(f"config.task is {task}: {error}") from None
 
 
 def wrappers() -> list[str]:

@@ -1,16 +1,16 @@
-"""Metrics over training steps: JSON lines always, TensorBoard files where its writer is installed."""
+"""Metrics over training steps: JSON lines always, and whatever writers are asked for."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from diffinv.atomic import replacing
+from experiments.report.writers import WRITERS, png
 
 
 def _whole_lines(path: str, before: int) -> list[str]:
@@ -35,33 +35,23 @@ def _rewrite(path: str, lines: list[str]) -> None:
         file.writelines(line.encode() for line in lines)
 
 
-def _event_writer(folder: str) -> Any:
-    try:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-    except ImportError:
-        return None
-    return EventFileWriter(folder)
-
-
 class Series:
-    """`write(step, {...})` to `folder/metrics.jsonl` and to TensorBoard; `picture(step, name, pixels)` to a PNG too.
+    """`write(step, {...})` to `folder/metrics.jsonl` and to `writers`; `picture(step, name, pixels)` to a PNG, too.
 
-    Lines of steps after `step`, which a resumed run will write again, are removed at the start.
-
-    Attributes:
-      tensorboard: whether its writer is installed.
+    Lines of steps after `step`, which a resumed run will write again, are removed at the start. `writers` are names of
+    `writers.WRITERS`; ValueError for one whose package lacks.
     """
 
-    def __init__(self, folder: str, step: int = 0):
+    def __init__(self, folder: str, step: int = 0, writers: Sequence[str] = ()):
         self.folder, path = folder, os.path.join(folder, "metrics.jsonl")
         kept = _whole_lines(path, step)
         _rewrite(path, kept)
-        self.file, self.events = open(path, "a", buffering=1), _event_writer(os.path.join(folder, "tensorboard"))
-        self.tensorboard = self.events is not None
+        self.writers = [WRITERS[name](folder, step) for name in writers]
+        self.file = open(path, "a", buffering=1)
         self.known = {(line["step"], *sorted(line)) for line in map(json.loads, kept)}
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """One line; numbers, and dicts or lists of numbers, which TensorBoard gets as `name/key`.
+        """One line; numbers, and dicts or lists of numbers, which writers get as `name/key`.
 
         A line of this step and these names that is there already stays as it is.
         """
@@ -73,31 +63,18 @@ class Series:
             if isinstance(value, dict | list):
                 items = value.items() if isinstance(value, dict) else enumerate(value)
                 flat |= {f"{name}/{key}": item for key, item in items}
-        self._event(step, [{"tag": name, "simple_value": float(value)} for name, value in flat.items()])
+        for writer in self.writers:
+            writer.numbers(step, {name: float(value) for name, value in flat.items()})
 
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
-        """uint8 (H, W, C) as `folder/name_STEP.png` and in TensorBoard."""
-        from PIL import Image
-
-        encoded = io.BytesIO()
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        image.save(encoded, "PNG")
+        """uint8 (H, W, C) as `folder/name_STEP.png` and to the writers."""
         with open(os.path.join(self.folder, f"{name}_{step:06d}.png"), "wb") as file:
-            file.write(encoded.getvalue())
-        fields = {"height": image.height, "width": image.width, "encoded_image_string": encoded.getvalue()}
-        self._event(step, [{"tag": name, "image": fields}])
-
-    def _event(self, step: int, values: list[dict[str, Any]]) -> None:
-        if self.events is None:
-            return
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        summary = Summary(value=[Summary.Value(**value) for value in values])
-        self.events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+            file.write(png(pixels))
+        for writer in self.writers:
+            writer.picture(step, name, pixels)
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes all."""
         self.file.close()
-        if self.events is not None:
-            self.events.close()
+        for writer in self.writers:
+            writer.close()

@@ -33,6 +33,7 @@ class Damage(NamedTuple):
       shrinks: the measurement's sides are the picture's over `config.factor`.
       random: it is drawn, so that nobody's own picture was damaged just so.
       kspace: it measures k-space of grey pictures, whose -1 is no signal; a scan is such a measurement.
+      picture: what it measures is a picture, which may be given.
     """
 
     operator: Callable[[ConfigDict, Key, tuple[int, ...]], Operator]
@@ -40,6 +41,7 @@ class Damage(NamedTuple):
     shrinks: bool = False
     random: bool = False
     kspace: bool = False
+    picture: bool = True
 
     def __call__(self, config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
         return self.operator(config, key, shape)
@@ -105,6 +107,11 @@ def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operat
     return operators.motion_blur(key, shape, config.blur.size, threshold=config.blur.threshold)
 
 
+def _nonlinear_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
+    size = min(config.blur.size, (min(shape[:2]) - 1) // 2 * 2 + 1)
+    return operators.nonlinear_blur(key, shape, config.nonlinear.contrast, size)
+
+
 def _mri(task: str) -> Damage:
     """The task of this name; `mri` has the fields of its own section."""
     return Damage(lambda config, key, shape: mri.simulated(config, task, key, shape), random=True, kspace=True)
@@ -124,6 +131,12 @@ OPERATORS: dict[str, Damage] = {
     "denoise": Damage(lambda config, key, shape: operators.identity(shape)),
     "inpaint": Damage(_mask),
     "deblur": Damage(_deblur),
+    "nonlinear_blur": Damage(_nonlinear_blur, random=True),
+    "high_dynamic_range": Damage(lambda config, key, shape: operators.high_dynamic_range(shape, config.nonlinear.gain)),
+    "phase_retrieval": Damage(
+        lambda config, key, shape: operators.phase_retrieval(shape, config.nonlinear.oversample, unit_range=True),
+        picture=False,
+    ),
     **{task: _mri(task) for task in ("mri", *mri.FASTMRI)},
 }
 
@@ -138,8 +151,13 @@ FIELDS: Schema = {
     "mask": path("of inpaint: a picture of the same size, bright where pixels are missing"),
     "kernel": path("of deblur: a picture or a .npy file; '' for a Gaussian as of gaussian_blur"),
     "mri": mri.FIELDS,
+    "nonlinear": {
+        "contrast": number("of the light that nonlinear_blur blurs, exp(contrast x)", above=0, high=100),
+        "gain": number("of high_dynamic_range, which clips what it brightens", above=0, high=1e3),
+        "oversample": number("of phase_retrieval: eighths of the side that are added to each", 0, 64),
+    },
     "blur": {
-        "size": whole("side of the kernel of both blurs, odd", 1, 65535, unit="pixels"),
+        "size": whole("side of the kernel of the blurs, odd", 1, 65535, unit="pixels"),
         "std": number("deviation of gaussian_blur", above=0, high=1e4, unit="pixels"),
         "threshold": number("transfer, relative to its greatest, under which a frequency counts as lost", 0, below=1),
     },
@@ -167,16 +185,23 @@ def damaged(config: ConfigDict, task: str, shape: tuple[int, ...]) -> tuple[int,
 
 def restored(config: ConfigDict, task: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a picture whose measurement is of this `shape`, (h, w, C). Raises ValueError for drawn damage."""
-    if OPERATORS[task].random or OPERATORS[task].colour:
-        known = [name for name, each in OPERATORS.items() if not (each.random or each.colour)]
+    able = lambda each: each.picture and not (each.random or each.colour)
+    if not able(OPERATORS[task]):
+        known = [name for name, each in OPERATORS.items() if able(each)]
         raise ValueError(f"config.task is {task}, which no given picture has suffered; give one of {', '.join(known)}")
     factor = config.factor if OPERATORS[task].shrinks else 1
     return (factor * shape[0], factor * shape[1], shape[2])
 
 
 def shown(measurement: Measurement, shape: tuple[int, ...]) -> Array:
-    """A measurement as a picture of `shape`: low resolution by nearest, grey in three channels, k-space zero-filled."""
+    """A measurement as a picture of `shape`.
+
+    Low resolution by nearest, grey in three channels, k-space zero-filled, magnitudes by their logarithm.
+    """
     y = measurement.y
+    if isinstance(measurement.operator, operators.PhaseRetrieval):
+        y = jnp.log1p(jnp.abs(y))
+        y = 2 * y / jnp.max(y) - 1
     if jnp.iscomplexobj(y):
         dark = jnp.full(shape, -1.0, y.real.dtype)
         return dark + measurement.operator.adjoint(measurement.residual(dark))

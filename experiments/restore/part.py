@@ -161,6 +161,8 @@ def _require_fit(made: Part, task: str, place: int) -> None:
     wrapping = [name for name in made.methods if METHODS[solvers.own(name)].wrap]
     run = {*map(solvers.own, made.methods), *(solvers.base(name, made.config) for name in wrapping)}
     asking = [name for name in run if METHODS[name].needs_spectrum]
+    if not isinstance(operator, LinearOperator):
+        solvers.require_able(run, made.config, task, made.prior(shape), operator)
     if plain and asking:
         raise ValueError(
             f"config.task is {task}, whose singular values are not known, and config.solver or config.base is "

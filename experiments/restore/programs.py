@@ -20,6 +20,7 @@ from diffinv.metrics import features, image
 from diffinv.operators.base import ClosedForm, Operator
 from diffinv.prior import Prior
 from diffinv.typing import Array, Cost, Key
+from experiments.common import profiling
 from experiments.methods import solvers
 from experiments.restore.operators import OPERATORS
 
@@ -184,6 +185,7 @@ class Programs:
         arguments = self.prepare(name, keys, measurements, candidate, values)
         program, compiling = self.program(name, arguments)
         self.tell("")
+        profiling.before_round()
         start = time.perf_counter()
         x, cost, failed = jax.block_until_ready(program(*arguments))
         return Outcome(x, cost, failed, (time.perf_counter() - start) / len(x), compiling)

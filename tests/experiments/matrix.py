@@ -71,6 +71,10 @@ def settings(task: str, group: int):
     config.scg.update({"steps": 60, "draws": 32})
     if task.startswith("mri"):  # a step's length does not know how little is measured, by two to four lines of eight
         config.dps.zeta, config.lgd.scale = 0.15, 0.5
+    if task == "high_dynamic_range":  # nor by how much the operator brightens
+        config.dps.zeta = 0.2
+    if task == "nonlinear_blur":  # nor how steep light is
+        config.flowdps.lr *= 0.3
     return config
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cells import BLURS, ENLARGEMENTS, MASKS, SCANS, assert_restored, rows
+from cells import BLURS, ENLARGEMENTS, MASKS, NONLINEAR, SCANS, assert_restored, rows
 
 from experiments.restore.operators import OPERATORS
 
@@ -15,7 +15,7 @@ def test_every_solver_restores_every_task(tasks):
 
 
 def test_no_task_is_left_out():
-    assert sorted(",".join(MASKS + BLURS + ENLARGEMENTS + SCANS).split(",")) == sorted(OPERATORS)
+    assert sorted(",".join(MASKS + BLURS + ENLARGEMENTS + SCANS + NONLINEAR).split(",")) == sorted(OPERATORS)
 
 
 def test_groupings_restore_the_same_pictures():

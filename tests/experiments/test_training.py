@@ -1,5 +1,6 @@
 """The training command: that a kill costs nothing, and that two hosts are one run."""
 
+import csv
 import json
 import os
 import shutil
@@ -21,8 +22,9 @@ LONGER = (*TINY, "--config.steps=20", "--config.eval_every=10", "--config.checkp
 def whole(tmp_path_factory):
     """The folder of an uninterrupted run of 20 steps."""
     folder = tmp_path_factory.mktemp("whole")
-    done = run(folder, *LONGER)
+    done = run(folder, *LONGER, "--writers=csv", f"--profile={folder / 'trace'}")
     assert done.returncode == 0, done.stderr
+    assert f"a profiler's trace of 3 rounds is in {folder / 'trace'}" in done.stdout
     return folder
 
 
@@ -73,6 +75,16 @@ def test_two_processes_are_one_run(whole, tmp_path):
     for name, value in weights[0].items():
         np.testing.assert_array_equal(weights[1][name], value)
         np.testing.assert_allclose(weights[2][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_every_writer_has_the_same_numbers_and_the_trace_is_written(whole):
+    with open(whole / "metrics.csv", newline="") as file:
+        _, *rows = csv.reader(file)
+    told = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    losses = [[str(line["step"]), "loss", repr(line["loss"])] for line in told if "loss" in line]
+    assert [row for row in rows if row[1] == "loss"] == losses and not (whole / "tensorboard").exists()
+    assert {row[1] for row in rows if row[1].startswith("held_out/")}
+    assert list((whole / "trace").rglob("*.xplane.pb"))
 
 
 def test_a_run_that_starts_from_another_ones_weights_counts_its_pictures_too(whole, tmp_path):

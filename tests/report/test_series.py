@@ -1,11 +1,14 @@
-"""Metrics over steps: lines that a resumed run does not double, and TensorBoard's own reader reads them."""
+"""Metrics over steps: lines that a resumed run does not double, and other writers' own readers read them."""
 
+import csv
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.report import writers
 from experiments.report.series import Series
 
 
@@ -50,8 +53,7 @@ def test_pictures_are_png(tmp_path):
 
 def test_tensorboard_reads_what_was_written(tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    series = Series(str(tmp_path))
-    assert series.tensorboard
+    series = Series(str(tmp_path), writers=["tensorboard"])
     series.write(5, {"loss": 0.25, "held_out": {"0.1": 0.5, "1": 0.75}})
     series.picture(5, "samples", np.zeros((2, 2, 3), np.uint8))
     series.close()
@@ -62,10 +64,71 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     assert found.Images("samples")[0].width == 2
 
 
-def test_without_tensorboard_the_lines_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorboard.summary.writer.event_file_writer", None)
-    series = Series(str(tmp_path))
-    series.write(1, {"loss": 1.0})
-    series.picture(1, "samples", np.zeros((2, 2, 1), np.uint8))
+def test_a_csv_has_a_line_a_number_and_a_resumed_run_goes_on_in_it(tmp_path):
+    first = Series(str(tmp_path), writers=["csv"])
+    first.write(1, {"loss": 0.1, "held_out": {"a, b": 1 / 3}})
+    first.write(2, {"loss": 0.2})
+    first.picture(2, "samples", np.zeros((2, 2, 1), np.uint8))
+    first.close()
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write("3,lo")  # cut short by a kill
+    again = Series(str(tmp_path), 1, ["csv"])
+    again.write(2, {"loss": 0.7})
+    again.close()
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["step", "name", "value"],
+        ["1", "loss", "0.1"],
+        ["1", "held_out/a, b", repr(1 / 3)],
+        ["2", "loss", "0.7"],
+    ]
+
+
+def test_mlflow_reads_what_was_written_and_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for step in (3, 4):
+        series = Series(str(tmp_path), step, ["mlflow"])
+        series.write(step, {"held_out": {"0.1": step / 8}})
+        series.picture(step, "samples", np.zeros((2, 2, 3), np.uint8))
+        series.close()
+    client = tracking.MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("diffinv").experiment_id])
+    found = client.get_metric_history(run.info.run_id, "held_out/0.1")
+    assert [(each.step, each.value) for each in found] == [(3, 0.375), (4, 0.5)]
+    files = sorted(each.path for each in client.list_artifacts(run.info.run_id))
+    assert files == ["samples_000003.png", "samples_000004.png"]
+
+
+def test_wandb_keeps_a_run_on_this_machine(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    series = Series(str(tmp_path), writers=["wandb"])
+    series.write(3, {"loss": 0.5})
+    series.picture(3, "samples", np.zeros((2, 2, 3), np.uint8))
     series.close()
-    assert not series.tensorboard and lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+    assert list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_a_writer_whose_package_lacks_is_named_before_anything_is_lost(tmp_path, monkeypatch, name):
+    before = Series(str(tmp_path))
+    before.write(1, {"loss": 1.0})
+    before.close()
+    module = "tensorboard.summary.writer.event_file_writer" if name == "tensorboard" else name
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=f"--writers has {name}, which is not installed: pip install {name}"):
+        Series(str(tmp_path), 1, [name])
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_every_writer_gets_each_number_once(tmp_path, monkeypatch):
+    told = []
+    own = writers.Writer(lambda *row: told.append(row), lambda *row: told.append(row[:2]), lambda: told.append("end"))
+    monkeypatch.setitem(writers.WRITERS, "own", lambda folder, step: own)
+    series = Series(str(tmp_path), writers=["own"])
+    series.write(2, {"loss": 1, "levels": [0.5, 0.25], "name": {"a": 2.0}})
+    series.picture(2, "samples", np.zeros((2, 2, 1), np.uint8))
+    series.close()
+    assert told == [(2, {"loss": 1.0, "levels/0": 0.5, "levels/1": 0.25, "name/a": 2.0}), (2, "samples"), "end"]
