@@ -1,5 +1,7 @@
 """The bytes of ONNX files, by hand: protocol buffers, tensors, nodes, and an ADM network as torch exports it."""
 
+import struct
+
 import ml_dtypes
 import numpy as np
 
@@ -36,6 +38,42 @@ def tensor(name, array, content=9, packed=False):
 def node(op, inputs, outputs):
     names = b"".join(field(1, name) for name in inputs) + b"".join(field(2, name) for name in outputs)
     return names + field(3, f"node_{outputs[0]}") + field(4, op) + field(5, field(1, "axis") + field(3, -1))
+
+
+def attribute(name, value):
+    """A setting: a whole number, a number, a text, an array, or a list of the first three."""
+    told = lambda number, kind, content: field(1, name) + content + field(20, kind)
+    real = lambda number, x: varint(number << 3 | 5) + struct.pack("<f", x)
+    if isinstance(value, np.ndarray):
+        return told(5, 4, field(5, tensor("", value)))
+    if isinstance(value, (list, tuple)):
+        if all(isinstance(each, int) for each in value):
+            return told(8, 7, b"".join(field(8, each) for each in value))
+        return told(7, 6, b"".join(real(7, each) for each in value))
+    if isinstance(value, str):
+        return told(4, 3, field(4, value))
+    return told(3, 2, field(3, value)) if isinstance(value, int) else told(2, 1, real(2, value))
+
+
+def operation(op, inputs, outputs, **attributes):
+    """A node with settings of its own."""
+    names = b"".join(field(1, name) for name in inputs) + b"".join(field(2, name) for name in outputs)
+    settings = b"".join(field(5, attribute(name, value)) for name, value in attributes.items())
+    return names + field(3, f"the {outputs[0]}") + field(4, op) + settings
+
+
+def port(name, dtype, shape):
+    """What enters or leaves; a side is a number, or a text where it is free."""
+    sides = b"".join(field(1, field(1 if isinstance(side, int) else 2, side)) for side in shape)
+    return field(1, name) + field(2, field(1, field(1, KINDS[np.dtype(dtype).name]) + field(2, sides)))
+
+
+def file(tensors, nodes, inputs, outputs, opset=17, more=b""):
+    """A whole file, as onnxruntime reads it, too; `tensors` by name, inputs and outputs as ports."""
+    graph = b"".join(field(1, each) for each in nodes) + field(2, "main")
+    graph += b"".join(field(5, tensor(name, value)) for name, value in tensors.items())
+    graph += b"".join(field(11, each) for each in inputs) + b"".join(field(12, each) for each in outputs)
+    return field(1, 8) + field(7, graph) + field(8, field(2, opset)) + more
 
 
 def model(tensors, nodes, notes=None):

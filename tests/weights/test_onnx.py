@@ -44,7 +44,12 @@ def test_every_form(packed, content, dtype, load):
 def test_the_graph_and_the_notes(load):
     empty = np.zeros((0, 4), np.float32)
     graph = load(model([tensor("a", empty)], [NODE, node("Add", ["b", "c"], ["d", "e"])], {"key": "value", "x": ""}))
-    assert graph.nodes == (onnx.Node("Relu", ("a",), ("b",)), onnx.Node("Add", ("b", "c"), ("d", "e")))
+    told = {"axis": -1}
+    assert graph.nodes == (
+        onnx.Node("Relu", ("a",), ("b",), "node_b", told),
+        onnx.Node("Add", ("b", "c"), ("d", "e"), "node_d", told),
+    )
+    assert graph.opset == 18
     assert graph.notes == {"key": "value", "x": ""} and graph.arrays["a"].shape == (0, 4)
 
 
@@ -130,9 +135,9 @@ def test_what_is_refused(content, said, load):
 
 def test_sizes_are_bounded(load, monkeypatch):
     assert "declares" in refusal(load, WHOLE, limit=40)
-    monkeypatch.setattr(onnx, "PARTS", 3)
+    monkeypatch.setattr(onnx.reading, "PARTS", 3)
     assert "more than 3 tensors and nodes" in refusal(load, WHOLE)
-    monkeypatch.setattr(onnx, "FIELDS", 9)
+    monkeypatch.setattr(onnx.wire, "FIELDS", 9)
     assert "more than 9 fields" in refusal(load, WHOLE)
 
 
