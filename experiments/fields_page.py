@@ -11,10 +11,12 @@ from types import ModuleType
 
 from configs import (
     augment_few_shot,
+    autoencoder,
     blurring32,
     ctmsr_x4,
     exact_lab,
     ict32,
+    latent_prior,
     prior32,
     reconstruct,
     scalespace,
@@ -37,6 +39,7 @@ COMMANDS: list[tuple[str, ModuleType, Fields]] = [
     ("scalespace", scalespace, scalespace_fields.FIELDS),
     ("augment", augment_few_shot, augment_fields.fields),
     *(("train", file, train_fields.fields) for file in (prior32, ict32, ctmsr_x4, blurring32, stackgan_v2_digits)),
+    *(("train", file, train_fields.fields) for file in (autoencoder, latent_prior)),
 ]
 HEAD = """# Configurations, field by field
 

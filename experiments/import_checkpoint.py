@@ -5,8 +5,9 @@
     python -m experiments.import_checkpoint DIR/NAME --ratio=48
     python -m experiments.import_checkpoint --demo=FILE.pt
 
-SOURCE is an ADM file (.pt of guided-diffusion, and the FFHQ network of DPS), a folder of diffusers' UNet2DModel, an
-EDM network as docs/bring-your-own-prior.md writes it, the terrain model's .onnx (docs/terrain.md), or a checkpoint of
+SOURCE is an ADM file (.pt of guided-diffusion, and the FFHQ network of DPS), a DiT file, a folder of diffusers'
+UNet2DModel, DiTTransformer2DModel or AutoencoderKL (docs/latent.md), an EDM network as docs/bring-your-own-prior.md
+writes it, the terrain model's .onnx (docs/terrain.md), or a checkpoint of
 our own. Nothing in it is run. DIR/NAME is then what `--config.prior` of experiments.reconstruct takes.
 
 The card's certificate holds what the prior makes of fixed inputs; `--verify` computes it again. `--ratio` measures
@@ -57,6 +58,9 @@ NEW_ORDER = runtime.flag("new_attention_order", None, schema.switch("ADM's use_n
 WEIGHTS = runtime.flag("weights", None, schema.text("the state dict's name in a file that holds several"))
 EMA = runtime.flag("ema", None, schema.text("what the card should say of the weights' moving average"))
 LABEL = runtime.flag("label", None, schema.number("class or number that a conditional prior is for", 0, 2**20))
+AUTOENCODER = runtime.flag(
+    "autoencoder", None, schema.path("an imported autoencoder, over whose codes the prior is; see docs/latent.md")
+)
 LIMIT = runtime.flag(
     "limit",
     None,
@@ -131,21 +135,55 @@ def computed(params: dict, card: dict) -> np.ndarray:
 def convert(source: str) -> None:
     """Imports `source` into --out; nothing that exists is overwritten, and nothing is left of what fails."""
     params, card = loaded(source)
-    card = labelled(card)
+    coder = di.weights.cards.is_autoencoder(card)
+    card = card if coder else over_codes(labelled(card))
     name = NAME.value or card.get("name") or Path(source).stem
     schema.require({"name": schema.component()}, {"name": name}, "checkpoint")
     target = os.path.join(OUT.value, name)
     for existing in (f"{target}.safetensors", f"{target}.json"):
         if os.path.exists(existing):
             raise ValueError(f"{existing} exists; give another --name or --out, or remove it")
-    certificate = di.weights.certified(computed(params, card), di.weights.probe_shape(card))
-    card = di.weights.save(target, params, {**card, "name": name, "certificate": certificate})
+    shape = None if coder else di.weights.probe_shape(card)
+    certificate = {} if coder else {"certificate": di.weights.certified(computed(params, card), shape)}
+    card = di.weights.save(target, params, {**card, "name": name, **certificate})
+    print(f"{target}.safetensors: {card['parameters']:,} parameters, sha256 {card['sha256'][:12]}..")
+    print(told_of_codes(target) if coder else told(card, target))
+
+
+def told_of_codes(target: str) -> str:
+    """One line on an autoencoder that was imported."""
+    codec = di.weights.load_autoencoder(target)
+    sides = " to ".join(" x ".join(map(str, shape)) for shape in (codec.picture, codec.shape))
+    return f"an autoencoder, {sides}; give it to the import of a prior over its codes by --autoencoder={target}"
+
+
+def over_codes(card: dict) -> dict:
+    """The card with the autoencoder of --autoencoder. Raises ValueError where its codes are not the prior's."""
+    if AUTOENCODER.value is None:
+        return card
+    found = di.weights.read_card(AUTOENCODER.value, "autoencoder")
+    net = di.weights.cards.build_autoencoder(found["autoencoder"])
+    height, width, channels = card["shape"]
+    if channels != net.code_channels:
+        raise ValueError(
+            f"--autoencoder={AUTOENCODER.value} has codes of {net.code_channels} channels, the prior {channels}"
+        )
+    picture = [height * net.factor, width * net.factor, net.out_channels]
+    card = {key: value for key, value in card.items() if key != "range"}
+    told = {"autoencoder": found["name"], "sha256": found["sha256"], "picture": picture}
+    return {**card, "layout": "HWC", "latent": told}
+
+
+def told(card: dict, target: str) -> str:
+    """Two lines on a prior that was imported."""
     trained = card["parametrisation"]["parametrisation"] + (
         ", learned variance" if card["parametrisation"].get("learned_variance") else ""
     )
-    print(f"{target}.safetensors: {card['parameters']:,} parameters, sha256 {card['sha256'][:12]}..")
-    print(f"{' x '.join(map(str, card['shape']))}, {card.get('schedule', 'schedule unknown')}; predicts {trained}")
-    print(f"weights: {card.get('ema')}; use it with --config.prior={target}")
+    shape = " x ".join(map(str, card["shape"]))
+    return (
+        f"{shape}, {card.get('schedule', 'schedule unknown')}; predicts {trained}\n"
+        f"weights: {card.get('ema')}; use it with --config.prior={target}"
+    )
 
 
 def verify(path: str) -> None:

@@ -116,10 +116,11 @@ class Decoder(_Half):
 class AutoencoderKL(nn.Module):
     r"""A picture's code is a Gaussian, `encode(x) -> (mean, log_variance)`, and `decode(z)` a picture; one example.
 
-        x (H, W, C)  to  mean, log variance (H / f, W / f, code_channels)  to  (H, W, out_channels),  f = 2^(levels - 1)
+        (H, W, C)  to  mean, log variance (H / f, W / f, code_channels)  to  (H, W, out_channels)
 
-    The log variance is clipped to `LOG_VARIANCE`. `__call__` decodes the mean. Everything returned is float32. Codes
-    are here as the network makes them; `codec.Codec` brings them to unit variance. All attributes are static.
+    with f = patch 2^(levels - 1). The log variance is clipped to `LOG_VARIANCE`. `__call__` decodes the mean. All
+    that is returned is float32. Codes are as the network makes them; `codec.Codec` brings them to unit variance. All
+    attributes are static.
 
     Source: Rombach et al. 2022, section 3.1 and CompVis/latent-diffusion; SD's, of the defaults, has 83,653,863
     parameters.
@@ -135,6 +136,7 @@ class AutoencoderKL(nn.Module):
       attention: whether the middle attends.
       quant: whether a 1x1 convolution follows the encoder.
       post_quant: whether a 1x1 convolution precedes the decoder.
+      patch: space-to-depth in, depth-to-space out; 1 is the original.
       dtype: of the computation; parameters are float32.
       plain_conv: `lax`'s own convolution, for training and forward mode; see `layers.conv`.
     """
@@ -149,6 +151,7 @@ class AutoencoderKL(nn.Module):
     attention: bool = True
     quant: bool = True
     post_quant: bool = True
+    patch: int = 1
     dtype: Any = jnp.float32
     plain_conv: bool = False
 
@@ -157,14 +160,14 @@ class AutoencoderKL(nn.Module):
     @property
     def factor(self) -> int:
         """How many pixels a side of a code's pixel has."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
     def setup(self) -> None:
         """Linen's: the two halves, and the 1x1 convolutions between them."""
         widths = tuple(round(self.channels * m) for m in self.multipliers)
         shared = (self.groups, self.eps, self.attention, self.plain_conv, self.dtype)
         self.encoder = Encoder(widths, self.blocks, 2 * self.code_channels, *shared)
-        self.decoder = Decoder(widths, self.blocks, self.out_channels, *shared)
+        self.decoder = Decoder(widths, self.blocks, self.out_channels * self.patch**2, *shared)
         if self.quant:
             self.quant_conv = nn.Dense(2 * self.code_channels, dtype=self.dtype)
         if self.post_quant:
@@ -177,7 +180,7 @@ class AutoencoderKL(nn.Module):
         """
         if any(side % self.factor for side in x.shape[:2]):
             raise ValueError(f"x is {x.shape}; its height and width must be multiples of {self.factor}: pad it first")
-        h = self.encoder(x.astype(self.dtype))
+        h = self.encoder(layers.space_to_depth(x, self.patch).astype(self.dtype))
         h = (self.quant_conv(h) if self.quant else h).astype(jnp.float32)
         mean, log_variance = jnp.split(h, 2, axis=-1)
         return mean, jnp.clip(log_variance, *LOG_VARIANCE)
@@ -185,7 +188,8 @@ class AutoencoderKL(nn.Module):
     def decode(self, z: Array) -> Array:
         """(H / f, W / f, code_channels) to a picture (H, W, out_channels)."""
         z = z.astype(self.dtype)
-        return self.decoder(self.post_quant_conv(z) if self.post_quant else z).astype(jnp.float32)
+        h = self.decoder(self.post_quant_conv(z) if self.post_quant else z)
+        return layers.depth_to_space(h, self.patch).astype(jnp.float32)
 
     def __call__(self, x: Array) -> Array:
         return self.decode(self.encode(x)[0])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from diffinv.nn import autoencoder, convnet, ctmsr_unet, song, srnet, unet
+from diffinv.nn import autoencoder, convnet, ctmsr_unet, dit, song, srnet, unet
 
 Shape = tuple[int, ...]
 Leaf = tuple[str, Shape]
@@ -272,12 +272,28 @@ def _coder(net: autoencoder.AutoencoderKL, half: str, first: int, last: int) -> 
 
 def _autoencoder(net: autoencoder.AutoencoderKL, channels: int) -> Iterator[Leaf]:
     codes = net.code_channels
-    yield from _coder(net, "encoder", channels, 2 * codes)
-    yield from _coder(net, "decoder", codes, net.out_channels)
+    yield from _coder(net, "encoder", channels * net.patch**2, 2 * codes)
+    yield from _coder(net, "decoder", codes, net.out_channels * net.patch**2)
     if net.quant:
         yield from _dense("quant_conv", 2 * codes, 2 * codes)
     if net.post_quant:
         yield from _dense("post_quant_conv", codes, codes)
+
+
+def _dit(net: dit.DiT, channels: int) -> Iterator[Leaf]:
+    width, patch = net.channels, net.patch**2
+    yield from _dense("x_embedder_proj", patch * channels, width)
+    yield from _dense("t_embedder_mlp_0", 256, width)
+    yield from _dense("t_embedder_mlp_2", width, width)
+    if net.classes is not None:
+        yield "y_embedder_embedding_table/embedding", (net.classes, width)
+    hidden = int(net.ratio * width)
+    parts = {"adaLN_modulation_1": (width, 6 * width), "attn_qkv": (width, 3 * width), "attn_proj": (width, width)}
+    for i in range(net.blocks):
+        for name, sizes in {**parts, "mlp_fc1": (width, hidden), "mlp_fc2": (hidden, width)}.items():
+            yield from _dense(f"blocks_{i}/{name}", *sizes)
+    yield from _dense("final_layer_adaLN_modulation_1", width, 2 * width)
+    yield from _dense("final_layer_linear", width, patch * net.out_channels)
 
 
 COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
@@ -287,6 +303,7 @@ COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
     srnet.SRNet: _srnet,
     ctmsr_unet.CTMSRUNet: _ctmsr,
     autoencoder.AutoencoderKL: _autoencoder,
+    dit.DiT: _dit,
 }
 
 

@@ -102,10 +102,15 @@ class Denoising:
     def frozen(self, params):
         return None
 
+    def seen(self, images):
+        """What is denoised of pictures in [-1, 1]: themselves, or their codes."""
+        return images
+
     def examples(self, key, batch):
         """Augmented pictures, with what the network is told of each, if anything; labels are dropped at times."""
         images, keys = augmented(self.config, key, batch)
         drop = lambda k, label: train.drop_label(k, label, self.config.classes, self.config.label_dropout)
+        images = self.seen(images)
         told = self.told(jax.random.fold_in(key, 2), images, jax.vmap(drop)(keys, batch["label"]))
         return {"image": images, **told} if told else images
 
@@ -125,7 +130,7 @@ class Denoising:
 
     def errors(self, key, params, batch):
         """Mean weighted error per noise level."""
-        images = data.to_unit(batch["image"])
+        images = self.seen(data.to_unit(batch["image"]))
         told = self.told(jax.random.fold_in(key, 2), images, batch["label"])
         losses = self.levels_loss(key, params, {"image": images, **told})
         return {f"{level:g}": loss for level, loss in zip(self.config.eval_levels, losses, strict=True)}

@@ -58,6 +58,8 @@ def identity(config, source: data.Source) -> dict[str, Any]:
     JSON values, by their full names.
     """
     whole = json.loads(json.dumps(config.to_dict()))
+    if whole.get("autoencoder"):
+        whole["autoencoder"] = di.weights.read_card(priors.place(config.autoencoder))["sha256"][:16]
     whole["start"] = di.weights.read_card(priors.place(config.start))["sha256"][:16] if config.start else ""
     telling = {name: value for name, value in keeping.flat(whole).items() if name not in MOVABLE}
     told = {f"config.{name}": value for name, value in telling.items() if (name, value) not in LATER.items()}
@@ -209,6 +211,13 @@ def halved(run: Run, weights, losses: dict[str, float], held_out: data.Source) -
     return {"params": params, "stored": f"float16; mean held-out loss {after:.6f}, in float32 {before:.6f}"}
 
 
+def pictured(card: dict[str, Any]) -> dict[str, Any]:
+    """Layout and range, as the card tells them of pictures; of codes the layout alone."""
+    if "latent" in card:
+        return {"layout": "HWC"}
+    return {"layout": {1: "HWC, grey", 3: "HWC, RGB"}.get(card["shape"][-1], "HWC"), "range": [-1, 1]}
+
+
 def export(
     run: Run, state, average: int, seconds: float, losses: dict, source: data.Source, folder: str, params=None, **told
 ) -> None:
@@ -219,9 +228,8 @@ def export(
     if wrong:
         raise ValueError(f"the held-out loss {wrong[0]!r} is not finite after {step} steps; nothing is exported")
     require_free(path, run.digest)
-    channels = run.task.shape[-1]
     card = {
-        **run.card(), "layout": {1: "HWC, grey", 3: "HWC, RGB"}.get(channels, "HWC"), "range": [-1, 1],
+        **run.card(), **pictured(run.card()),
         **provenance.about(config, source), "examples": run.count, "run": run.digest,
         "steps": step, "batch": config.batch, "images_seen": seen, "steps_skipped": int(state.skipped),
         **seen_in_all(config.start, seen),

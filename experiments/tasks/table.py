@@ -6,8 +6,10 @@ from ml_collections import ConfigDict
 
 from experiments.common import runtime
 from experiments.tasks.adversarial import Adversarial
+from experiments.tasks.autoencoder import Autoencoder
 from experiments.tasks.consistency import Consistency
 from experiments.tasks.denoising import Denoising
+from experiments.tasks.latent import Latent
 from experiments.tasks.protocol import Task
 from experiments.tasks.spectral import Spectral
 from experiments.tasks.super_resolution import SuperResolution
@@ -18,6 +20,8 @@ TASKS: dict[str, type[Task]] = {
     "consistency": Consistency,
     "super_resolution": SuperResolution,
     "adversarial": Adversarial,
+    "autoencoder": Autoencoder,
+    "latent": Latent,
 }
 
 

@@ -1,8 +1,10 @@
 """The training tasks: each is what the protocol says, and the protocol is what the command asks for."""
 
 import ast
+import functools
 import inspect
 import re
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -19,13 +21,30 @@ from experiments.tasks.table import TASKS, task
 ROOT = Path(__file__).parents[2]
 ROOM = ROOT / "experiments" / "tasks"
 CONFIGS = {"denoising": "prior32", "spectral": "blurring32", "consistency": "ict32", "super_resolution": "ctmsr_x4",
-           "adversarial": "stackgan_v2_digits"}  # fmt: skip
+           "adversarial": "stackgan_v2_digits", "autoencoder": "autoencoder", "latent": "latent_prior"}  # fmt: skip
+GIVEN = {"adversarial": {"size", "channels", "words"},
+         "autoencoder": {"out_channels", "quant", "post_quant", "eps", "plain_conv"}}  # fmt: skip
+OWN = {"adversarial": set(weights.cards.GAME), "autoencoder": set(weights.cards.AUTOENCODER)}
+"""Of tasks whose networks are none of the cards' architectures: the fields of `config.net`, but for those `GIVEN`."""
 every_task = pytest.mark.parametrize("name", TASKS)
+
+
+@functools.cache
+def coder():
+    """An autoencoder of 2 x 2 pixels a code, of no use."""
+    card = {"name": "tiny", "shape": [8, 8, 3], "autoencoder": {"channels": 4, "multipliers": [1], "patch": 2,
+            "attention": False, "groups": 1, "blocks": 1}}  # fmt: skip
+    flat = {name: np.full(shape, 0.1, np.float32) for name, shape in weights.cards.expected_shapes(card).items()}
+    path = f"{tempfile.mkdtemp()}/tiny"
+    weights.save(path, weights.unflatten(flat), card)
+    return path
 
 
 def configured(name):
     config = import_module(f"configs.{CONFIGS[name]}").get_config("smoke")
     config.data = "gradients"
+    if name == "latent":
+        config.autoencoder = coder()
     return config
 
 
@@ -65,7 +84,8 @@ def test_every_task_is_one(name):
     pictures = np.random.default_rng(0).integers(0, 256, (8, config.size, config.size, config.channels), np.uint8)
     source = Source(Resident(pictures, np.zeros(8, np.int32)), config.size, config.channels, ("0", "1"))
     found = TASKS[name](config, source)
-    assert isinstance(found, Task) and found.shape == (config.size, config.size, config.channels)
+    shape = (4, 4, 4) if name == "latent" else (config.size, config.size, config.channels)
+    assert isinstance(found, Task) and found.shape == shape
     for member in (members() | {"__init__"}) - set(Task.__annotations__):
         declared, own = (list(inspect.signature(getattr(kind, member)).parameters) for kind in (Task, TASKS[name]))
         most = len(own) if member == "loss" else len(declared)  # without a context there is no last argument
@@ -82,8 +102,8 @@ def test_the_help_of_a_task_tells_its_own_fields_and_its_networks(name):
     assert not set(own) & set(fields.SHARED)
     told = schema.explain(fields.fields(config), config)
     assert all(f"--{path}=" in told for path, _ in schema.flat_fields(own))
-    if name == "adversarial":
-        assert set(own["net"]) == set(weights.cards.GAME) - {"size", "channels", "words"}
+    if name in OWN:
+        assert set(own["net"]) == OWN[name] - GIVEN[name]
         return
     known = own["architecture"].known
     assert set(known) == {
@@ -99,7 +119,7 @@ def test_every_network_of_the_cards_can_be_trained():
         assert not {"out_channels", "classes", "plain_conv"} & set(network.fields)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "adversarial"])
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in OWN])
 def test_the_network_is_that_of_the_configuration(name):
     """Built of the card's own words, but for the convolution that trains faster."""
     config = configured(name)
@@ -114,14 +134,14 @@ def test_the_network_is_that_of_the_configuration(name):
 
 def test_prompts_are_what_samples_are_drawn_by():
     """A row of the prompts is what `sample` takes, in every task."""
-    for name in ("denoising", "super_resolution", "adversarial"):
+    for name in ("denoising", "super_resolution", "adversarial", "autoencoder", "latent"):
         config = configured(name)
         pictures = np.zeros((4, config.size, config.size, config.channels), np.uint8)
         source = Source(Resident(pictures, np.zeros(4, np.int32)), config.size, config.channels, ("0", "1"))
         with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            found = TASKS[name](config, source)
+            found, picture = TASKS[name](config, source), (config.size, config.size, config.channels)
             rows = found.prompts(source, 5)
             assert all(len(leaf) == 5 for leaf in jax.tree.leaves(rows))
             params = jax.eval_shape(found.init, jax.random.key(0))
             one = jax.tree.map(lambda leaf: leaf[0], rows)
-            assert jax.eval_shape(found.sample, jax.random.key(0), params, one).shape == found.shape
+            assert jax.eval_shape(found.sample, jax.random.key(0), params, one).shape == picture

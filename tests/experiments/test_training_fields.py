@@ -32,6 +32,7 @@ MODES = {
     "cascade_digits": ("", "smoke"),
     "one_step_digits": ("", "smoke"),
     "relay_digits": ("", "smoke"),
+    "autoencoder": ("", "smoke"),
     "ctmsr_x4": ("", "dtm", "distortion", "multistep", "accelerator", "published", "smoke"),
 }
 

@@ -34,7 +34,9 @@ def test_stable_diffusions_has_its_published_size():
     assert unet.parameter_count(traced(small)) == 242_327
 
 
-@pytest.mark.parametrize("change", [{}, {"attention": False}, {"quant": False}, {"post_quant": False}, {"blocks": 2}])
+@pytest.mark.parametrize(
+    "change", [{}, {"attention": False}, {"quant": False}, {"post_quant": False}, {"blocks": 2, "patch": 2}]
+)
 def test_counted_parameters_are_the_traced_ones(change):
     net = NET.clone(**change)
     flat = jax.tree_util.tree_flatten_with_path(traced(net))[0]

@@ -277,6 +277,48 @@ def autoencoder(p, x, *, widths, blocks, codes, groups, attention=True, quant=Tr
     return h[:codes], h[codes:], half("decoder", "up", z, widths[::-1], blocks + 1, x.shape[0])
 
 
+def positions(side, width):
+    """facebookresearch/DiT's: of the column, then of the row; sines, then cosines."""
+    f = 1e-4 ** (np.arange(width // 4) / (width // 4))
+    place = lambda n: np.concatenate([np.sin(n * f), np.cos(n * f)])
+    return np.stack([np.concatenate([place(i % side), place(i // side)]) for i in range(side**2)])
+
+
+def dit(p, x, t, label, *, width, blocks, heads, patch, out, classes, shift=0, eps_mlp=1e-6):
+    """facebookresearch/DiT's `DiT` of (C, H, W); `shift` and `eps_mlp` as diffusers has them."""
+    silu, (c, side, _) = p.ops.silu, x.shape
+    grid, tall = side // patch, lambda v: v[:, None]
+
+    def dense(name, h, features):
+        w, b = p(f"{name}.weight", features, h.shape[0]), p(f"{name}.bias", features)
+        return p.ops.einsum("oi,it->ot", w, h) + tall(b)
+
+    def modulated(h, move, scale, eps):
+        h = h - h.mean(0)
+        return h / ((h**2).mean(0) + eps) ** 0.5 * tall(1 + scale) + tall(move)
+
+    def gelu(h):
+        return h * (1 - 1 / (1 + np.e ** (2 * math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))))
+
+    emb = p.ops.array(np.concatenate(sinusoids(t, 256, shift)))
+    emb = p.linear("t_embedder.mlp.2", silu(p.linear("t_embedder.mlp.0", emb, width)), width)
+    emb = silu(emb + p("y_embedder.embedding_table.weight", classes, width)[label])
+    kernel = p("x_embedder.proj.weight", width, c, patch, patch)
+    squares = p.ops.array(x).reshape(c, grid, patch, grid, patch)
+    h = p.ops.einsum("cipjq,ocpq->oij", squares, kernel).reshape(width, -1) + tall(p("x_embedder.proj.bias", width))
+    h = h + p.ops.array(positions(grid, width).T)
+    for i in range(blocks):
+        name = f"blocks.{i}"
+        film = p.linear(f"{name}.adaLN_modulation.1", emb, 6 * width).reshape(6, width)
+        qkv = dense(f"{name}.attn.qkv", modulated(h, film[0], film[1], 1e-6), 3 * width)
+        h = h + tall(film[2]) * dense(f"{name}.attn.proj", attend(p, qkv, heads, "new"), width)
+        hidden = gelu(dense(f"{name}.mlp.fc1", modulated(h, film[3], film[4], eps_mlp), 4 * width))
+        h = p.see(name, h + tall(film[5]) * dense(f"{name}.mlp.fc2", hidden, width))
+    film = p.linear("final_layer.adaLN_modulation.1", emb, 2 * width).reshape(2, width)
+    h = dense("final_layer.linear", modulated(h, film[0], film[1], 1e-6), patch**2 * out)
+    return p.ops.einsum("pqoij->oipjq", h.reshape(patch, patch, out, grid, grid)).reshape(out, side, side)
+
+
 def edm(p, x, t, *, resolution, channels, mult, blocks, attention, kind="ddpmpp", head_channels=64, classes=None,
         label=None):  # fmt: skip
     """EDM's networks: kind "ddpmpp" and "ncsnpp" (`SongUNet`) or "adm" (`DhariwalUNet`); names without "model."."""

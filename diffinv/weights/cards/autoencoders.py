@@ -14,7 +14,7 @@ from diffinv.weights.cards import fields
 _unet = fields.NETWORKS["unet"]
 AUTOENCODER: Schema = {
     **{name: _unet[name] for name in ("channels", "multipliers", "blocks", "out_channels", "groups", "eps")},
-    **{name: _unet[name] for name in ("dtype", "plain_conv")},
+    **{name: _unet[name] for name in ("patch", "dtype", "plain_conv")},
     "code_channels": whole("of a code", 1, 64),
     "attention": switch("whether the middle attends to all positions"),
     "quant": switch("whether a 1x1 convolution follows the encoder"),

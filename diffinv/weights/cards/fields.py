@@ -9,7 +9,7 @@ import numpy as np
 
 from diffinv import process as processes
 from diffinv import scalespace, schema
-from diffinv.nn import convnet, ctmsr_unet, song, srnet, unet
+from diffinv.nn import convnet, ctmsr_unet, dit, song, srnet, unet
 from diffinv.nn.leaves import leaves
 from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED
 from diffinv.schema import Schema, choice, either, exactly, number, several, switch, text, whole
@@ -22,6 +22,7 @@ ARCHITECTURES = {
     "srnet": srnet.SRNet,
     "conv": convnet.ConvUNet,
     "ctmsr": ctmsr_unet.CTMSRUNet,
+    "dit": dit.DiT,
 }
 LEVELS = (0.1, 1.0, 10.0)  # noise-to-signal ratios of the certificate
 NONE = exactly(None, "null")
@@ -99,6 +100,20 @@ NETWORKS: dict[str, Schema] = {
         "scale": choice((1, 2, 4, 8, 16), "of the sides"),
         "residual": switch("whether the enlarged input is added to what the network gives"),
         "cubic": number("of the upsampling", -1, 0),
+    },
+    "dit": {
+        **{name: _SHARED[name] for name in ("out_channels", "dtype")},
+        **_CLASSES,
+        "channels": whole("of a token, a multiple of 4", 4, 8192),
+        "blocks": whole("of the transformer", 1, 256),
+        "heads": whole("of each attention", 1, 1024),
+        "patch": whole("side of the square that is a token", 1, 64),
+        "ratio": number("hidden units of an MLP over its channels", above=0, high=64),
+        "time_scale": number("multiplies the condition", above=0, high=1e6),
+        "frequency_shift": whole("of the embedding", 0, 1),
+        "eps": number("of the norms", above=0, high=1),
+        "eps_mlp": number("of the norms before an MLP", above=0, high=1),
+        "remat": _DROPOUT["remat"],
     },
 }
 
@@ -259,6 +274,8 @@ def width_refusals(net: Any, where: str) -> Iterator[str]:
         yield f"{where}.classes is {net.classes} and scalar_label is True; give one of them"
     if levels(net) * blocks > 256:
         yield f"{where} has {levels(net)} levels of {blocks} blocks; give at most 256 blocks"
+    if isinstance(net, dit.DiT) and net.channels % 4:
+        yield f"{where}.channels is {net.channels}; the positions take a multiple of 4"
     if hasattr(net, "resolution") and net.resolution >> (levels(net) - 1) < 1:
         yield f"{where}.resolution is {net.resolution}, too small for {levels(net)} levels; give a larger one"
     elif min(int(getattr(net, "channels", 1) * m) for m in getattr(net, "multipliers", (1,))) < 1:

@@ -228,25 +228,33 @@ def imported(state: State, config: dict[str, Any], scheduler: dict[str, Any]) ->
     return Imported(params, card)
 
 
-def read_folder(
-    folder: Path, schedule: str | None = None, limit: int | None = None
-) -> tuple[State, dict[str, Any], dict[str, Any]]:
-    """`(state, config, scheduler)` of a downloaded folder; `schedule` where it has no scheduler_config.json.
+def read_model(folder: Path, limit: int | None = None) -> tuple[State, dict[str, Any]]:
+    """`(state, config)` of a model's folder, or of the `unet` or `transformer` of a pipeline's.
 
     Raises FileNotFoundError, ValueError for what is missing or damaged.
     """
-    inner = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+    inner = next(
+        (folder / kind for kind in ("unet", "transformer") if (folder / kind / "config.json").is_file()), folder
+    )
     config = placing.read_json(inner / "config.json")
     names = [inner / f"diffusion_pytorch_model.{kind}" for kind in ("safetensors", "bin")]
     state, _ = placing.read_state(next((name for name in names if name.is_file()), names[0]), limit=limit)
+    return state, config
+
+
+def read_scheduler(folder: Path, schedule: str | None = None) -> dict[str, Any]:
+    """scheduler_config.json of a downloaded folder; `schedule` where it has none.
+
+    Raises FileNotFoundError, ValueError for what is missing, damaged or of another schedule than the given one.
+    """
     places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     place = next((path for path in places if path.is_file()), None)
     if place is None:
         if schedule is None:
             raise FileNotFoundError(f"no file {places[1]}; fetch it too, or give --schedule=linear where you know it")
         names_back = {value: key for key, value in SCHEDULES.items()}
-        return state, config, {"beta_schedule": names_back.get(schedule, schedule)}
+        return {"beta_schedule": names_back.get(schedule, schedule)}
     scheduler = placing.read_json(place)
     if schedule not in (None, SCHEDULES.get(scheduler.get("beta_schedule", "linear"))):
         raise ValueError(f"schedule is {schedule}, {place} says {scheduler.get('beta_schedule')}; leave schedule out")
-    return state, config, scheduler
+    return scheduler

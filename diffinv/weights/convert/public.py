@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffinv.weights.convert import adm, diffusers, edm, onnx, placing, terrain
+from diffinv.weights.convert import adm, autoencoder, diffusers, dit, edm, onnx, placing, terrain
 from diffinv.weights.convert.placing import Imported, State
 
 AVERAGED = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
@@ -19,14 +19,15 @@ def _digest(path: Path) -> str:
 
 
 def family(state: State) -> str:
-    """ "adm", "edm" or "diffusers", by the names. Raises ValueError where it is none of them."""
-    marks = {"adm": "input_blocks.0.0.weight", "edm": "map_layer0.weight", "diffusers": "conv_in.weight"}
+    """ "adm", "edm", "dit" or "diffusers", by the names. Raises ValueError where it is none of them."""
+    marks = {"adm": "input_blocks.0.0.weight", "edm": "map_layer0.weight", "dit": "x_embedder.proj.weight"}
+    marks |= {"diffusers": "conv_in.weight"}
     for name, mark in marks.items():
         if mark in state or f"model.{mark}" in state:
             return name
     raise ValueError(
         f"no known family of networks has the tensor {next(iter(state), None)!r}; known are ADM (input_blocks...), EDM "
-        "(map_layer0...) and diffusers' UNet2DModel (conv_in...)"
+        "(map_layer0...), DiT (x_embedder...) and diffusers' UNet2DModel (conv_in...)"
     )
 
 
@@ -52,8 +53,7 @@ def load_public(
     source = Path(source)
     if source.is_dir():
         _refuse(options, "a diffusers folder", ("schedule",))
-        state, config, scheduler = diffusers.read_folder(source, options.get("schedule"), limit)
-        found, which, file = diffusers.imported(state, config, scheduler), "", source
+        found, which, file = _folder(source, options.get("schedule"), limit), "", source
     elif source.suffix == ".onnx":
         _refuse(options, "an ONNX file")
         found, which, file = terrain.imported(onnx.read_graph(source, limit)), "", source
@@ -64,13 +64,28 @@ def load_public(
     digest = {} if file.is_dir() else {"sha256": _digest(file)}
     origin = {"source": {"file": file.name, "weights": which or "all", "family": found.card.pop("family"), **digest}}
     layout = {1: "HWC, grey", 3: "HWC, RGB"}.get(found.card["shape"][2], "HWC")
-    return Imported(found.params, {**found.card, "layout": layout, "range": [-1, 1], "ema": average, **origin})
+    told = {"layout": layout} | ({} if layout == "HWC" else {"range": [-1, 1]})  # codes have no range
+    return Imported(found.params, {**found.card, **told, "ema": average, **origin})
+
+
+def _folder(source: Path, schedule: str | None, limit: int | None) -> Imported:
+    """A diffusers folder, by what its config.json says that it is."""
+    state, config = diffusers.read_model(source, limit)
+    kind = config.get("_class_name", "UNet2DModel")
+    if kind == "AutoencoderKL":
+        _refuse({"schedule": schedule}, "an autoencoder")
+        return autoencoder.imported(state, config)
+    reader = dit.imported if kind == "DiTTransformer2DModel" else diffusers.imported
+    return reader(state, config, diffusers.read_scheduler(source, schedule))
 
 
 def _file(state: State, source: Path, options: dict[str, Any]) -> Imported:
     kind = family(state)
     if kind == "diffusers":
         raise ValueError(f"{source} is of diffusers; give its folder, which holds config.json too")
+    if kind == "dit":
+        _refuse(options, "a DiT file", ("heads",))
+        return dit.official(placing.without(state, "model."), options.get("heads"))
     if kind == "adm":
         return adm.imported(placing.without(state, "model."), **options)
     _refuse(options, "an EDM network")
