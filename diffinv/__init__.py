@@ -4,6 +4,7 @@ from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 
 from diffinv import (
+    adapters,
     adversarial,
     augmentation,
     cascade,
@@ -53,6 +54,7 @@ __all__ = [
     "Solution",
     "Solver",
     "StepInfo",
+    "adapters",
     "adversarial",
     "as_solver",
     "augmentation",

@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import equinox
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx, struct
+from flax import linen, nnx, struct
 
 import diffinv as di
 from diffinv import weights
@@ -63,6 +65,8 @@ def run(path, space):
     """All blocks of a page, one after the other."""
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         for block in blocks(path):
+            if block.startswith("import torch"):
+                continue
             exec(compile(block, path.name, "exec"), space)
     return space
 
@@ -71,6 +75,16 @@ def test_your_own_runs():
     space = run(ROOT / "docs" / "your-own.md", names())
     assert space["x"].shape == (8, 8, 3) and space["picture"].mode == "RGB"
     assert space["pictures"].shape == (len(jax.devices()), 8, 8, 3)
+
+
+def test_networks_run(monkeypatch, tmp_path):
+    """All but what needs PyTorch, on the file of the example."""
+    shutil.copy(ROOT / "examples" / "denoiser.onnx", tmp_path / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    space = run(ROOT / "docs" / "networks.md", {**names(), "linen": linen, "eqx": equinox})
+    assert space["picture"].shape == (8, 8, 1) and 0.2 < float(jnp.std(space["picture"])) < 1.0
+    half = jnp.full((8, 8, 1), 0.5)
+    assert float(jnp.max(jnp.abs(space["prior"].denoise(half, 1e-4) - half))) < 1e-2
 
 
 def test_readme_runs(monkeypatch):

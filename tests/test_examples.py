@@ -27,7 +27,14 @@ def test_each_has_a_test_here():
         "sweep.py",
         "terrain.py",
         "cascade.py",
+        "own_network.py",
     }
+
+
+def test_an_onnx_file_and_a_numpy_operator_give_intervals_that_hold():
+    """The prior's deviation is 0.5; four problems of 64 pixels, which depend on each other."""
+    share, width = ran("own_network.py", problems=4)
+    assert 0.82 < share < 0.97 and 0.1 < width < 0.35
 
 
 @pytest.mark.slow

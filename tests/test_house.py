@@ -21,7 +21,7 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 LAYERS = [
     ["typing", "callables", "describe", "ends"],
     ["process", "times", "fft", "linalg", "sharding", "tiles", "schema", "limits", "atomic", "seeds", "text"],
-    ["prior", "operators", "nn", "degrade"],
+    ["prior", "adapters", "operators", "nn", "degrade"],
     ["loop", "charts", "codec", "measurement", "noises", "checks", "denoisers", "watch"],
     ["samplers"],
     ["posterior", "consistency", "cascade", "scalespace", "adversarial", "generator"],

@@ -2,6 +2,7 @@
 
 from diffinv.weights import cards, convert, snapshots
 from diffinv.weights.certificate import certified, probe, probe_shape, references, verify
+from diffinv.weights.foreign import load_onnx, read_onnx_card
 from diffinv.weights.loading import (
     any_size,
     architecture,
@@ -28,11 +29,13 @@ __all__ = [
     "load_autoencoder",
     "load_generator",
     "load_latent",
+    "load_onnx",
     "load_prior",
     "load_upscaler",
     "probe",
     "probe_shape",
     "read_card",
+    "read_onnx_card",
     "references",
     "restore",
     "save",

@@ -54,7 +54,8 @@ MADE_BY = ("sha256", "architecture", "parametrisation", "process", "shape", "giv
 
 def weights(card: Mapping[str, Any]) -> str:
     """Of a checkpoint that was loaded, and so verified: its weights, and what the card says of the network."""
-    return digest({field: card.get(field) for field in MADE_BY})
+    told = {"onnx": card["onnx"]} if "onnx" in card else {}
+    return digest({field: card.get(field) for field in MADE_BY} | told)
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,9 @@ FIELDS: schema.Schema = {
     "name": schema.component("folder under --out"),
     "tasks": schema.text("with commas: NAME FIELD=VALUE ..., or TITLE = NAME FIELD=VALUE ...", 65536),
     "solvers": schema.text("with commas, likewise; a wrapper as reguidance(BASE), BASE another of the list", 65536),
-    "prior": schema.path("of a checkpoint, or the name of one that ships: photo, satellite64, brain128, prior32"),
+    "prior": schema.path(
+        "of a checkpoint or .onnx, or the name of one that ships: photo, satellite64, brain128, prior32"
+    ),
     "data": schema.path("a folder, a glob, a pack, or the name of bundled pictures: satellite, photographs, digits"),
     "first": schema.whole("pictures that are left out before, by which settings with several values are chosen", 0),
     "criterion": schema.choice(tuple(choosing.ERRORS), "what they are chosen by"),

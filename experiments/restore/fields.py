@@ -18,7 +18,9 @@ FIELDS = {
     "base": schema.choices(
         [name for name in METHODS if name not in solvers.wrappers()], "what reguidance starts from, each"
     ),
-    "prior": schema.path("of a checkpoint, or the name of one that ships: photo, satellite64, brain128, prior32"),
+    "prior": schema.path(
+        "of a checkpoint or .onnx, or the name of one that ships: photo, satellite64, brain128, prior32"
+    ),
     "also": schema.choice(["", "satellite"], "another configuration, run in the same report, of the main job alone"),
     "bundled": schema.choice(shots.BUNDLED, "the pictures that are restored without --images"),
     "kspace": schema.path("of mri, mri_4 and mri_8: a .npz file or a glob, with `kspace` (coil, ky, kx); '' simulates"),

@@ -196,6 +196,25 @@ def test_several_outputs_and_settings_as_texts(written):
     assert_array_equal(same, x)
 
 
+def test_an_exact_denoiser_in_a_file_gives_the_exact_posterior(written, key):
+    """Independent normal pixels under EDM, `(v x + s^2 m) / (v + s^2)`: DDRM's samples are the posterior's."""
+    mean, variance = rng.standard_normal((2, 3, 3)), rng.uniform(0.2, 2.0, (2, 3, 3))
+    rule = [("Mul", "variance", "x", "a"), ("Mul", "s", "s", "s2"), ("Reshape", "s2", "column", "level")]
+    rule += [("Mul", "level", "mean", "b"), ("Add", "a", "b", "c"), ("Add", "variance", "level", "d")]
+    ops = [operation(op, [a, b], [out]) for op, a, b, out in [*rule, ("Div", "c", "d", "out")]]
+    held = {"mean": mean, "variance": variance, "column": ints(-1, 1, 1, 1)}
+    ports = [port("x", F, ("n", 2, 3, 3)), port("s", F, ("n",))]
+    apply, params = onnx.network(written(held, ops, inputs=ports))
+    edm, last = di.process.EDM(), lambda a: jnp.moveaxis(jnp.asarray(a), 0, -1)
+    told = di.NetworkDenoiser(params, edm, di.adapters.channels_first(apply), "x0", di.adapters.noise_level)
+    found = di.Prior(edm, told, (3, 3, 2))
+    exact = di.Prior(edm, di.denoisers.GaussianDenoiser(edm, last(mean), last(variance)), found.shape)
+    m = di.measure(key, di.operators.box_inpainting(found.shape, 0, 1, 2), last(mean), sigma=0.1)
+    run = jax.jit(lambda prior, m: di.as_solver(lambda m: di.posterior.ddrm(prior, m), di.times.grid(4))(key, m).x)
+    assert_allclose(run(found, m), run(exact, m), rtol=1e-9, atol=1e-9)
+    assert np.max(np.abs(run(found, m) - last(mean))) > 0.1
+
+
 def refusal(place, **named):
     with pytest.raises(ValueError) as error:
         onnx.network(place, **named)

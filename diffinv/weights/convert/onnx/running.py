@@ -125,7 +125,7 @@ class Network:
     Where the graph has several outputs, they are a tuple.
 
     Attributes:
-      digest: sha256 of the file.
+      digest: sha256 of the file and its tensors.
       inputs: what it takes, in order; each may be given by name, too.
       outputs: names of what it gives.
       nodes: its operations, in order.
@@ -241,8 +241,8 @@ def network(path: str | Path, limit: int | None = None) -> tuple[Network, dict[s
 
 
 def _digest(path: str | Path, graph: Graph) -> str:
-    """Of the file, and of the constants, which it may keep elsewhere."""
+    """Of the file, and of its tensors, which it may keep elsewhere."""
     found = hashlib.sha256(Path(path).read_bytes())
     for name, array in graph.arrays.items():
-        found.update(name.encode() + np.ascontiguousarray(array).tobytes() * (array.dtype.kind in "iub"))
+        found.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
