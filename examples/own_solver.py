@@ -1,7 +1,9 @@
 """A solver of your own, entire, beside the exact posterior of a Gaussian field.
 
-python examples/own_solver.py
+python examples/own_solver.py [FOLDER]
 """
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,7 @@ def posterior_mean(prior, measurement):
     return (gain @ measurement.y.ravel()).reshape(SHAPE)
 
 
-def main():
+def main(folder=""):
     """Prints how far the mean of 128 samples is from the exact posterior's mean, for three methods."""
     key, prior = jax.random.key(0), field()
     truth = prior.denoise.sample(key)
@@ -53,14 +55,16 @@ def main():
         "ddnm_plus": lambda m: posterior.ddnm_plus(prior, m),
         "mmps": lambda m: samplers.heun(posterior.mmps(prior, m)),
     }
-    errors = {}
+    errors, shown = {}, {"truth": truth, "exact mean": exact}
     for name, method in methods.items():
         solve = jax.jit(jax.vmap(di.as_solver(method, times.grid(32, power=2.0)), (0, None)))
-        mean = solve(jax.random.split(key, 128), measurement).x.mean(0)
+        shown[name] = mean = solve(jax.random.split(key, 128), measurement).x.mean(0)
         errors[name] = float(jnp.sqrt(jnp.mean((mean - exact) ** 2)))
         print(f"{name}: the samples' mean is {errors[name]:.3f} from the exact one")
+    if folder:
+        di.display.contact_sheet([[(name, "", x) for name, x in shown.items()]]).save(f"{folder}/own_solver.png")
     return errors
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
