@@ -1,4 +1,4 @@
-"""An autoencoder of 64x64 satellite pictures: codes of 16 x 16 in four channels, a twelfth of the values.
+"""An autoencoder of 64x64 satellite pictures: codes of 16 x 16 in eight channels, a sixth of the values.
 
 Command:  python -m experiments.train --config=configs/autoencoder.py --config.data=PATH --workdir=DIR
           add --half --export=DIR for the weights and their card; then configs/latent_prior.py, a prior over its codes
@@ -31,24 +31,24 @@ def get_config(mode: str = "") -> ConfigDict:
             "channels": 32,
             "multipliers": (1,),
             "blocks": 1,
-            "code_channels": 4,
+            "code_channels": 8,
             "groups": 8,
             "attention": False,
             "patch": 4,
             "dtype": "float32",
         }
     if mode == "smoke":
-        config.update(statistics_images=8, net={"channels": 8, "patch": 2})
+        config.update(statistics_images=8, net={"channels": 8, "patch": 2, "code_channels": 4})
         return config
     config.update(
         size=64,
         batch=16,
-        steps=1800,
-        cooldown=600,
+        steps=2400,
+        cooldown=900,
         warmup=100,
         learning_rate=2e-3,
-        ema_half_lives=(2_000, 1_000, 5_000),
-        eval_every=300,
+        ema_half_lives=(4_000, 1_000, 10_000),
+        eval_every=500,
         eval_images=128,
     )
     return config

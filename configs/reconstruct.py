@@ -60,6 +60,24 @@ def get_config(mode: str = "") -> ConfigDict:
         "sigma_min": 0.02,
         "sigma_end": 0.005,
     }
+    config.psld = {
+        "steps": 200,
+        "gamma": 0.1,
+        "omega": 0.1,
+        "eta": 0.0,
+    }
+    config.resample = {
+        "steps": 100,
+        "scale": 0.5,
+        "every": 10,
+        "start": 2 / 3,
+        "turn": 1 / 3,
+        "gamma": 40.0,
+        "lr": 0.01,
+        "pixel_lr": 0.01,
+        "iterations": 100,
+        "pixel_iterations": 100,
+    }
     config.lgd = {"scale": 1.0}
     config.flowdps = {"lr": 10.0}
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md

@@ -64,7 +64,7 @@ def build(
 
 def any_size(card: dict[str, Any]) -> bool:
     """Whether the card's network takes pictures of any size: one of local view, which says how far it sees."""
-    return "architecture" in card and hasattr(architecture(card), "reach")
+    return "architecture" in card and "latent" not in card and hasattr(architecture(card), "reach")
 
 
 def require_sides(card: dict[str, Any], shape: tuple[int, ...]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from diffinv import process, weights
+from diffinv import LatentPrior, process, weights
 from diffinv.prior import Prior
 
 
@@ -14,27 +15,32 @@ def place(path: str) -> str:
     return shipped if shipped and os.path.exists(f"{shipped}.json") else path or weights.embedded()
 
 
-def load(path: str, name: str = "--prior", shape: tuple[int, ...] | None = None, tile: int = 0) -> tuple[Prior, dict]:
+def load(
+    path: str, name: str = "--prior", shape: tuple[int, ...] | None = None, tile: int = 0, latent: bool = False
+) -> tuple[Any, dict]:
     """A prior of pictures, and its card; `path` as in `place`, `name` is what it is called in an error.
 
     It is under the variance-preserving process, whatever it was trained with, or on its own table if it has one; where
     it takes any size, of `shape`, and in tiles, as in `weights.load_prior`. A `.onnx` file wants a card beside it, see
-    `weights.load_onnx`. Raises ValueError for a prior of anything else than grey or RGB pictures, and for one that
-    is told of a coarse picture.
+    `weights.load_onnx`. A prior over codes is a `LatentPrior`, and refused unless it may be one, `latent`. Raises
+    ValueError for a prior of anything else than grey or RGB pictures, and for one that is told of a coarse picture.
     """
     path = place(path)
     card = weights.read_onnx_card(path) if path.endswith(".onnx") else weights.read_card(path, "prior")
     if "coarse" in card:
         raise ValueError(f"{name} is {path!r}, a cascade's stage, which needs a coarse picture; give another prior")
-    own = card["process"]["name"] == "discrete"
+    if "latent" in card and not latent:
+        raise ValueError(f"{name} is {path!r}, over codes, which experiments.reconstruct takes; give one of pictures")
+    chosen = None if card["process"]["name"] == "discrete" else process.VP()
     if path.endswith(".onnx"):
-        return _of_pictures(*weights.load_onnx(path, None if own else process.VP()), path, name)
+        return _of_pictures(*weights.load_onnx(path, chosen), path, name)
+    if "latent" in card:
+        return _of_pictures(weights.load_latent(path, chosen), card, path, name)
     sized = {"shape": shape, "tile": tile} if shape is not None and weights.any_size(card) else {}
-    prior = weights.load_prior(path, None if own else process.VP(), **sized)
-    return _of_pictures(prior, card, path, name)
+    return _of_pictures(weights.load_prior(path, chosen, **sized), card, path, name)
 
 
-def _of_pictures(prior: Prior, card: dict, path: str, name: str) -> tuple[Prior, dict]:
+def _of_pictures(prior: Prior | LatentPrior, card: dict, path: str, name: str) -> tuple[Any, dict]:
     if len(prior.shape) != 3 or prior.shape[2] not in (1, 3):
         raise ValueError(f"{name} is {path!r} of shape {prior.shape}; give one of grey or RGB pictures")
     return prior, card

@@ -50,6 +50,7 @@ class Method(NamedTuple):
       needs_noise: it divides by the noise, which 0 then is not.
       needs_spectrum: it asks the operator for its singular values, or inverts it as if there were no noise, which is
         bounded only where the operator knows which of them to cut.
+      codes: it takes the `chart` of a prior over codes, and restores under such a prior alone.
       wrap: `(propose, refine, prior, times) -> Solver`, where it refines the outcome of `config.base`.
       tried: its rows in the exact lab.
     """
@@ -62,6 +63,7 @@ class Method(NamedTuple):
     fields: Schema = {}
     needs_noise: bool = False
     needs_spectrum: bool = False
+    codes: bool = False
     wrap: Callable[..., Solver] | None = None
     tried: Mapping[str, Tried] = {}
 

@@ -31,6 +31,7 @@ from experiments.methods.declared import (
     told,
 )
 from experiments.methods.derivative_free import DERIVATIVE_FREE
+from experiments.methods.latent import LATENT
 from experiments.methods.running import SAMPLERS
 
 CHAINS: dict[str, Callable[..., chains.InnerChain]] = {
@@ -239,6 +240,7 @@ METHODS: dict[str, Method] = {
         needs_spectrum=True,
         tried={"DDSMC 16": Tried("eta", ETA, settings={"particles": 16})},
     ),
+    **LATENT,
     **DERIVATIVE_FREE,
     **BASELINES,
     "reguidance": Method(

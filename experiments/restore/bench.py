@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffinv import LatentPrior
 from diffinv.data import to_pixels
 from diffinv.prior import Prior
 from diffinv.typing import Array
@@ -30,7 +31,7 @@ class Bench(Programs):
     def __init__(
         self,
         config,
-        prior: Prior,
+        prior: Prior | LatentPrior,
         task: str,
         pictures: np.ndarray,
         degraded: bool = False,

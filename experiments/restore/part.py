@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffinv import weights
+from diffinv import LatentPrior, weights
 from diffinv.operators.base import LinearOperator
 from diffinv.prior import Prior
 from experiments import report
@@ -31,6 +31,7 @@ CODE = (
     "methods/baselines.py",
     "methods/derivative_free.py",
     "methods/grids.py",
+    "methods/latent.py",
     "methods/running.py",
     "methods/solvers.py",
     "restore/operators.py",
@@ -89,9 +90,9 @@ class Part(NamedTuple):
             return operators.restored(self.config, task, own)
         return operators.damaged(self.config, task, own) if weights.any_size(self.card) else own
 
-    def prior(self, shape: tuple[int, ...]) -> Prior:
+    def prior(self, shape: tuple[int, ...]) -> Prior | LatentPrior:
         """For pictures of this shape."""
-        return priors.load(self.config.prior, "config.prior", shape, self.config.tile)[0]
+        return priors.load(self.config.prior, "config.prior", shape, self.config.tile, latent=True)[0]
 
     def stamps(self) -> dict[tuple[str, str], str]:
         """What each record is made of, by the names of its task and picture."""
@@ -105,7 +106,7 @@ def part(config: ConfigDict, path: str = "", title: str = "", degraded: bool = F
 
     Raises ValueError, or an OSError, for a prior, pictures and tasks that do not fit.
     """
-    prior, card = priors.load(config.prior, "config.prior")
+    prior, card = priors.load(config.prior, "config.prior", latent=True)
     any_size, channels = weights.any_size(card), prior.shape[2]
     shape = (config.size, config.size, channels) if any_size else prior.shape
     if degraded and not any_size:
@@ -161,8 +162,10 @@ def _require_fit(made: Part, task: str, place: int) -> None:
     wrapping = [name for name in made.methods if METHODS[solvers.own(name)].wrap]
     run = {*map(solvers.own, made.methods), *(solvers.base(name, made.config) for name in wrapping)}
     asking = [name for name in run if METHODS[name].needs_spectrum]
-    if not isinstance(operator, LinearOperator):
-        solvers.require_able(run, made.config, task, made.prior(shape), operator)
+    prior = made.prior(shape)
+    solvers.require_codes(run, made.config, prior)
+    if isinstance(prior, LatentPrior) or not isinstance(operator, LinearOperator):
+        solvers.require_able(run, made.config, task, prior, operator)
     if plain and asking:
         raise ValueError(
             f"config.task is {task}, whose singular values are not known, and config.solver or config.base is "

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffinv import GaussianNoise, linalg, measure, operators, seed_key, sharding
+from diffinv import GaussianNoise, LatentPrior, linalg, measure, operators, seed_key, sharding
 from diffinv.loop import failed_step, total_cost
 from diffinv.measurement import Measurement
 from diffinv.metrics import features, image
@@ -91,7 +91,7 @@ class Programs:
     `tell(text)` is called with "compiling" and "" as a solver is compiled and run.
     """
 
-    def __init__(self, config, prior: Prior, task: str, mesh: Mesh | None = None) -> None:
+    def __init__(self, config, prior: Prior | LatentPrior, task: str, mesh: Mesh | None = None) -> None:
         self.config, self.prior, self.task = config, prior, task
         self.mesh = sharding.mesh() if mesh is None else mesh
         self.split, self.whole = sharding.split(self.mesh), sharding.replicated(self.mesh)

@@ -97,7 +97,8 @@ def able_on(tasks):
     """The solvers that are tried on these tasks."""
     if tasks in NONLINEAR:
         return WITHOUT if tasks == NONLINEAR[0] else OPTIMISED[:2] + OPTIMISED[-1:]
-    able = [name for name, method in METHODS.items() if not (tasks in UNKNOWN and method.needs_spectrum)]
+    known = {name: method for name, method in METHODS.items() if not method.codes}
+    able = [name for name, method in known.items() if not (tasks in UNKNOWN and method.needs_spectrum)]
     return [name for name in able if tasks == MASKS[0] or name not in DERIVATIVE_FREE]  # of whom A is any program
 
 
