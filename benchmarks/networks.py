@@ -1,0 +1,107 @@
+"""What an imported ONNX network costs beside the same network in Flax: ratios of one process, by turns.
+
+    python -m benchmarks.networks                       a U-Net of `nn.unet`, by way of PyTorch's exporter (extra torch)
+    python -m benchmarks.networks --file=TERRAIN.onnx   the terrain model of docs/terrain.md, without PyTorch
+
+Each is timed alone, as the pullback to its input, and eight times inside one `lax.scan`, as solvers run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.common import runtime  # isort: skip  (before jax)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffinv import adapters, weights
+from diffinv.nn import unet
+from diffinv.weights.convert import onnx, public
+
+Programs = dict[str, tuple[Callable[..., Any], Any]]
+SIDE, STEPS = 64, 8
+
+
+def exported(folder: str) -> tuple[Programs, tuple[int, ...]]:
+    """A U-Net with drawn weights: ours, and the file that PyTorch writes of its twin."""
+    import torch
+
+    from benchmarks import torch_unet
+
+    net = unet.UNet(channels=64, multipliers=(1, 2, 2), blocks=2, attention=(4,), groups=8)
+    x = jnp.zeros((SIDE, SIDE, 3), jnp.float32)
+    drawn = jax.tree.map(lambda leaf: leaf + 0.02 * jax.random.normal(jax.random.key(1), leaf.shape),
+                         net.init(jax.random.key(0), x, jnp.float32(0)))  # fmt: skip
+    path = str(Path(folder) / "net.onnx")
+    example = torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1)
+    named = {"input_names": ["x", "t"], "dynamo": True, "external_data": False, "verbose": False}
+    torch.onnx.export(torch_unet.load(drawn, net).to(memory_format=torch.contiguous_format), example, path, **named)
+    apply, params = onnx.network(path)
+    return {"flax": (net.apply, drawn), "onnx": (adapters.channels_first(apply), params)}, x.shape
+
+
+def published(path: str) -> tuple[Programs, tuple[int, ...]]:
+    """The terrain model: as imported into our U-Net, and as its graph; both give x0."""
+    prior = weights.build(*public.load_public(path))
+    apply, params = onnx.network(path)
+    graph = adapters.channels_first(lambda params, x, sigma: apply(params, x, sigma, jnp.full(1, 0.5, jnp.float32)))
+    ours = lambda params, x, sigma: prior.denoise.replace(params=params)(x, sigma / 80)  # EDM's time, with sigma at 80
+    return {"flax": (ours, prior.denoise.params), "onnx": (graph, params)}, prior.shape
+
+
+def programs(apply: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The three ways in which a network is called, jitted."""
+
+    def scanned(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
+        step = lambda x, _: (0.5 * x + 0.5 * apply(params, x, t).astype(x.dtype), None)
+        return jax.lax.scan(step, x, None, STEPS)[0]
+
+    pulled = lambda params, x, t: jax.grad(lambda x: jnp.sum(apply(params, x, t) ** 2))(x)
+    return {name: jax.jit(each) for name, each in (("forward", apply), ("pullback", pulled), ("scan", scanned))}
+
+
+def seconds(call: Callable[..., Any], *arguments: Any) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    jax.block_until_ready(call(*arguments))
+    return time.perf_counter() - start
+
+
+def compared(made: Programs, shape: tuple[int, ...], rounds: int) -> None:
+    """Prints the largest difference of the two, and the median ratio of each way."""
+    x, t = jax.random.normal(jax.random.key(2), shape, jnp.float32), jnp.float32(80.0)
+    ways = {name: programs(apply) for name, (apply, _) in made.items()}
+    for way in ("forward", "pullback", "scan"):
+        run = {name: (ways[name][way], made[name][1], x, t) for name in made}
+        results = [np.asarray(call(*rest)) for call, *rest in run.values()]
+        gap = np.max(np.abs(results[0] - results[1])) / np.max(np.abs(results[0]))
+        assert gap < 1e-3, f"{way}: the two differ by {gap:.1e} of the largest value"
+        taken = []
+        for turn in range(rounds):
+            order = list(run)[:: -1 if turn % 2 else 1]
+            taken.append({name: seconds(*run[name]) for name in order})
+        ratios = [each["onnx"] / each["flax"] for each in taken]
+        least = {name: min(each[name] for each in taken) for name in run}
+        print(f"{way}: onnx / flax {np.median(ratios):.2f} (least times {least['onnx'] / least['flax']:.2f}), "
+              f"flax {1e3 * least['flax']:.0f} ms, relative difference {gap:.0e}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", default="", help="the terrain model's .onnx")
+    parser.add_argument("--rounds", type=int, default=9)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compared(*(published(given.file) if given.file else exported(folder)), given.rounds)
+
+
+if __name__ == "__main__":
+    main()
