@@ -28,6 +28,12 @@ def sample(key: Key, sampler: Sampler, times: Array, x: Array | None = None) -> 
       x: a start at time `times[0]`; None draws one from the noisy end.
 
     Raises ValueError for times known beforehand that are outside [0, 1], or 0 before the end.
+
+    >>> import jax, jax.numpy as jnp, diffinv as di
+    >>> prior = di.gaussian(di.process.VP(), jnp.full(2, 3.0), 1e-8 * jnp.eye(2))
+    >>> solution = di.sample(jax.random.key(0), di.samplers.ddim(prior), di.times.grid(20))
+    >>> solution.x.round(2).tolist(), solution.info.cost.nfe.shape
+    ([3.0, 3.0], (20,))
     """
     times = settled(times)
     state = sampler.init(jax.random.fold_in(key, 0), times[0], x)
@@ -53,7 +59,17 @@ def tallied(info: Info) -> Info:
 
 
 def as_solver(method: Callable[[Any], Sampler], times: Array) -> Solver:
-    """A solver from `method(measurement) -> Sampler` and a time grid: `(key, measurement, x=None) -> Solution`."""
+    """A solver from `method(measurement) -> Sampler` and a time grid: `(key, measurement, x=None) -> Solution`.
+
+    >>> import jax, jax.numpy as jnp, diffinv as di
+    >>> from diffinv import operators, posterior, samplers, times
+    >>> prior = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2))
+    >>> solver = di.as_solver(lambda m: samplers.heun(posterior.mmps(prior, m)), times.grid(32, power=2.0))
+    >>> A = operators.identity((2,))
+    >>> measurement = di.measure(jax.random.key(0), A, jnp.asarray([0.5, 1.0]), sigma=0.01)
+    >>> abs(float(solver(jax.random.key(1), measurement).x[0]) - 0.5) < 0.1  # what was measured
+    True
+    """
 
     def solver(key: Key, measurement: Any, x: Array | None = None) -> Solution:
         return sample(key, method(measurement), times, x)
@@ -134,6 +150,13 @@ def sweep(build: Callable[..., Solver], **values: Array) -> Solver:
       **values: (n,) each.
 
     Raises ValueError for values that are not one axis of numbers.
+
+    >>> import jax, jax.numpy as jnp, diffinv as di
+    >>> prior = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2))
+    >>> measurement = di.measure(jax.random.key(0), di.operators.identity((2,)), jnp.ones(2), sigma=0.1)
+    >>> build = lambda zeta: di.as_solver(lambda m: di.posterior.dps(prior, m, zeta), di.times.grid(10))
+    >>> di.sweep(build, zeta=jnp.asarray([0.1, 0.3, 1.0]))(jax.random.key(1), measurement).x.shape
+    (3, 2)
     """
     arrays = {name: jnp.asarray(value) for name, value in values.items()}
     for name, array in arrays.items():

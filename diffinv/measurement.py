@@ -102,6 +102,14 @@ class Measurement(Described):
       operator: `A`, linear or not.
       y: what was measured.
       noise: the law of `y` given `A x`.
+
+    >>> import jax.numpy as jnp, diffinv as di
+    >>> A = di.operators.identity((2,))
+    >>> measurement = di.Measurement(A, jnp.asarray([1.0, 3.0]), di.GaussianNoise(0.5))
+    >>> measurement.residual(jnp.asarray([1.0, 2.0])).tolist()
+    [0.0, 1.0]
+    >>> float(measurement.log_likelihood(jnp.asarray([1.0, 2.0])))  # -1^2 / (2 * 0.5^2)
+    -2.0
     """
 
     operator: Operator
@@ -140,6 +148,12 @@ def measure(key: Key, operator: Operator, x: Sample, sigma: Scalar = 0.0, noise:
       ValueError: where `x` has not the operator's shape, is no real floating-point array or not finite, or the noise's
         level is out of range. Under `jit` a `sigma` that is NaN or negative makes `y` NaN, which solvers report.
       TypeError: where `operator` is none.
+
+    >>> import jax, jax.numpy as jnp, diffinv as di
+    >>> A = di.operators.average_pool((4, 4, 1), 2)
+    >>> measurement = di.measure(jax.random.key(0), A, jnp.ones((4, 4, 1)), sigma=0.0)
+    >>> measurement.y.ravel().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     require_key(key)
     require_operator(operator)

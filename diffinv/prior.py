@@ -44,6 +44,15 @@ class Prior(Described):
       law: of x_0, roughly: with `sample(key)`, to start from where a process does not end in noise; or None.
 
     Raises ValueError where the denoiser names another process: its noise levels would be those of other times.
+
+    >>> import jax.numpy as jnp, diffinv as di
+    >>> prior = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2))
+    >>> prior
+    Prior(
+      process=VP(),
+      denoise=GaussianDenoiser(8 numbers in 3 arrays, float32),
+      shape=(2,),
+    )
     """
 
     process: Process
@@ -156,6 +165,12 @@ class NetworkDenoiser(Described):
       extra: conditions passed to `apply` by name.
 
     Raises ValueError for an unknown parametrisation.
+
+    >>> import jax.numpy as jnp, diffinv as di
+    >>> network = lambda params, x, condition: params["gain"] * x  # of noise, as DDPM's
+    >>> denoise = di.NetworkDenoiser({"gain": jnp.asarray(0.5)}, di.process.VP(), network, parametrisation="eps")
+    >>> denoise(jnp.ones(2), 0.5).shape
+    (2,)
     """
 
     params: Any

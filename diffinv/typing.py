@@ -46,6 +46,12 @@ class Gaussian(NamedTuple):
     Attributes:
       mean: of any shape.
       std: the standard deviations, which broadcast against `mean` and may be 0.
+
+    >>> import jax.numpy as jnp
+    >>> from diffinv.typing import Gaussian
+    >>> law = Gaussian(jnp.zeros(2), jnp.asarray(2.0))
+    >>> law.at(jnp.asarray([1.0, -1.0])).tolist()
+    [2.0, -2.0]
     """
 
     mean: Array

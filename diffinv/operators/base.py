@@ -52,6 +52,13 @@ class LinearOperator(Operator):
     `iterations`, a class attribute, is the number of conjugate-gradient steps of the defaults. Their error after `k`
     steps falls like `2 ((c - 1) / (c + 1))^k` with the condition number `c` of `A`: an ill-posed `A` is regularised by
     stopping early. Parameters are cast to the dtype of the input, which the output keeps.
+
+    >>> import jax.numpy as jnp, diffinv as di
+    >>> A = di.operators.average_pool((2, 2, 1), 2)
+    >>> A(jnp.arange(4.0).reshape(2, 2, 1)).ravel().tolist(), A.adjoint(jnp.ones((1, 1, 1))).ravel().tolist()
+    ([1.5], [0.25, 0.25, 0.25, 0.25])
+    >>> A.pinv(jnp.ones((1, 1, 1))).ravel().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     iterations = 64

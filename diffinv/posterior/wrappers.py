@@ -66,6 +66,15 @@ def reguidance(
       times: decreasing; usually the refinement's own grid.
       inversion: increasing, from a small positive time to `times[0]`; default `times.ascending(times)`.
       integrator: `heun` or `euler`; static.
+
+    >>> import jax, jax.numpy as jnp, diffinv as di
+    >>> from diffinv import operators, posterior, samplers, times
+    >>> prior, grid = di.gaussian(di.process.VP(), jnp.zeros(2), jnp.eye(2)), times.grid(32, power=2.0)
+    >>> measurement = di.measure(jax.random.key(0), operators.identity((2,)), jnp.ones(2), sigma=0.1)
+    >>> propose = di.as_solver(lambda m: posterior.ddrm(prior, m), grid)
+    >>> refine = di.as_solver(lambda m: samplers.heun(posterior.dps_score(prior, m, rho=1.0)), grid)
+    >>> posterior.reguidance(propose, refine, prior, grid)(jax.random.key(1), measurement).x.shape
+    (2,)
     """
     inversion = ascending(times) if inversion is None else inversion
 

@@ -36,7 +36,15 @@ def _still(t: Time, s: Time, change: Array) -> Array:
 
 @struct.dataclass
 class Process(Described, abc.ABC):
-    """A linear-Gaussian Markov process; times in [0, 1], `sigma(0) = 0` unless the docstring says otherwise."""
+    """A linear-Gaussian Markov process; times in [0, 1], `sigma(0) = 0` unless the docstring says otherwise.
+
+    >>> import jax.numpy as jnp, diffinv as di
+    >>> process, x0 = di.process.Flow(), jnp.ones(2)
+    >>> process.perturb(x0, 0.25).mean.tolist(), float(process.perturb(x0, 0.25).std)
+    ([0.75, 0.75], 0.25)
+    >>> process.transition(0.5 * x0, x0, 0.5, 0.0, eta=0.0).mean.tolist()  # the last step ends at x_0
+    [1.0, 1.0]
+    """
 
     @abc.abstractmethod
     def log_alpha(self, t: Time) -> Coefficient:
