@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.common import runtime  # isort: skip  (before jax)
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -95,6 +95,11 @@ def log_noise(process: Process, t: Time) -> Array:
     return -0.5 * process.log_snr(t)
 
 
+def log_half_noise(process: Process, t: Time) -> Array:
+    """`log(sigma_t / (2 alpha_t))`, what Karras et al. 2022 (table 1) tell the networks of Song et al. under VE."""
+    return log_noise(process, t) - jnp.log(2.0)
+
+
 def quarter_log_noise(process: Process, t: Time) -> Array:
     """`log(sigma_t / alpha_t) / 4`, what the networks of Karras et al. 2022 (table 1) are told inside."""
     return 0.25 * log_noise(process, t)
@@ -106,7 +111,7 @@ def signal_to_noise(process: Process, t: Time) -> Array:
 
 
 def scaled_time(factor: float, process: Process, t: Time) -> Array:
-    """`factor t`: 999 for score_sde's VP networks, 1000 for many flows. Give `partial(scaled_time, 999.0)`."""
+    """`factor t`: 999 for score_sde's VP networks, 1000 for many flows. Give `partial(scaled_time, 40.0)`."""
     return factor * jnp.asarray(t)
 
 
@@ -130,9 +135,11 @@ TIMES: dict[str, Callable[[Process, Time], Array]] = {
     "whole_index": whole_index,
     "unit": partial(scaled_time, 1.0),
     "thousand": partial(scaled_time, 1000.0),
+    "score_sde": partial(scaled_time, 999.0),
     "reversed": reversed_time,
     "sigma": noise_level,
     "log_sigma": log_noise,
+    "log_half_sigma": log_half_noise,
     "edm": quarter_log_noise,
     "log_snr": signal_to_noise,
 }

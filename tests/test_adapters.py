@@ -136,8 +136,9 @@ def test_what_a_network_is_told():
     t, vp = 0.3, process.VP()
     alpha, sigma = float(vp.alpha(t)), float(vp.sigma(t))
     want = {
-        "index": 299, "whole_index": 299, "unit": t, "thousand": 300, "reversed": 0.7, "sigma": sigma / alpha,
-        "log_sigma": np.log(sigma / alpha), "edm": np.log(sigma / alpha) / 4, "log_snr": 2 * np.log(alpha / sigma),
+        "index": 299, "whole_index": 299, "unit": t, "thousand": 300, "score_sde": 299.7, "reversed": 0.7,
+        "sigma": sigma / alpha, "log_sigma": np.log(sigma / alpha), "log_half_sigma": np.log(sigma / alpha / 2),
+        "edm": np.log(sigma / alpha) / 4, "log_snr": 2 * np.log(alpha / sigma),
     }  # fmt: skip
     assert adapters.TIMES.keys() == want.keys()
     for name, value in want.items():

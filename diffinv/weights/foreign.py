@@ -1,31 +1,28 @@
 """A prior out of an ONNX file and a card beside it, `NET.onnx` and `NET.json`, which says what the file does not.
 
-    {"parametrisation": {"parametrisation": "eps"}, "process": {"name": "VP"}, "shape": [64, 64, 3],
-     "onnx": {"time": "index", "channels_first": true}}
+    {"parametrisation": {"parametrisation": "eps", "condition": "index"}, "process": {"name": "VP"},
+     "shape": [64, 64, 3], "onnx": {"channels_first": true}}
 
-The first three are as on every card; `onnx.time` is a name of `adapters.TIMES`.
+The first three are as on every card; the condition is a name of `adapters.TIMES`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffinv import adapters, limits, schema
-from diffinv.denoisers.rescheduled import Rescheduled
-from diffinv.prior import NetworkDenoiser, Prior
+from diffinv.prior import PRECONDITIONED, Prior
 from diffinv.process import Process
 from diffinv.schema import Schema
 from diffinv.weights import cards, loading
 from diffinv.weights.convert import onnx
 
 ONNX: Schema = {
-    "time": schema.choice(tuple(adapters.TIMES), "what the network is told of the time"),
     "channels_first": schema.switch("whether it takes (1, C, H, W), else (1, H, W, C)"),
 }
 
@@ -34,12 +31,16 @@ def read_onnx_card(path: str) -> dict[str, Any]:
     """The card beside a `.onnx` file, checked, with the file's `sha256`. Raises as `load_onnx` does."""
     beside = path.removesuffix(".onnx") + ".json"
     if not os.path.exists(beside):
-        wanted = "parametrisation, process, shape and onnx: {time, channels_first}"
+        wanted = "parametrisation (and its condition), process, shape and onnx: {channels_first}"
         raise FileNotFoundError(f"{path} has no card; write {beside} with {wanted}, see docs/networks.md")
     card = limits.read_object(beside)
     cards.require_card(card, beside, ours=False)
-    if card["parametrisation"]["parametrisation"] == "spectral":
+    told = card["parametrisation"]
+    if told["parametrisation"] == "spectral":
         raise ValueError(f"{beside}: card.parametrisation is 'spectral', of our own networks alone; give another")
+    if told["parametrisation"] not in PRECONDITIONED and "condition" not in told:
+        known = ", ".join(adapters.TIMES)
+        raise ValueError(f"{beside}: card.parametrisation.condition is missing; give what the time is: {known}")
     if "onnx" not in card:
         raise ValueError(f"{beside}: card.onnx is missing; give an object with {', '.join(ONNX)}")
     schema.require(ONNX, card["onnx"], f"{beside}: card.onnx")
@@ -47,14 +48,6 @@ def read_onnx_card(path: str) -> dict[str, Any]:
     if card.get("sha256", found) != found:
         raise ValueError(f"{path} has sha256 {found[:12]}.., its card says {card['sha256'][:12]}..; copy both again")
     return {"name": os.path.basename(beside).removesuffix(".json"), **card, "sha256": found}
-
-
-def _told(denoise: Any, time: str) -> Any:
-    """The denoiser, whose network is told of the time so."""
-    if isinstance(denoise, Rescheduled):
-        return replace(denoise, denoise=_told(denoise.denoise, time))
-    assert isinstance(denoise, NetworkDenoiser)
-    return replace(denoise, condition=adapters.TIMES[time])
 
 
 def load_onnx(path: str, process: Process | None = None, limit: int | None = None) -> tuple[Prior, dict[str, Any]]:
@@ -73,7 +66,6 @@ def load_onnx(path: str, process: Process | None = None, limit: int | None = Non
     network, params = onnx.network(path, limit)
     layout = adapters.channels_first if card["onnx"]["channels_first"] else adapters.batch_of_one
     prior = loading.build(params, card, process, layout(network))
-    prior = replace(prior, denoise=_told(prior.denoise, card["onnx"]["time"]))
     _require_fit(path, prior)
     return prior, {**card, "onnx": {**card["onnx"], "digest": network.digest}}
 

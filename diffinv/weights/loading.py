@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import consistency, scalespace
+from diffinv.adapters import TIMES
 from diffinv.codec import Codec, LatentPrior
 from diffinv.consistency import ctmsr
 from diffinv.denoisers import spectral
@@ -92,6 +93,8 @@ def _network(params: Any, card: dict[str, Any], apply: Callable[..., Array], pro
     """The network as a denoiser under `process`; one with a second time as a flow map."""
     told = card["parametrisation"].items()
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told}
+    if "condition" in fields:
+        fields["condition"] = TIMES[fields["condition"]]
     if card.get("consistency", {}).get("second_time", False):
         return consistency.FlowMap(NetworkDenoiser(params, process, consistency.second_channel(apply), **fields))
     return NetworkDenoiser(params, process, apply, **fields)

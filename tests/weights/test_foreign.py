@@ -55,7 +55,7 @@ def test_commands_take_it_and_stamp_their_records_with_it(placed):
     assert prior.process == di.process.VP() and not weights.any_size(card)
     table, own = priors.load(placed(process={"name": "discrete", "kind": "linear", "steps": 1000}))
     assert table.process != di.process.VP() and own["name"] == "denoiser"
-    other = priors.load(placed(onnx={"time": "log_sigma", "channels_first": True}))[1]
+    other = priors.load(placed(parametrisation={"parametrisation": "x0", "condition": "log_sigma"}))[1]
     assert len({keeping.weights(each) for each in (card, own, other)}) == 3
 
 
@@ -67,16 +67,20 @@ def refusal(path, kind=ValueError):
 
 
 def test_a_card_that_is_missing_or_wrong_is_refused_in_one_line(placed, tmp_path):
-    assert "card.onnx is missing; give an object with time, channels_first" in refusal(placed(onnx=None))
-    assert "card.onnx.time is 'noise'" in refusal(placed(onnx={"time": "noise", "channels_first": True}))
-    assert "card.onnx" in refusal(placed(onnx={"time": "sigma"}))
+    assert "card.onnx is missing; give an object with channels_first" in refusal(placed(onnx=None))
+    wild = {"parametrisation": "x0", "condition": "noise"}
+    assert "card.parametrisation.condition is 'noise'" in refusal(placed(parametrisation=wild))
+    assert "condition is missing; give what the time is: index" in refusal(
+        placed(parametrisation={"parametrisation": "x0"})
+    )
+    assert "card.onnx" in refusal(placed(onnx={}))
     assert "card.process is missing" in refusal(placed(process=None))
     assert "'spectral', of our own networks alone" in refusal(
         placed(parametrisation={"parametrisation": "spectral"}, process={"name": "HeatDissipation", "shape": [8, 8]})
     )
     assert "its card says 000000000000" in refusal(placed(sha256="0" * 64))
     assert "does not fit its card's shape" in refusal(placed(shape=[9, 8, 1]))
-    assert "does not fit its card's shape" in refusal(placed(onnx={"time": "sigma", "channels_first": False}))
+    assert "does not fit its card's shape" in refusal(placed(onnx={"channels_first": False}))
     (tmp_path / "net.json").unlink()
     said = refusal(str(tmp_path / "net.onnx"), FileNotFoundError)
     assert "has no card; write" in said and "docs/networks.md" in said

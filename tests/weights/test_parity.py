@@ -10,7 +10,7 @@ import pytest
 import references
 from compiling import FAST
 
-from diffinv import weights
+from diffinv import times, weights
 from diffinv.nn import unet
 from diffinv.weights.convert import adm, diffusers, edm
 
@@ -171,3 +171,30 @@ def test_groups_of_adm_are_always_32():
     apply = jax.jit(network(card).clone(smallest_group=4).apply, compiler_options=FAST)
     found = apply(params, jnp.asarray(x.transpose(1, 2, 0)), jnp.float32(t))
     assert relative(np.asarray(found).transpose(2, 0, 1), out) > 1e-3
+
+
+def preconditioned(kind, network, x, sigma):
+    """Karras et al. 2022, table 1, of x = x_0 + sigma noise; VP by `sigma_inv`, whose time is multiplied by M - 1."""
+    if kind == "VPPrecond":
+        time = (np.sqrt(0.1**2 + 2 * 19.9 * np.log(1 + sigma**2)) - 0.1) / 19.9
+        return x - sigma * network(x / np.sqrt(sigma**2 + 1), 999 * time)
+    return x + sigma * network(x, np.log(0.5 * sigma))
+
+
+@pytest.mark.parametrize("kind", ["VPPrecond", "VEPrecond"])
+@pytest.mark.parametrize("name", ["edm_ddpmpp", pytest.param("edm_adm_labels", marks=pytest.mark.slow)])
+def test_other_preconditionings_give_their_denoisers(kind, name):
+    x, _, parameters, _ = drawn(name)
+    options = CASES[name][1]
+    network = lambda x, t: references.edm(references.Parameters(state=parameters.state), x, t, **options)
+    told = {"class": kind, "channels_per_head": 8, "beta_d": 19.9, "beta_min": None, "sigma_max": 100, "M": 1000}
+    params, card = import_edm(**told)(parameters.state)
+    given = {"given": {"label": options["label"]}} if "label" in options else {}
+    prior = weights.build(params, {**card, **given})
+    denoise = jax.jit(lambda x, t: prior.denoise(x, t), compiler_options=FAST)
+    for sigma in (0.3, 5.0):
+        t = times.from_sigma(prior.process, sigma)
+        alpha = np.asarray(prior.process.alpha(t), np.float32)
+        noisy = np.float32(sigma * x)
+        found = denoise(jnp.asarray(alpha * noisy.transpose(1, 2, 0)), t.astype(jnp.float32))
+        assert relative(np.asarray(found).transpose(2, 0, 1), preconditioned(kind, network, noisy, sigma)) < 1e-4

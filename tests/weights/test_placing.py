@@ -250,7 +250,8 @@ def test_an_edm_network_and_the_fields_beside_it(tmp_path):
     assert_refused(lambda: public.load_public(path), "no file", "edm-cifar10.json", error=FileNotFoundError)
     beside = tmp_path / "edm-cifar10.json"
     for change, words in (
-        ({"class": "VPPrecond"}, ("'VPPrecond'", "EDMPrecond is supported")),
+        ({"class": "iDDPMPrecond"}, ("'iDDPMPrecond'", "known are EDMPrecond, VPPrecond, VEPrecond")),
+        ({"M": 100}, ("M is 100", "1000")),
         ({"img_resolution": 64}, ("img_resolution = 64", "8")),
     ):
         beside.write_text(json.dumps({**FIELDS, **change}))

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffinv import process as processes
 from diffinv import scalespace, schema
+from diffinv.adapters import TIMES
 from diffinv.nn import convnet, ctmsr_unet, dit, song, srnet, unet
 from diffinv.nn.leaves import leaves
 from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED
@@ -154,6 +155,7 @@ PROCESSES: dict[str, tuple[Callable[..., processes.Process], Schema]] = {
 PARAMETRISATION: Schema = {
     "parametrisation": choice((*PRECONDITIONED, *PARAMETRISATIONS, "spectral"), "what the network predicts"),
     "learned_variance": switch("the last half of the channels is ADM's variance"),
+    "condition": choice(tuple(TIMES), "what the network is told of the time, a name of adapters.TIMES"),
     "clip": switch("clamp x0 to [-1, 1]"),
     "sigma_data": number("deviation of the data", low=1e-4, high=1e4, unit="of the data"),
     "bounds": several(number("noise levels of the training", above=0, high=1e6), 2, 2),

@@ -1,4 +1,12 @@
-r"""EDM's networks (Karras et al. 2022): DDPM++ and NCSN++ (`SongUNet`) and ADM (`DhariwalUNet`), under `EDMPrecond`.
+r"""EDM's networks (Karras et al. 2022): DDPM++ and NCSN++ (`SongUNet`) and ADM (`DhariwalUNet`), preconditioned.
+
+With F the network and D its denoiser (table 1), of x = x_0 + sigma noise:
+
+    EDMPrecond   D = c_skip x + c_out F(c_in x, log(sigma) / 4)
+    VPPrecond    D = x - sigma F(x / sqrt(1 + sigma^2), 999 t),   t the time of VP at that sigma: F is its noise
+    VEPrecond    D = x + sigma F(x, log(sigma / 2)):              -F is its noise
+
+so that the last two are "eps" under their own processes, VE with the sign of its last layer turned.
 
 They are published as pickles of classes, which run code and are refused; docs/bring-your-own-prior.md gives the short
 program that writes a state dict and, beside it, a JSON file of the fields that it does not show.
@@ -9,6 +17,7 @@ Source: Karras et al. 2022, arXiv:2206.00364, and the names in NVlabs/edm; the c
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,11 +41,14 @@ BLOCK = {
 }
 ENDS = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2", "out_norm": "out.0", "out_conv": "out.2"}
 
+BETAS, SIGMAS = ("beta_d", "beta_min"), ("sigma_min", "sigma_max")
 FIELDS: Schema = {
     "class": text(),
     "sigma_data": either(exactly(None, "null"), number(above=0, high=1e4)),
     "img_resolution": whole(low=1, high=8192),
     "channels_per_head": whole(low=1, high=8192),
+    **{name: either(exactly(None, "null"), number(above=0, high=1e6)) for name in BETAS + SIGMAS},
+    "M": either(exactly(None, "null"), exactly(1000, "1000")),
 }
 
 
@@ -155,22 +167,63 @@ def _require_names(state: State) -> None:
 
 
 def _checked(fields: dict[str, Any], resolution: int) -> None:
-    known = {name: fields[name] for name in FIELDS if name in fields}
-    schema.require(FIELDS, known, "the JSON beside the weights", partial=True)
+    told = {name: fields[name] for name in FIELDS if name in fields}
+    schema.require(FIELDS, told, "the JSON beside the weights", partial=True)
     kind, size = fields.get("class"), fields.get("img_resolution", resolution)
-    if kind != "EDMPrecond":
-        raise ValueError(f"the fields beside the weights have class = {kind!r}; EDMPrecond is supported")
+    if kind not in PRECONDITIONINGS:
+        known = ", ".join(PRECONDITIONINGS)
+        raise ValueError(f"the fields beside the weights have class = {kind!r}; known are {known}")
     if size != resolution:
         raise ValueError(f"the fields say img_resolution = {size}, the weights {resolution}; they are not of one model")
+
+
+def _edm(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "parametrisation": {"parametrisation": "edm", "sigma_data": float(fields.get("sigma_data") or 0.5)},
+        "process": {"name": "EDM", "sigma_max": 80.0},
+        "schedule": "EDM noise levels, ln sigma ~ N(-1.2, 1.2^2)",
+    }
+
+
+def _vp(fields: dict[str, Any]) -> dict[str, Any]:
+    rise, least = (float(fields.get(name) or usual) for name, usual in zip(BETAS, (19.9, 0.1)))
+    return {
+        "parametrisation": {"parametrisation": "eps", "condition": "score_sde"},
+        "process": {"name": "VP", "beta_min": least, "beta_max": least + rise},
+        "schedule": "variance preserving, of uniform times",
+    }
+
+
+def _ve(fields: dict[str, Any]) -> dict[str, Any]:
+    low, high = (float(fields.get(name) or usual) for name, usual in zip(SIGMAS, (0.02, 100.0)))
+    return {
+        "parametrisation": {"parametrisation": "eps", "condition": "log_half_sigma"},
+        "process": {"name": "VE", "sigma_min": low, "sigma_max": high},
+        "schedule": "variance exploding, of geometric noise levels",
+    }
+
+
+PRECONDITIONINGS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "EDMPrecond": _edm,
+    "VPPrecond": _vp,
+    "VEPrecond": _ve,
+}
+"""What a card says of each class: parametrisation, process, schedule."""
+
+
+def _signed(state: State, resolution: int, kind: str) -> State:
+    """VE's network with its last layer's sign turned: the noise, as the others predict it."""
+    last = (f"dec.{resolution}x{resolution}_aux_conv.", "out_conv.") if kind == "VEPrecond" else ()
+    return {name: -value if name.startswith(last) else value for name, value in state.items()}
 
 
 def imported(state: State, fields: dict[str, Any]) -> Imported:
     """An EDM state dict as parameters of `nn.song.SongUNet` or `nn.unet.UNet`, and a card.
 
     Args:
-      state: of `EDMPrecond`, or of the network in it.
-      fields: what the state does not show: "class" ("EDMPrecond"), "sigma_data", "img_resolution" and, for ADM,
-        "channels_per_head".
+      state: of a preconditioning, or of the network in it.
+      fields: what the state does not show: "class" (one of `PRECONDITIONINGS`), "img_resolution", for EDM "sigma_data",
+        for VP "beta_d" and "beta_min", for VE "sigma_min" and "sigma_max", and, for ADM, "channels_per_head".
 
     Raises ValueError for another architecture, preconditioning or channel count, with both values.
     """
@@ -180,17 +233,15 @@ def imported(state: State, fields: dict[str, Any]) -> Imported:
     _checked(fields, sizes[0])
     _require_names(state)
     build = _adm if "out_conv.weight" in state else _song
-    params, architecture, inside = build(state, fields)
+    params, architecture, inside = build(_signed(state, sizes[0], fields["class"]), fields)
     if (out := architecture["out_channels"]) != inside:
-        raise ValueError(f"the network has {inside} input and {out} output channels; EDMPrecond has as many of both")
+        raise ValueError(f"the network has {inside} input and {out} output channels; a preconditioned one has as many")
     card = {
         "name": "edm",
         "family": f"EDM (NVlabs/edm), {architecture['name']}",
         "architecture": architecture,
-        "parametrisation": {"parametrisation": "edm", "sigma_data": float(fields.get("sigma_data") or 0.5)},
-        "process": {"name": "EDM", "sigma_max": 80.0},
-        "schedule": "EDM noise levels, ln sigma ~ N(-1.2, 1.2^2)",
         "shape": [sizes[0], sizes[0], inside],
+        **PRECONDITIONINGS[fields["class"]](fields),
     }
     return Imported(params, card)
 
