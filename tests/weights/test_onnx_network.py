@@ -215,6 +215,31 @@ def test_an_exact_denoiser_in_a_file_gives_the_exact_posterior(written, key):
     assert np.max(np.abs(run(found, m) - last(mean))) > 0.1
 
 
+def test_a_norm_keeps_a_deviation_that_is_small_beside_the_mean(written):
+    """As in a smooth picture's first layer; a mean of squares about 0 has no digit left of it in float32."""
+    ops = [operation("InstanceNormalization", ["x", "one", "none"], ["out"])]
+    ports = [port("x", np.float32, ("n", 2, 8, 8))]
+    held = {"one": np.ones(2), "none": np.zeros(2)}
+    apply, params = onnx.network(written(held, ops, dtype=np.float32, inputs=ports))
+    x = (3000 + rng.standard_normal((1, 2, 8, 8))).astype(np.float32)
+    assert_allclose(apply(params, x), onnxcases.standard(x.astype(F), (2, 3)), atol=2e-4)
+
+
+def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path):
+    whole, draw, refused = content(), np.random.default_rng(0), 0
+    for i in range(150):
+        bad = bytearray(whole[: draw.integers(len(whole))] if i % 3 == 0 else whole)
+        if i % 3 and len(bad):
+            bad[draw.integers(len(bad))] ^= 1 << draw.integers(8)
+        (tmp_path / "x.onnx").write_bytes(bad)
+        try:
+            onnx.network(tmp_path / "x.onnx")
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error) and "x.onnx" in str(error)
+    assert refused > 50
+
+
 def refusal(place, **named):
     with pytest.raises(ValueError) as error:
         onnx.network(place, **named)

@@ -174,8 +174,8 @@ def _spread(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Array, Array,
 def _grouped(x: Tensor, groups: int, eps: float, scale: Tensor, shift: Tensor) -> Array:
     """(N, ..., C), standardised over space and each group of its channels; scale and shift of groups or of channels.
 
-    The mean of squares is taken about one pixel, and not about 0: where the mean is large beside the deviation, it would
-    lose the latter (3e-3 of the terrain model's picture, once, and 6e-5 so).
+    The mean of squares is taken about one pixel, and not about 0: where the mean is large beside the deviation, that
+    would lose the latter (3e-3 of the terrain model's picture, once, and 6e-5 so).
     """
     x = last(x)
     count, *_, channels = x.shape
