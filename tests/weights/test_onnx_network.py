@@ -1,6 +1,4 @@
-"""ONNX graphs as functions: jit, vmap, grad, free sizes, channels last inside, what is refused; three real exports."""
-
-import os
+"""ONNX graphs as functions: jit, vmap, grad, free sizes, channels last inside, what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnxwrite import field, file, operation, port
 
 import diffinv as di
-from diffinv import weights
-from diffinv.weights.convert import onnx, public
+from diffinv.weights.convert import onnx
 from diffinv.weights.convert.onnx import running
 
 F, SIDES = np.float64, ("n", 3, "h", "w")
@@ -148,6 +145,15 @@ def test_gradients_are_those_of_finite_differences(path):
     direction = jnp.asarray(np.random.default_rng(1).standard_normal(x.shape))
     value = jax.jit(lambda params, x, t: jnp.sum(direction * apply(params, x, t)))
     check_grads(value, (params, jnp.asarray(x), jnp.asarray(t)), order=1, modes=["rev"], rtol=1e-6, atol=1e-7)
+
+
+def test_forward_mode_by_plain_convolutions(path):
+    apply, params = onnx.network(path, plain_conv=True)
+    x, t = map(jnp.asarray, given())
+    change = lambda x: jax.jvp(lambda x: apply(params, x, t), (x,), (x,))[1]
+    along = (apply(params, (1 + 1e-5) * x, t) - apply(params, (1 - 1e-5) * x, t)) / 2e-5
+    assert_allclose(jax.jit(change)(x), along, rtol=1e-6, atol=1e-7)
+    assert apply != onnx.network(path)[0]
 
 
 def test_vmap_is_a_loop_and_jit_traces_once(path):
@@ -349,57 +355,3 @@ def test_tensors_elsewhere_are_refused(tmp_path):
     assert "lies at '-8'" in refusal(kept_outside(folder, location="short", offset="-8"))
     place = kept_outside(folder, location="short")
     assert "declares more tensors than short holds" in refusal(place, limit=place.stat().st_size + 8)
-
-
-needs = pytest.mark.torch
-
-
-def agrees(path, apply, params, inputs, tolerance):
-    """With onnxruntime on the same numbers."""
-    runtime = pytest.importorskip("onnxruntime", reason="the comparison needs onnxruntime")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    theirs = session.run(None, dict(zip([each.name for each in session.get_inputs()], inputs)))[0]
-    assert_allclose(jax.jit(apply)(params, *inputs), theirs, atol=tolerance)
-
-
-def exported(model, path, legacy):
-    """As docs/networks.md says, with a free batch where the older exporter is asked."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("onnxscript", reason="torch.onnx.export needs it")
-    inputs = (torch.zeros(1, 3, 16, 16), torch.zeros(1))
-    older = {"dynamo": False, "opset_version": 17, "dynamic_axes": {"x": {0: "n"}, "t": {0: "n"}}}
-    named = {"input_names": ["x", "t"], "output_names": ["out"]}
-    torch.onnx.export(model.eval(), inputs, path, **named, **(older if legacy else {"dynamo": True}))
-
-
-@needs
-@pytest.mark.parametrize("legacy", [False, True], ids=["dynamo", "torchscript"])
-@pytest.mark.parametrize("kind", ["diffusers", "own"])
-@pytest.mark.filterwarnings("ignore")
-def test_exports_of_pytorch_agree_with_onnxruntime(kind, legacy, tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(0)
-    import torchnets
-
-    place = str(tmp_path / "net.onnx")
-    exported(torchnets.diffusers_unet() if kind == "diffusers" else torchnets.Mixed(), place, legacy)
-    apply, params = onnx.network(place)
-    draw, count = np.random.default_rng(0), 2 if legacy else 1
-    inputs = draw.standard_normal((count, 3, 16, 16), np.float32), draw.uniform(1, 9, count).astype(np.float32)
-    agrees(place, apply, params, inputs, 5e-6)
-
-
-@needs
-def test_the_published_terrain_model_agrees_with_onnxruntime_and_with_our_network():
-    path = os.environ.get("DIFFINV_TERRAIN_ONNX", "")
-    if not os.path.exists(path):
-        pytest.skip("set DIFFINV_TERRAIN_ONNX to the published file, whose place in its wheel docs/terrain.md tells")
-    apply, params = onnx.network(path)
-    draw = np.random.default_rng(0)
-    single = lambda value: np.asarray([value], np.float32)
-    x = 3 * draw.standard_normal((1, 1, 128, 128), np.float32)
-    agrees(path, apply, params, (x, single(3.0), single(0.4)), 3e-5)  # 250 ln sigma in float32
-    prior = weights.build(*public.load_public(path)).given(label=jnp.float32(0.4))
-    t = di.times.from_sigma(prior.process, jnp.float32(3.0)).astype(jnp.float32)
-    found = prior.denoise(jnp.asarray(x[0].transpose(1, 2, 0)), t)
-    assert_allclose(found[..., 0], apply(params, x, single(3.0), single(0.4))[0, 0], atol=3e-5)

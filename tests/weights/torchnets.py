@@ -48,3 +48,23 @@ def diffusers_unet():
     }
     widths = {"block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8}
     return _Sample(diffusers.UNet2DModel(sample_size=16, in_channels=3, out_channels=3, **blocks, **widths))
+
+
+class Field(nn.Module):
+    """What `examples/denoiser.onnx` was written from: the exact denoiser of a smooth Gaussian field of deviation 0.5.
+
+    Its covariance is diagonal in the DCT of 8 x 8 pixels, with variances in proportion to 1 / (1 + k^2 + l^2).
+    """
+
+    def __init__(self):
+        super().__init__()
+        k = torch.arange(8, dtype=torch.float64)
+        line = torch.cos(torch.pi * k[:, None] * (k + 0.5) / 8)
+        line = line / line.norm(dim=1, keepdim=True)
+        variance = 1 / (1 + k[:, None] ** 2 + k**2)
+        self.basis = nn.Parameter(torch.kron(line, line).T.contiguous().float())
+        self.variance = nn.Parameter((0.25 * variance / variance.mean()).flatten().float())
+
+    def forward(self, x, sigma):
+        gain = self.variance / (self.variance + sigma[:, None] ** 2)
+        return ((x.flatten(1) @ self.basis * gain) @ self.basis.T).reshape(x.shape)

@@ -29,11 +29,13 @@ class Call(NamedTuple):
       node: of the graph.
       opset: the version of ONNX's operations.
       kinds: floating-point types of the file to those that are computed in.
+      plain: whether convolutions are `lax`'s own.
     """
 
     node: Node
     opset: int
     kinds: Mapping[np.dtype, Any]
+    plain: bool = False
 
     def get(self, name: str, default: Any = None) -> Any:
         """A setting. Raises ValueError where it is there and was not read."""

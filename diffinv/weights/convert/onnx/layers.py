@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import schema
-from diffinv.nn.layers import conv
+from diffinv.nn.layers import conv, plain_conv
 from diffinv.typing import Array
 from diffinv.weights.convert.onnx.calls import Call, Operation, Tensor, axis_of, meet
 from diffinv.weights.convert.onnx.laying import Last, last, turned
@@ -62,12 +62,13 @@ def _biased(out: Array, bias: Tensor) -> Last:
     return Last(out if bias is None else out + bias.reshape([1] * (out.ndim - 1) + [-1]))
 
 
-def _convolved(x: Array, kernel: Array, strides, pads, dilations, groups: int, stretch=None) -> Array:
+def _convolved(call: Call, x: Array, kernel: Array, strides, pads, dilations, groups: int, stretch=None) -> Array:
     """(N, ..., in) and (..., in / groups, out) to (N, ..., out)."""
     sides = "DHW"[-(x.ndim - 2) :]
     if groups == 1 and stretch is None and kernel.size == kernel.shape[-1] * kernel.shape[-2] and not np.any(pads):
         return jnp.matmul(x[(slice(None), *(slice(None, None, s) for s in strides))], kernel.reshape(kernel.shape[-2:]))
-    return conv(x, kernel, strides, pads, stretch, dilations, (f"N{sides}C", f"{sides}IO", f"N{sides}C"), groups)
+    convolve, layout = plain_conv if call.plain else conv, (f"N{sides}C", f"{sides}IO", f"N{sides}C")
+    return convolve(x, kernel, strides, pads, stretch, dilations, layout, groups)
 
 
 def _conv(call: Call, x: Tensor, weight: Tensor, bias: Tensor = None) -> Last:
@@ -75,9 +76,8 @@ def _conv(call: Call, x: Tensor, weight: Tensor, bias: Tensor = None) -> Last:
     strides, dilations = (tuple(call.get(name, (1,) * axes)) for name in ("strides", "dilations"))
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     pads = _padding(call, x.shape[2:], reach, strides)
-    return _biased(
-        _convolved(last(x), jnp.asarray(turned(weight)), strides, pads, dilations, call.get("group", 1)), bias
-    )
+    kernel, groups = jnp.asarray(turned(weight)), call.get("group", 1)
+    return _biased(_convolved(call, last(x), kernel, strides, pads, dilations, groups), bias)
 
 
 def _transposed(weight: Tensor, groups: int) -> Array:
@@ -112,7 +112,7 @@ def _conv_transpose(call: Call, x: Tensor, weight: Tensor, bias: Tensor = None) 
     cropped = _cropped(call, x.shape[2:], reach, strides)
     pads = [(window - 1 - before, window - 1 - after) for window, (before, after) in zip(reach, cropped, strict=True)]
     kernel = turned(_transposed(weight, groups))
-    return _biased(_convolved(last(x), kernel, (1,) * axes, pads, dilations, groups, strides), bias)
+    return _biased(_convolved(call, last(x), kernel, (1,) * axes, pads, dilations, groups, strides), bias)
 
 
 def _windows(call: Call, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[tuple[int, int]]]:

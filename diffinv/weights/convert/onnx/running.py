@@ -133,6 +133,7 @@ class Network:
       kernels: names of the parameters that are kept as (..., in, out), as Flax does; the others are as in the file.
       kept: shape of each parameter, and its type in the file.
       opset: the version of ONNX's operations.
+      plain_conv: whether convolutions are `lax`'s own, which have forward mode on CPUs, too, and a slower pullback.
     """
 
     digest: str
@@ -143,6 +144,7 @@ class Network:
     kernels: frozenset[str] = field(compare=False, repr=False)
     kept: Mapping[str, tuple[tuple[int, ...], np.dtype]] = field(compare=False, repr=False)
     opset: int = field(compare=False, repr=False)
+    plain_conv: bool = False
 
     def __call__(self, params: Mapping[str, Array], *inputs: Any, **named: Any) -> Any:
         kinds = self._kinds(params)
@@ -151,7 +153,7 @@ class Network:
         held = {name: Kernel(params[name]) if name in self.kernels else params[name] for name in self.kept}
         values = {**known, **held, **{port.name: value for port, value in zip(self.inputs, given, strict=True)}}
         for node in self.nodes:
-            values.update(zip(node.outputs, _computed(Call(node, self.opset, kinds), values)))
+            values.update(zip(node.outputs, _computed(Call(node, self.opset, kinds, self.plain_conv), values)))
         outputs = tuple(graphed(values[name]) for name in self.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
@@ -209,7 +211,7 @@ def _computed(call: Call, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(np.asarray(each) if isinstance(each, np.generic) else each for each in found)
 
 
-def network(path: str | Path, limit: int | None = None) -> tuple[Network, dict[str, Array]]:
+def network(path: str | Path, limit: int | None = None, plain_conv: bool = False) -> tuple[Network, dict[str, Array]]:
     r"""An ONNX file as `(apply, params)`: a pure function of JAX, and its parameters.
 
         apply, params = onnx.network("net.onnx")
@@ -224,6 +226,7 @@ def network(path: str | Path, limit: int | None = None) -> tuple[Network, dict[s
     Args:
       path: a `.onnx` file; tensors that it keeps in files beside it are read from there.
       limit: as in `read_graph`.
+      plain_conv: static; True for `jax.jvp`, which `nn.layers.conv` does not have on CPUs.
 
     Raises ValueError as `read_graph`, and in one line for an opset outside 7 to 28, functions of the file's own, an
     unknown operation (with its name), and names that do not connect.
@@ -236,7 +239,7 @@ def network(path: str | Path, limit: int | None = None) -> tuple[Network, dict[s
     kernels = _kernels(graph) & frozenset(learned)
     arrays = {name: turned(graph.arrays[name]) if name in kernels else graph.arrays[name] for name in learned}
     kept = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-    fields = graph.inputs, graph.outputs, graph.nodes, constants, kernels, kept, graph.opset
+    fields = graph.inputs, graph.outputs, graph.nodes, constants, kernels, kept, graph.opset, plain_conv
     return Network(_digest(path, graph), *fields), {name: jnp.asarray(array) for name, array in arrays.items()}
 
 
