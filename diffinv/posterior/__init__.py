@@ -7,7 +7,7 @@ from diffinv.posterior.blackbox import dpg, dps_gsg, scg
 from diffinv.posterior.blind import blind_dps
 from diffinv.posterior.core import chains, moments, proximal, resampling, rewards
 from diffinv.posterior.ensembles import eki, enkg
-from diffinv.posterior.gradient import dps, lgd, mcg, pgdm
+from diffinv.posterior.gradient import diffstategrad, dps, lgd, mcg, pgdm
 from diffinv.posterior.guidance import autoguidance, cfg, dps_score, mmps, pigdm, tmpd
 from diffinv.posterior.latent import psld, resample
 from diffinv.posterior.particles import ddsmc, fps, mcgdiff, tds
@@ -16,7 +16,7 @@ from diffinv.posterior.projection import ddnm, ddnm_plus, ddrm, repaint, travel
 from diffinv.posterior.regularised import tikhonov, wiener
 from diffinv.posterior.splitting import dcdp, diffpir, flowdps, sitcom
 from diffinv.posterior.untrained import deep_image_prior
-from diffinv.posterior.variational import mgps, reddiff
+from diffinv.posterior.variational import dmplug, mgps, reddiff
 from diffinv.posterior.wrappers import account, best_of, reguidance, restarts, warm_start
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "ddsmc",
     "deep_image_prior",
     "diffpir",
+    "diffstategrad",
+    "dmplug",
     "dpg",
     "dps",
     "dps_gsg",

@@ -167,6 +167,30 @@ METHODS: dict[str, Method] = {
         fields={"scale": number("step along the gradient of the un-squared residual", above=0, high=1e4)},
         tried={"LGD": Tried("scale", STEP)},
     ),
+    "diffstategrad": Method(
+        "DiffStateGrad",
+        posterior.diffstategrad,
+        lambda config: config.diffstategrad.steps,
+        settings=lambda config: {name: config.diffstategrad[name] for name in ("zeta", "share")},
+        fields={
+            "steps": steps_of("of the ancestral chain"),
+            "zeta": number("step along the projected gradient of the un-squared residual", above=0, high=1e4),
+            "share": number("of the state's energy that the gradient keeps to", above=0, high=1),
+        },
+        tried={"DiffStateGrad": Tried("zeta", STEP)},
+    ),
+    "dmplug": Method(
+        "DMPlug",
+        posterior.dmplug,
+        lambda config: config.dmplug.steps,
+        settings=lambda config: {name: config.dmplug[name] for name in ("lr", "ode_steps")},
+        fields={
+            "steps": steps_of("of Adam, the fewer the less noise is learnt"),
+            "lr": number("of Adam, on noise of unit variance", above=0, high=10),
+            "ode_steps": whole("from the noise to its picture", 1, 1000),
+        },
+        tried={"DMPlug": Tried("lr", SMALL, steps=100)},
+    ),
     "diffpir": Method("DiffPIR", posterior.diffpir, 100, grids.quadratic, tried={"DiffPIR": Tried("lam", STEP)}),
     "repaint": Method(
         "RePaint", posterior.repaint, 250, grids.travelling, needs_spectrum=True, tried={"RePaint": Tried("eta", ETA)}

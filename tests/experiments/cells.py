@@ -29,9 +29,13 @@ OPTIMISED = ["dps", "daps", "ddnm_plus", "reguidance"]
 of each kind of program, the others for blurs; elsewhere they are compiled by the emitters that compile in half the
 time."""
 
-WITHOUT = ["daps", "dcdp", "deep_image_prior", "dps", "flowdps", "lgd", "mgps", "reddiff", "reguidance"]
-WITHOUT += ["sitcom", "tds"]
+WITHOUT = ["daps", "dcdp", "deep_image_prior", "diffstategrad", "dmplug", "dps", "flowdps", "lgd", "mgps", "reddiff"]
+WITHOUT += ["reguidance", "sitcom", "tds"]
 """Solvers that ask the operator for its derivative alone, so that it need not be linear."""
+
+ALIKE = ["colourisation", "deblur", "bicubic", "denoise"]
+"""Tasks whose derivative is such a solver's old acquaintance, from masks, blurs and enlargements: of `WITHOUT` those
+alone run there that the shipped configurations name."""
 
 RUN = ["daps", "ddsmc", "fps", "lgd", "mcgdiff", "pnpdm", "repaint"]
 """Solvers that run for longer than they compile: elsewhere, too, their code is optimised a little."""
@@ -53,6 +57,7 @@ CLOSE = (0.05, 1.3)  # descends on the residual alone in places, so that it fits
 BAND = {name: SAMPLES for name in METHODS}
 BAND |= dict.fromkeys(["ddnm", "mcg", "repaint"], FITTED)
 BAND |= dict.fromkeys(["dps", "lgd", "daps", "pgdm", "reddiff", "dcdp", "diffpir", "mcgdiff"], CLOSE)
+BAND |= {"diffstategrad": (0.3, 2.0), "dmplug": (0.2, 4.5)}  # DPS with less of its step; a picture of three steps
 BAND |= {"pnpdm": (1.0, 7.0)}  # its chain ends at a coupling of 0.3, six times this noise
 BAND |= {"mgps": (0.8, 4.5), "tds": (0.7, 3.0)}  # two gradient steps a level; twists far from the data
 BAND |= {"reguidance": (0.25, 1.3)}  # stays near its base, DAPS
@@ -99,6 +104,8 @@ def able_on(tasks):
         return WITHOUT if tasks == NONLINEAR[0] else OPTIMISED[:2] + OPTIMISED[-1:]
     known = {name: method for name, method in METHODS.items() if not method.codes}
     able = [name for name, method in known.items() if not (tasks in UNKNOWN and method.needs_spectrum)]
+    if tasks in ALIKE:
+        able = [name for name in able if name in OPTIMISED or name not in WITHOUT]
     return [name for name in able if tasks == MASKS[0] or name not in DERIVATIVE_FREE]  # of whom A is any program
 
 

@@ -63,6 +63,7 @@ def settings(task: str, group: int):
     config.mask = str(Path(__file__).with_name("mask8.png"))
     config.blur.size, config.factor, config.steps = 5, 2, 0
     config.dps.update({"steps": 300, "zeta": 1.0})  # at 8 x 8
+    config.diffstategrad.update({"steps": 300, "zeta": 1.0})
     config.deep_image_prior.update({"steps": 150, "channels": 8, "levels": 1})
     config.enkg.update({"steps": 20, "particles": 192, "ode_steps": 2})
     config.eki.update({"steps": 4, "particles": 192, "ode_steps": 4})
@@ -70,7 +71,7 @@ def settings(task: str, group: int):
     config.dpg.update({"steps": 100, "scale": 60.0, "draws": 96})
     config.scg.update({"steps": 60, "draws": 32})
     if task.startswith("mri"):  # a step's length does not know how little is measured, by two to four lines of eight
-        config.dps.zeta, config.lgd.scale = 0.15, 0.5
+        config.dps.zeta, config.diffstategrad.zeta, config.lgd.scale = 0.15, 0.4, 0.5
     if task == "high_dynamic_range":  # nor by how much the operator brightens
         config.dps.zeta = 0.2
     if task == "nonlinear_blur":  # nor how steep light is

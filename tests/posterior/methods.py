@@ -111,6 +111,8 @@ MORE = {
     "dcdp": partial(swept, posterior.dcdp, "lr", 0.1, iterations=10, purify_steps=3),
     "reddiff mean": partial(swept, posterior.reddiff, "lr", 0.1),
     "reddiff sum": partial(swept, posterior.reddiff, "lr", 0.1, power=0.0, sums=True),
+    "diffstategrad": partial(swept, posterior.diffstategrad, "zeta", 0.1),
+    "dmplug": partial(swept, posterior.dmplug, "lr", 0.1, ode_steps=2),
     "mgps": partial(swept, posterior.mgps, "lr", 0.1, iterations=1, early=3, first=2),
     "mcgdiff": partial(swept, posterior.mcgdiff, "eta", 0.85, particles=4),
     "fps": partial(swept, posterior.fps, "c", 0.85, particles=4),
