@@ -216,6 +216,9 @@ ARRANGED = [
     Case("DepthToSpace", [IMAGE], woven(*IMAGE.swapaxes(0, 1)), {"blocksize": 2}),
     Case("DepthToSpace", [IMAGE.repeat(2, 1)], np.concatenate([woven(*IMAGE.repeat(2, 1)[:, i:i + 4].swapaxes(0, 1))
          for i in (0, 4)], 1), {"blocksize": 2, "mode": "CRD"}),
+    Case("SpaceToDepth", [IMAGE[:, :2, :4]], np.concatenate(
+        [IMAGE[:, [c], i:4:2, j::2] for c in (0, 1) for i in (0, 1) for j in (0, 1)], 1),
+         {"blocksize": 2, "mode": "CRD"}, 28),
     Case("SpaceToDepth", [IMAGE[:, :1, :4]], np.concatenate(
         [IMAGE[:, :1, i:4:2, j::2] for i in (0, 1) for j in (0, 1)], 1), {"blocksize": 2}),
     Case("Trilu", [X[0]], np.triu(X[0])),

@@ -295,6 +295,17 @@ def test_settings_that_are_not_known_are_refused(op, settings, said, written):
         apply(params, *given())
 
 
+def test_attention_with_a_cache_or_a_window_is_refused(written):
+    for inputs, settings, said in (
+        (["x", "x", "x", "", "x", "x"], {}, "export the network without a cache"),
+        (["x", "x", "x"], {"left_window_size": 3}, "left_window_size = 3"),
+        (["t", "t", "t"], {}, "export heads as an axis of their own"),
+    ):
+        apply, params = onnx.network(written({}, [operation("Attention", inputs, ["out"], **settings)], opset=25))
+        with pytest.raises(ValueError, match=said):
+            apply(params, *given())
+
+
 def test_training_is_refused(written):
     ops = [operation("Dropout", ["x", "", "on"], ["out"])]
     apply, params = onnx.network(written({"on": np.array(True)}, ops))

@@ -243,10 +243,12 @@ def _global(function: Operation) -> Operation:
     return lambda call, x: function(x, axis=tuple(range(2, x.ndim)), keepdims=True)
 
 
-def _attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Tensor = None) -> Array:
+def _attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Tensor = None, *past: Tensor) -> Array:
     """Heads on an axis of their own, (B, heads, L, d), keys and values of the same or fewer heads."""
-    for name, plain in (("is_causal", 0), ("qk_matmul_output_mode", 0), ("softcap", 0.0)):
+    for name, plain in (("is_causal", 0), ("softcap", 0.0), ("left_window_size", -1), ("right_window_size", -1)):
         call.refuse(name, plain)
+    if any(each is not None for each in past):
+        raise ValueError(f"{call} keeps what it has seen; export the network without a cache")
     if query.ndim != 4:
         raise ValueError(
             f"{call} has queries of shape {schema.shown(query.shape)}; export heads as an axis of their own"
