@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffinv import augmentation
-from diffinv.augmentation import Example, Recipe
+from diffinv.augmentation import Recipe
 from diffinv.augmentation.recipes import Plan
 from diffinv.metrics import memorisation
 from diffinv.prior import Prior
@@ -18,7 +18,7 @@ from diffinv.typing import Key
 from experiments.augmenting.baselines import balance
 from experiments.augmenting.classifiers import pixels
 from experiments.augmenting.labelled import Labelled, Training, join, made, training
-from experiments.augmenting.scikit import scikit
+from experiments.augmenting.reward import Judge, Judged, judge
 from experiments.augmenting.splits import FewShot, of_classes
 
 
@@ -43,23 +43,24 @@ class Made(NamedTuple):
 
 
 def generator(batch: int) -> Callable[..., np.ndarray]:
-    """`(key, prior, recipe, labels, images, others) -> pictures`: any number, `batch` at once, by one program."""
+    """`(key, prior, recipe, examples) -> pictures`: any number, `batch` at once, by one program."""
 
-    def many(keys: Any, prior: Prior, recipe: Recipe, sigma: Any, labels: Any, images: Any, others: Any) -> Any:
-        one = lambda key, label, image, other: (
-            augmentation.generate(key, prior, recipe._replace(sigma=sigma), Example(label, image, other)).x
-        )
-        return jnp.clip(jax.vmap(one)(keys, labels, images, others), -1, 1)
+    def many(keys: Any, prior: Prior, recipe: Recipe, sigma: Any, judge: Judge, rows: tuple[Any, ...]) -> Any:
+        def one(key: Any, label: Any, image: Any, other: Any, place: Any) -> Any:
+            example = Judged(label, image, other, judge, place)
+            return augmentation.generate(key, prior, recipe._replace(sigma=sigma), example).x
+
+        return jnp.clip(jax.vmap(one)(keys, *rows), -1, 1)
 
     compiled = jax.jit(many, static_argnums=2)
 
-    def run(key: Key, prior: Prior, recipe: Recipe, labels: Any, images: Any, others: Any) -> np.ndarray:
-        count, found = len(labels), []
+    def run(key: Key, prior: Prior, recipe: Recipe, judge: Judge, *rows: Any) -> np.ndarray:
+        count, found = len(rows[0]), []
         keys, static = jax.random.split(key, count), recipe._replace(sigma=0.0)
         for first in range(0, count, batch):
             place = np.minimum(np.arange(first, first + batch), count - 1)
-            given = (labels[place], images[place], others[place])
-            found.append(np.asarray(compiled(keys[place], prior, static, float(recipe.sigma), *given)))
+            given = tuple(row[place] for row in rows)
+            found.append(np.asarray(compiled(keys[place], prior, static, float(recipe.sigma), judge, given)))
         return np.concatenate(found)[:count]
 
     return run
@@ -86,26 +87,19 @@ def make(
     labels, places = starts(rng, plan, split, count)
     which = np.arange(len(labels)) % len(plan.recipes)
     images = np.empty((len(labels), *split.train.images.shape[1:]), np.float32)
+    classifier = judge(split)
     for number, recipe in enumerate(plan.recipes):
         own = which == number
         first, second = split.train.images[places[own].T]
-        given = (told[labels[own]], first, second)
-        images[own] = run(jax.random.fold_in(key, number), prior, recipe, *given)
+        given = (told[labels[own]], first, second, np.searchsorted(classifier.labels, labels[own]))
+        images[own] = run(jax.random.fold_in(key, number), prior, recipe, classifier, *given)
     blind = plan.recipes[0].start is augmentation.from_prior
     sources = np.stack([split.train.ids[places[:, 0]], split.train.ids[places[:, 1]]], 1)
     sources[:, 1] = np.where(plan.pairs, sources[:, 1], -1)
     sources = np.full_like(sources, -1) if blind else sources
     few = of_classes(split.train, split.rare).images
     distance = memorisation.nearest_rows(pixels(images), pixels(few)).distance
-    return Made(images, labels, sources, which, confidence(split, images, labels), distance)
-
-
-def confidence(split: FewShot, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probability of each label by logistic regression on the training part's pixels, its classes weighing the same."""
-    judge = scikit("linear_model").LogisticRegression(max_iter=1000, class_weight="balanced")
-    judge.fit(pixels(split.train.images), split.train.labels)
-    told = judge.predict_proba(pixels(images))
-    return told[np.arange(len(labels)), np.searchsorted(judge.classes_, labels)]
+    return Made(images, labels, sources, which, classifier.confidence(images, labels), distance)
 
 
 def floor(split: FewShot, quantile: float) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from diffinv.augmentation import free, labelled, recipes, unlabelled
+from diffinv.augmentation import Recipe, free, labelled, recipes, unlabelled
 from diffinv.augmentation.recipes import Plan
+from experiments.augmenting.reward import climbing, from_expanded
 
 
 class Setting(NamedTuple):
@@ -77,6 +78,17 @@ def guided_sdedit(setting: Setting) -> Variants:
     return _each(setting, lambda sigma: recipes.sdedit(sigma, guide, recipes.embeddings, setting.steps))
 
 
+def rewarded_sdedit(setting: Setting) -> Variants:
+    """Learnt words, SDEdit, and guidance by a classifier of the training pictures."""
+    return _each(setting, lambda sigma: recipes.sdedit(sigma, climbing(1.0), recipes.embeddings, setting.steps))
+
+
+def gif(setting: Setting) -> Variants:
+    """Learnt words, and GIF's starts: noised pictures, moved to where a classifier finds them telling and unlike."""
+    plan = lambda sigma: Plan(recipes.embeddings, (Recipe(from_expanded, sigma, steps=setting.steps),))
+    return _each(setting, plan)
+
+
 METHODS: dict[str, Callable[[Setting], Variants]] = {
     "SDEdit": sdedit,
     "SDEdit without words": sdedit_without_words,
@@ -86,4 +98,6 @@ METHODS: dict[str, Callable[[Setting], Variants]] = {
     "DA-Fusion": da_fusion,
     "Diff-II": diff_ii,
     "Diff-Mix": diff_mix,
+    "rewarded SDEdit": rewarded_sdedit,
+    "GIF": gif,
 }

@@ -122,12 +122,10 @@ def test_the_generator_gives_any_number_by_one_program(drawn):
     prior = shared.teacher.prior(seed_key(0), split)
     recipe = recipes.sdedit(0.5, steps=3).recipes[0]
     images = split.train.images[:5]
-    run = making.generator(4)
-    whole = run(seed_key(3), prior, recipe, np.zeros(5, np.int32), images, images)
+    given = (making.judge(split), np.zeros(5, np.int32), images, images, np.zeros(5, np.int32))
+    whole = making.generator(4)(seed_key(3), prior, recipe, *given)
     assert whole.shape == images.shape
-    np.testing.assert_array_equal(
-        making.generator(5)(seed_key(3), prior, recipe, np.zeros(5, np.int32), images, images), whole
-    )
+    np.testing.assert_array_equal(making.generator(5)(seed_key(3), prior, recipe, *given), whole)
 
 
 def test_foreign_pictures_weigh_half_for_either_class(drawn):
