@@ -23,6 +23,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.turn = True
     config.distance = "l2"
     config.divergence_weight = 1e-5
+    config.principal = True
     config.statistics_images = 1024
     with config.unlocked():
         for name in UNREAD:
@@ -32,23 +33,23 @@ def get_config(mode: str = "") -> ConfigDict:
             "multipliers": (1,),
             "blocks": 1,
             "code_channels": 8,
-            "groups": 8,
+            "groups": 1,
             "attention": False,
             "patch": 4,
             "dtype": "float32",
         }
     if mode == "smoke":
-        config.update(statistics_images=8, net={"channels": 8, "patch": 2, "code_channels": 4})
+        config.update(statistics_images=8, net={"channels": 12, "patch": 2, "code_channels": 4})
         return config
     config.update(
         size=64,
         batch=16,
-        steps=2400,
-        cooldown=900,
+        steps=500,
+        cooldown=350,
         warmup=100,
-        learning_rate=2e-3,
+        learning_rate=7e-4,
         ema_half_lives=(4_000, 1_000, 10_000),
-        eval_every=500,
+        eval_every=300,
         eval_images=128,
     )
     return config

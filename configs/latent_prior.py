@@ -27,19 +27,19 @@ def get_config(mode: str = "") -> ConfigDict:
         config.update(
             size=64,
             net={
-                "channels": 40,
+                "channels": 32,
                 "multipliers": (1, 1.5),
                 "attention": (2,),
-                "head_channels": 20,
+                "head_channels": 16,
                 "patch": 1,
             },
             batch=32,
-            steps=3000,
-            cooldown=800,
+            steps=1200,
+            cooldown=500,
             warmup=150,
-            ema_half_lives=(8_000, 3_000, 20_000),
-            eval_every=750,
-            eval_images=256,
+            ema_half_lives=(6_000, 3_000, 12_000),
+            eval_every=600,
+            eval_images=128,
         )
     else:
         config.update(net={"patch": 1, "multipliers": (1,), "attention": ()})

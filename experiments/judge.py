@@ -308,12 +308,23 @@ def of_prior(path: str, card: dict[str, Any]) -> Judged:
     what = SAMPLER.value or ("consistency" if trained else "heun")
     middle = trained.get("middle", MIDDLE) if what == "consistency" else None
     many = STEPS.value or ([18] if middle is None else [1, 2])
-    prior = weights.load_prior(path, None if trained.get("second_time") else di.process.EDM())
+    process = None if trained.get("second_time") else di.process.EDM()
+    latent = weights.load_latent(path, process) if "latent" in card else None
+    prior = weights.load_prior(path, process) if latent is None else latent.prior
+    shown = decoded(latent) if latent else lambda codes: codes
     method = samplers.heun if middle is None else samplers.renoise
     schedules = {steps: schedule(prior.process, steps, middle) for steps in many}
     of_labels = lambda steps, labels: draw_labels(prior, card["label_null"], labels, schedules[steps], method)
     name = "Heun" if middle is None else what
-    return Judged(prior.shape, name, lambda steps: draw(prior, schedules[steps], method), of_labels, many)
+    sample = lambda steps: shown(draw(prior, schedules[steps], method))
+    labelled = lambda steps, labels: shown(of_labels(steps, labels))
+    return Judged((latent or prior).shape, name, sample, labelled, many)
+
+
+def decoded(latent: di.LatentPrior) -> Callable[[np.ndarray], np.ndarray]:
+    """Pictures (N, H, W, C) of codes."""
+    decode = jax.jit(lambda codec, z: jax.lax.map(codec.decode, z, batch_size=16))
+    return lambda codes: np.asarray(decode(latent.codec, codes))
 
 
 def of_generator(path: str, card: dict[str, Any]) -> Judged:

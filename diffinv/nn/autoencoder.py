@@ -21,6 +21,8 @@ LOG_VARIANCE = (-30.0, 20.0)
 class PlainBlock(nn.Module):
     """norm, SiLU, conv, twice, on a skip that is projected where the widths differ; no embedding.
 
+    The second convolution starts at zero, as a diffusion network's does, so that a new network is shallow.
+
     All attributes are static.
 
     Attributes:
@@ -42,7 +44,8 @@ class PlainBlock(nn.Module):
         h = x
         for i in (1, 2):
             h = nn.silu(layers.GroupNorm(self.groups, self.eps, 1, name=f"norm{i}")(h))
-            h = layers.convolution(self.features, self.plain, name=f"conv{i}", dtype=self.dtype)(h)
+            start = {"kernel_init": nn.initializers.zeros} if i == 2 else {}
+            h = layers.convolution(self.features, self.plain, name=f"conv{i}", dtype=self.dtype, **start)(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, name="conv_shortcut", dtype=self.dtype)(x)
         return x + h

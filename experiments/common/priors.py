@@ -15,6 +15,12 @@ def place(path: str) -> str:
     return shipped if shipped and os.path.exists(f"{shipped}.json") else path or weights.embedded()
 
 
+def require_pictures(card: dict, path: str, name: str = "--prior") -> None:
+    """ValueError for the card of a prior over an autoencoder's codes."""
+    if "latent" in card:
+        raise ValueError(f"{name} is {path!r}, over codes, which experiments.reconstruct takes; give one of pictures")
+
+
 def load(
     path: str, name: str = "--prior", shape: tuple[int, ...] | None = None, tile: int = 0, latent: bool = False
 ) -> tuple[Any, dict]:
@@ -29,8 +35,8 @@ def load(
     card = weights.read_onnx_card(path) if path.endswith(".onnx") else weights.read_card(path, "prior")
     if "coarse" in card:
         raise ValueError(f"{name} is {path!r}, a cascade's stage, which needs a coarse picture; give another prior")
-    if "latent" in card and not latent:
-        raise ValueError(f"{name} is {path!r}, over codes, which experiments.reconstruct takes; give one of pictures")
+    if not latent:
+        require_pictures(card, path, name)
     chosen = None if card["process"]["name"] == "discrete" else process.VP()
     if path.endswith(".onnx"):
         return _of_pictures(*weights.load_onnx(path, chosen), path, name)

@@ -124,6 +124,7 @@ def loaded(path: str) -> tuple[Denoise, int]:
     """The prior of a checkpoint as a denoiser, and its channels."""
     path = priors.place(path)
     card = weights.read_card(path, "prior")
+    priors.require_pictures(card, path)
     rows, columns, channels = card["shape"]
     if weights.any_size(card):
         return one_step(weights.load_prior(path, shape=(rows, columns, channels))), channels

@@ -11,14 +11,16 @@ import numpy as np
 
 from diffinv import data
 from diffinv.codec import Codec, standard
-from diffinv.schema import Schema, choice, number, whole
+from diffinv.schema import Schema, choice, number, switch, whole
 from diffinv.weights import cards
+from experiments.tasks import principal
 from experiments.tasks.denoising import CROP, Denoising, augmented
 
 NET = ("channels", "multipliers", "blocks", "code_channels", "groups", "attention", "patch", "dtype")
 FIELDS: Schema = {
     "distance": choice(("l2", "l1"), "of a picture and its reconstruction, a mean over the values"),
     "divergence_weight": number("of the codes' divergence from N(0, I), a mean over the values", low=0, high=1e6),
+    "principal": switch("begin as the principal components of squares; for networks of one level and one group"),
     "statistics_images": whole("whose codes have mean 0 and variance 1", 2, 65_536),
 }
 
@@ -45,6 +47,8 @@ class Autoencoder:
         net = cards.build_autoencoder(section(config), "config.net")
         if config.size % net.factor:
             raise ValueError(f"config.size is {config.size}; config.net wants a multiple of {net.factor} (multipliers)")
+        if config.principal:
+            principal.require_principal(net)
 
     source = staticmethod(Denoising.source)
 
@@ -53,10 +57,15 @@ class Autoencoder:
         self.net = cards.build_autoencoder({**section(config), "plain_conv": True}, "config.net")
         count = min(config.statistics_images, len(source))
         self.pictures = source.take(np.linspace(0, len(source) - 1, count).astype(int).tolist())["image"]
+        if config.principal:
+            pictures = data.to_unit(np.asarray(self.pictures))
+            self.found = principal.components(pictures, config.net.patch, config.net.code_channels)
 
     def init(self, key):
-        drawn = self.net.init(key, jnp.zeros(self.shape))
-        return {**drawn, "codes": standard(self.net.code_channels)}
+        params = self.net.init(key, jnp.zeros(self.shape))["params"]
+        if self.config.principal:
+            params = principal.begun(self.net, params, self.found)
+        return {"params": params, "codes": standard(self.net.code_channels)}
 
     def frozen(self, params):
         return None
@@ -109,5 +118,6 @@ class Autoencoder:
     def card(self) -> dict:
         config = self.config
         told = f"{config.distance}, divergence x {config.divergence_weight:g}"
+        told += ", from principal components" if config.principal else ""
         codes = f"of mean 0 and variance 1 by channel over {len(self.pictures)} training pictures"
         return {"autoencoder": section(config), "schedule": f"{told}; codes {codes}", "method": "AutoencoderKL"}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 from cells import WITHOUT
 from flax import linen as nn
 
@@ -11,11 +12,15 @@ import diffinv as di
 from configs import latent as configuration
 from diffinv import charts, codec, operators, posterior, process, times, weights
 from diffinv.weights import cards
+from experiments import judge
 from experiments.common import priors
 from experiments.methods import solvers
 from experiments.methods.derivative_free import DERIVATIVE_FREE
 from experiments.methods.table import METHODS
 from experiments.restore import part
+from experiments.tables import denoising
+
+flags.FLAGS.mark_as_parsed()
 
 SHAPE = (4, 4, 3)
 
@@ -138,3 +143,15 @@ def require_parts(config):
         with pytest.raises(ValueError, match=said) as error:
             part.part(config)
         assert "\n" not in str(error.value)
+
+
+def test_a_prior_over_codes_is_judged_by_its_pictures(saved):
+    card = weights.read_card(saved)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert judge.of_prior(saved, card).shape == (64, 64, 3)
+        pair = weights.load_latent(saved)
+        codes = np.random.default_rng(0).standard_normal((3, 8, 8, 4)).astype(np.float32)
+        found = judge.decoded(pair)(codes)
+        np.testing.assert_allclose(found[1], pair.codec.decode(jnp.asarray(codes[1])), atol=1e-4)
+    with pytest.raises(ValueError, match="over codes, which experiments.reconstruct takes; give one of pictures"):
+        denoising.loaded(saved)

@@ -12,11 +12,13 @@ pytest.importorskip("ml_collections")
 
 from configs import autoencoder as coder_config
 from configs import latent_prior as latent_config
+from configs import prior32 as prior_config
 from diffinv import data, weights
 from diffinv.data.builders import Resident
 from diffinv.weights import cards
-from experiments.tasks import fields, run
+from experiments.tasks import fields, principal, run
 from experiments.tasks.autoencoder import Autoencoder
+from experiments.tasks.denoising import Denoising
 from experiments.tasks.latent import Latent
 
 GRID = np.linspace(0, 6, 8)
@@ -77,6 +79,31 @@ def test_the_loss_is_a_distance_and_a_divergence(coder):
     for distance, value in (("l2", np.mean(gap**2)), ("l1", np.mean(np.abs(gap)))):
         task = Autoencoder(smoke(coder_config, distance=distance, divergence_weight=0.3), source())
         np.testing.assert_allclose(task._loss(key, params, x), value + 0.3 * divergence, rtol=1e-5)
+
+
+def test_it_begins_as_the_principal_components_of_squares():
+    """Two of twelve, of pictures of noise: the error is that of NumPy's singular vectors; codes have variance 1."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    noise[..., 0, :] = noise[..., 1, :] // 2 + 60
+    found = data.Source(Resident(noise, np.zeros(8, np.int32)), 8, 3, ("",), ())
+    config = smoke(coder_config)
+    config.net.update({"code_channels": 2, "channels": 13})
+    task = Autoencoder(config, found)
+    params = jax.jit(task.init, compiler_options=FAST)(jax.random.key(0))
+    x = np.asarray(data.to_unit(jnp.asarray(noise)), np.float64)
+    rows = x.reshape(8, 4, 2, 4, 2, 3).swapaxes(2, 3).reshape(-1, 12)
+    centred = rows - rows.mean(0)
+    basis = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    error = np.sqrt(np.mean((centred - centred @ basis.T @ basis) ** 2))
+    batch = {"image": jnp.asarray(noise), "label": jnp.zeros(8, jnp.int32)}
+    both = lambda p: (
+        task.errors(jax.random.key(0), p, batch),
+        jax.vmap(task._law, (None, 0))(p, jnp.asarray(x, jnp.float32)),
+    )
+    errors, (mean, log_variance) = jax.jit(both, compiler_options=FAST)(params)
+    np.testing.assert_allclose(errors["root mean square"], error, rtol=0.02)
+    np.testing.assert_allclose(np.std(mean, (0, 1, 2)), 1, rtol=0.05)
+    np.testing.assert_allclose(log_variance, principal.LOG_VARIANCE, atol=1e-3)
 
 
 def test_errors_and_samples_are_of_the_decoded_mean(coder):
@@ -140,7 +167,13 @@ REFUSED = [
     (latent_config, {"channels": 1}, "config.size is 8 and config.channels 1"),
     (latent_config, {"coarse": 4}, "config.coarse is 4; a prior over codes is told of no coarse picture"),
     (coder_config, {"size": 9}, "config.size is 9; config.net wants a multiple of 2"),
-    (coder_config, {"net": {"groups": 5}}, "config.net.channels make a norm of 8 channels"),
+    (coder_config, {"net": {"groups": 5}}, "config.net.channels make a norm of 12 channels"),
+    (
+        coder_config,
+        {"net": {"groups": 2}},
+        "config.principal is True, and config.net has 1 levels, 2 groups and 12 channels",
+    ),
+    (coder_config, {"net": {"channels": 8}}, "8 channels; give one level, one group and at least 10 channels"),
 ]
 
 
@@ -151,3 +184,42 @@ def test_what_does_not_fit_is_one_line_before_pictures_are_read(coder, module, c
     with pytest.raises(ValueError, match=said) as error:
         fields.check(config)
     assert "\n" not in str(error.value)
+
+
+NET = {"channels": 16, "blocks": 1, "heads": 2, "patch": 2, "ratio": 2.0, "time_scale": 40.0, "frequency_shift": 0,
+       "eps": 1e-6, "eps_mlp": 1e-6, "remat": True, "dtype": "float32"}  # fmt: skip
+
+
+def transformer(module, **more):
+    config = smoke(module, architecture="dit", classes=2, size=8)
+    with config.unlocked():
+        config.net = NET
+        config.update(more)
+    fields.check(config)
+    return config
+
+
+def test_a_transformer_is_trained_on_pixels_by_the_one_trainer():
+    """With labels: a few steps on one batch lessen the loss."""
+    task = Denoising(transformer(prior_config), source(2))
+    assert weights.cards.build_network(task.architecture).classes == 3
+    params = jax.jit(task.init, compiler_options=FAST)(jax.random.key(0))
+    batch = {"image": jnp.asarray(IMAGES), "label": jnp.arange(8, dtype=jnp.int32) % 2}
+
+    def step(params):
+        loss, slope = jax.value_and_grad(lambda p: task.loss(jax.random.key(1), p, batch))(params)
+        return loss, jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
+
+    losses, fast = [], jax.jit(step, compiler_options=FAST)
+    for _ in range(4):
+        loss, params = fast(params)
+        losses.append(float(loss))
+    assert np.isfinite(losses).all() and losses[3] < losses[0]
+
+
+def test_a_transformer_is_trained_on_codes(coder):
+    task = Latent(transformer(latent_config, autoencoder=coder[2]), source(2))
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    assert params["params"]["x_embedder_proj"]["kernel"].shape == (2 * 2 * 4, 16)
+    batch = {"image": jnp.asarray(IMAGES), "label": jnp.zeros(8, jnp.int32)}
+    assert jax.eval_shape(jax.grad(task.loss, 1), jax.random.key(1), params, batch) == params

@@ -39,7 +39,7 @@ def test_cards_tell_data_licence_and_pictures_seen(name):
     for field in ("data", "data_licence", "images_seen", "seconds", "hardware"):
         assert card[field] not in (None, "", 0), field
     for said in ("EuroSAT", "MIT", "modified Copernicus Sentinel data"):
-        assert name != "satellite64" or said in card["data"] + card["data_licence"], said
+        assert name not in ("satellite64", "eurosat_codes") or said in card["data"] + card["data_licence"], said
 
 
 @cache
@@ -69,6 +69,17 @@ def test_cards_are_true(name):
     told = np.asarray([card["held_out_loss"][level] for level in ("0.1", "1")])
     ratio = np.asarray(found) / told
     assert (ratio > 0.5).all() and (ratio < 2).all(), ratio
+
+
+def test_the_shipped_autoencoder_is_near_what_it_codes():
+    """The mean square error over the pictures that ship is the card's, within a half; codes have about variance 1."""
+    told = weights.read_card(weights.embedded("eurosat_codes"))["held_out_loss"]["root mean square"]
+    with jax.enable_x64(False):
+        codec, x = weights.load_autoencoder(weights.embedded("eurosat_codes")), jnp.asarray(pictures("satellite64"))
+        both = jax.jit(lambda codec, x: jax.lax.map(lambda x: (codec.encode(x), codec.decode(codec.encode(x))), x))
+        codes, found = map(np.asarray, both(codec, x.astype(jnp.float32)))
+    assert codec.shape == (16, 16, 8) and 0.6 < codes.std() < 1.5
+    assert np.sqrt(np.mean((found - np.asarray(x)) ** 2)) < 1.5 * told
 
 
 def test_the_shipped_generator_writes_the_digit_that_it_is_asked_for():
