@@ -153,8 +153,18 @@ def _reduced(x: Tensor, empty: float, combine: Operation, window, strides, dilat
     return jax.lax.reduce_window(jnp.asarray(last(x)), start, combine, window, strides, pads, None, dilations)
 
 
+def _tiled(x: Tensor, window, strides, dilations, pads) -> Array | None:
+    """(N, ..., C) as (N, rows, window, columns, window, C) where the windows tile it: their means are faster so."""
+    sides = list(zip(x.shape[2:], window, strict=True))
+    if window != strides or np.any(pads) or any(d > 1 for d in dilations) or any(n % k for n, k in sides):
+        return None
+    return jnp.asarray(last(x)).reshape(x.shape[0], *(part for n, k in sides for part in (n // k, k)), x.shape[1])
+
+
 def _average_pool(call: Call, x: Tensor) -> Last:
     windows = _windows(call, x)
+    if (tiles := _tiled(x, *windows)) is not None:
+        return Last(jnp.mean(tiles, tuple(range(2, tiles.ndim - 1, 2))))
     counts = np.moveaxis(_counts(call, x, *windows), 1, -1)
     return Last(_reduced(x, 0.0, jax.lax.add, *windows) / counts.astype(x.dtype))
 
