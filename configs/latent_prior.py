@@ -1,4 +1,4 @@
-"""A prior over the codes of the autoencoder that ships: 16 x 16 x 4 numbers of a 64x64 satellite picture.
+"""A prior over the codes of the autoencoder that ships: 16 x 16 x 8 numbers of a 64x64 satellite picture.
 
 Command:  python -m experiments.train --config=configs/latent_prior.py --config.data=PATH --workdir=DIR
           with --config.autoencoder=DIR/NAME for one of your own, as configs/autoencoder.py trains it
@@ -23,24 +23,27 @@ def get_config(mode: str = "") -> ConfigDict:
     config.sigma_data = 1.0
     config.log_sigma_mean = -0.2
     config.log_sigma_std = 1.2
+    config.architecture = "conv"
+    with config.unlocked():
+        config.net = {
+            "channels": 32 if mode == "" else 8,
+            "multipliers": (1, 1.5),
+            "blocks": 1,
+            "patch": 1,
+            "time_scale": 40.0,
+            "remat": False,
+            "dtype": "float32",
+        }
     if mode == "":
         config.update(
             size=64,
-            net={
-                "channels": 32,
-                "multipliers": (1, 1.5),
-                "attention": (2,),
-                "head_channels": 16,
-                "patch": 1,
-            },
             batch=32,
-            steps=1200,
-            cooldown=500,
-            warmup=150,
-            ema_half_lives=(6_000, 3_000, 12_000),
-            eval_every=600,
+            steps=3000,  # the shipped weights: 280, without a cooldown
+            cooldown=1000,
+            warmup=100,
+            ema_half_lives=(6_000, 2_000, 15_000),
+            eval_every=500,
             eval_images=128,
+            sample_grid=6,
         )
-    else:
-        config.update(net={"patch": 1, "multipliers": (1,), "attention": ()})
     return config

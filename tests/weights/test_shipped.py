@@ -39,7 +39,10 @@ def test_cards_tell_data_licence_and_pictures_seen(name):
     for field in ("data", "data_licence", "images_seen", "seconds", "hardware"):
         assert card[field] not in (None, "", 0), field
     for said in ("EuroSAT", "MIT", "modified Copernicus Sentinel data"):
-        assert name not in ("satellite64", "eurosat_codes") or said in card["data"] + card["data_licence"], said
+        assert (
+            name not in ("satellite64", "eurosat_codes", "eurosat_latent")
+            or said in card["data"] + card["data_licence"]
+        ), said
 
 
 @cache
@@ -47,6 +50,9 @@ def pictures(name):
     """Twelve squares that none of the priors was trained on, in [-1, 1]."""
     if name == "satellite64":
         return data.to_unit(np.asarray(data.read("satellite", 64, limit=12).pixels))
+    if name == "eurosat_latent":
+        codec = weights.load_latent(weights.embedded(name)).codec
+        return jax.jit(jax.vmap(codec.encode))(jnp.asarray(pictures("satellite64"), jnp.float32))
     size = weights.read_card(weights.embedded(name))["shape"][0]
     crops = np.asarray(data.patches("photographs", 128, 100, limit=5).take(range(0, 40, 3))["image"][:12])
     means = crops.reshape(len(crops), size, 128 // size, size, 128 // size, 3).mean((2, 4))
