@@ -121,6 +121,9 @@ def test_errors_and_samples_are_of_the_decoded_mean(coder):
 
 def latent(coder, labels=0, **changes):
     config = smoke(latent_config, autoencoder=coder[2], classes=labels, **changes)
+    if labels:  # of which a network of local view knows nothing
+        with config.unlocked():
+            config.architecture, config.net = "unet", {**prior_config.get_config("smoke").net, "patch": 1}
     return config, Latent(config, source(max(labels, 1)))
 
 

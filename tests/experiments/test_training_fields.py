@@ -33,6 +33,7 @@ MODES = {
     "one_step_digits": ("", "smoke"),
     "relay_digits": ("", "smoke"),
     "autoencoder": ("", "smoke"),
+    "latent_prior": ("", "smoke"),
     "ctmsr_x4": ("", "dtm", "distortion", "multistep", "accelerator", "published", "smoke"),
 }
 
