@@ -103,6 +103,12 @@ def test_one_step_is_nearer_to_digits_than_noise(tmp_path):
     assert shows(tmp_path, "consistency")
 
 
+@pytest.mark.slow
+def test_a_box_is_filled_through_a_decoder(tmp_path):
+    scores = ran("latent.py", str(tmp_path), 40)
+    assert scores["decoded"] > 35 and min(scores["latent DPS"], scores["PSLD"]) > 15 and shows(tmp_path, "latent")
+
+
 def test_a_table_is_paired(white_prior, tmp_path, capsys):
     found = ran("table.py", str(tmp_path), 3, 4)
     assert found.shape == (3, 3) and np.isfinite(found).all() and shows(tmp_path, "table")
