@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffinv.checks import require_count, require_fit, require_switch
+from diffinv.describe import Described
 from diffinv.linalg import norm
 from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
 from diffinv.operators.pixel import Mask
 from diffinv.posterior.core import rewards
-from diffinv.prior import Prior
+from diffinv.prior import Prediction, Prior
 from diffinv.samplers import learned_range
-from diffinv.typing import Array, Key, Sampler, Time
+from diffinv.typing import Array, Cost, Key, Sampler, Time
 
 
 def dps(
@@ -86,6 +89,8 @@ def diffstategrad(
 
     Noise: least squares, whatever the law; `rewards.likelihood` takes any law, by its likelihood.
 
+    It is `dps` under a prior whose pullback is projected and whose values are not.
+
     Source: Zirvi et al. 2024, arXiv:2410.03463, algorithm 1, around DPS, with a projection at every step (their period
     P is 1 for pixels) and their share of 0.99. Differs: `share` is dynamic, so that the singular vectors left out are
     multiplied by 0 instead of cut off. With a share of 1 it is `dps` on square pictures. Biased, as `dps`.
@@ -99,27 +104,43 @@ def diffstategrad(
     """
     measurement = require_fit(prior, measurement, "diffstategrad")
     measurement = rewards.require_reward(reward, measurement, "diffstategrad", rewards.norm)
-
-    def loss(x: Array, t: Time) -> tuple[Array, tuple[Array, Array | None, Array]]:
-        x0, v = prior.predict(x, t)
-        return -reward(measurement, x0), (x0, v, norm(measurement.residual(x0)))
-
-    def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
-        gradient, (x0, v, residual) = jax.grad(loss, has_aux=True)(x, t)
-        mean, std = _ancestral(prior, x, t, s, x0, v, eta)
-        projected = jax.vmap(_within_state, (-1, -1, None), -1)(x, gradient, share) if x.ndim == 3 else gradient
-        return mean + std * jax.random.normal(key, x.shape, x.dtype) - zeta * projected, residual
-
-    return markov(prior, step, cost=prior.cost.plus(vjps=1, calls=3))
+    return dps(replace(prior, denoise=_WithinState(prior, share)), measurement, zeta, reward, eta=eta)
 
 
-def _within_state(x: Array, gradient: Array, share: Array | float) -> Array:
-    """`U_r U_r^T G V_r V_r^T` of one channel, (H, W)."""
+@struct.dataclass
+class _WithinState(Described):
+    """The prior's denoiser, whose pullback at x keeps to the leading singular vectors of x.
+
+    Attributes:
+      prior: whose denoiser it is.
+      share: of the energy of x.
+    """
+
+    prior: Prior
+    share: Array | float
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        return self.predict(x, t).x0
+
+    def predict(self, x: Array, t: Time) -> Prediction:
+        """The prior's own."""
+        still = jax.lax.stop_gradient(x)
+        projected = jax.vmap(_projected, (-1, -1, None), -1)(still, x - still, self.share) if x.ndim == 3 else x - still
+        return self.prior.predict(still + projected, t)  # which is x, and P its derivative
+
+    @property
+    def cost(self) -> Cost:
+        """The prior's own."""
+        return self.prior.cost
+
+
+def _projected(x: Array, moved: Array, share: Array | float) -> Array:
+    """`U_r U_r^T moved V_r V_r^T` of one channel, (H, W)."""
     u, s, vt = jnp.linalg.svd(x, full_matrices=False)
     before = jnp.cumsum(s**2) - s**2
     kept = (before < share * jnp.sum(s**2)).astype(x.dtype)
     product = partial(jnp.matmul, precision="highest")
-    core = product(product(kept[:, None] * u.T, gradient), kept[None] * vt.T)
+    core = product(product(kept[:, None] * u.T, moved), kept[None] * vt.T)
     return product(product(u, core), vt)
 
 

@@ -16,12 +16,11 @@ from diffinv.weights.convert import onnx, public
 needs = pytest.mark.torch
 
 
-def agrees(path, apply, params, inputs, tolerance):
-    """With onnxruntime on the same numbers."""
+def computed(path, inputs):
+    """What onnxruntime makes of the same numbers."""
     runtime = pytest.importorskip("onnxruntime", reason="the comparison needs onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    theirs = session.run(None, dict(zip([each.name for each in session.get_inputs()], inputs)))[0]
-    assert_allclose(jax.jit(apply)(params, *inputs), theirs, atol=tolerance)
+    return session.run(None, dict(zip([each.name for each in session.get_inputs()], inputs)))[0]
 
 
 OLDER = {"dynamo": False, "opset_version": 17}
@@ -49,7 +48,7 @@ def test_exports_of_pytorch_agree_with_onnxruntime(kind, exporter, tmp_path):
     apply, params = onnx.network(place)
     draw, count = np.random.default_rng(0), 2 if "free" in exporter else 1
     inputs = draw.standard_normal((count, 3, 16, 16), np.float32), draw.uniform(1, 9, count).astype(np.float32)
-    agrees(place, apply, params, inputs, 5e-6)
+    assert_allclose(jax.jit(apply)(params, *inputs), computed(place, inputs), atol=5e-6)
 
 
 @needs
@@ -74,7 +73,8 @@ def test_the_published_terrain_model_agrees_with_onnxruntime_and_with_our_networ
     draw = np.random.default_rng(0)
     single = lambda value: np.asarray([value], np.float32)
     x = 3 * draw.standard_normal((1, 1, 128, 128), np.float32)
-    agrees(path, apply, params, (x, single(3.0), single(0.4)), 3e-5)  # 250 ln sigma in float32
+    inputs = x, single(3.0), single(0.4)
+    assert_allclose(jax.jit(apply)(params, *inputs), computed(path, inputs), atol=3e-5)  # 250 ln sigma in float32
     prior = weights.build(*public.load_public(path)).given(label=jnp.float32(0.4))
     t = di.times.from_sigma(prior.process, jnp.float32(3.0)).astype(jnp.float32)
     found = prior.denoise(jnp.asarray(x[0].transpose(1, 2, 0)), t)
