@@ -107,11 +107,6 @@ def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operat
     return operators.motion_blur(key, shape, config.blur.size, threshold=config.blur.threshold)
 
 
-def _nonlinear_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
-    size = min(config.blur.size, (min(shape[:2]) - 1) // 2 * 2 + 1)
-    return operators.nonlinear_blur(key, shape, config.nonlinear.contrast, size)
-
-
 def _mri(task: str) -> Damage:
     """The task of this name; `mri` has the fields of its own section."""
     return Damage(lambda config, key, shape: mri.simulated(config, task, key, shape), random=True, kspace=True)
@@ -131,7 +126,10 @@ OPERATORS: dict[str, Damage] = {
     "denoise": Damage(lambda config, key, shape: operators.identity(shape)),
     "inpaint": Damage(_mask),
     "deblur": Damage(_deblur),
-    "nonlinear_blur": Damage(_nonlinear_blur, random=True),
+    "nonlinear_blur": Damage(
+        lambda config, key, shape: operators.nonlinear_blur(key, shape, config.nonlinear.contrast, config.blur.size),
+        random=True,
+    ),
     "high_dynamic_range": Damage(lambda config, key, shape: operators.high_dynamic_range(shape, config.nonlinear.gain)),
     "phase_retrieval": Damage(
         lambda config, key, shape: operators.phase_retrieval(shape, config.nonlinear.oversample, unit_range=True),

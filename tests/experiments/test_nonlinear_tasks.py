@@ -14,7 +14,7 @@ from experiments.methods.derivative_free import DERIVATIVE_FREE
 from experiments.methods.table import METHODS
 from experiments.restore import operators as damage
 
-SHAPE = (16, 16, 3)
+SHAPE = (32, 32, 3)
 
 
 def operator(task):
@@ -39,7 +39,7 @@ def test_the_settings_reach_the_operators():
     made = {task: damage.OPERATORS[task](config, key, SHAPE) for task in NONLINEAR}
     x = jnp.full(SHAPE, 0.2)
     np.testing.assert_allclose(made["high_dynamic_range"](x), 0.6, rtol=1e-6)
-    assert made["phase_retrieval"](x).shape == (32, 32, 3)  # four eighths on either side
+    assert made["phase_retrieval"](x).shape == (64, 64, 3)  # four eighths on either side
     assert made["nonlinear_blur"].contrast == 1.5
     np.testing.assert_allclose(made["nonlinear_blur"](x), 0.2, rtol=1e-5)
 
@@ -49,7 +49,7 @@ def test_magnitudes_are_shown_by_their_logarithm_and_others_as_they_are():
     seen = damage.shown(di.measure(jax.random.key(0), operator("phase_retrieval"), x, 0.0), SHAPE)
     assert seen.shape == SHAPE and seen.min() >= -1
     np.testing.assert_allclose(seen.max(), 1, rtol=1e-12)
-    assert np.unravel_index(np.argmax(seen), SHAPE)[:2] == (8, 8)  # the sum of all, in the middle
+    assert np.unravel_index(np.argmax(seen), SHAPE)[:2] == (16, 16)  # the sum of all, in the middle
     clipped = damage.shown(di.measure(jax.random.key(0), operator("high_dynamic_range"), x, 0.0), SHAPE)
     np.testing.assert_allclose(clipped, np.clip(2 * x, -1, 1), rtol=1e-6)
 

@@ -128,6 +128,7 @@ def test_checking_takes_no_time():
     [
         ("gaussian_blur", {"blur__size": 1001}, "config.blur.size is 1001"),
         ("motion_blur", {"blur__size": 33}, "(33, 33)"),
+        ("nonlinear_blur", {"blur__size": 65}, "65"),
         ("gaussian_blur", {"blur__size": 8}, "size is 8; a kernel's size must be odd"),
         ("super_resolution", {"factor": 5}, "5"),
         ("bicubic", {"factor": 64}, "64"),
