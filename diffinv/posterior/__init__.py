@@ -1,7 +1,7 @@
 """Posterior sampling: guidance transforms the prior, methods write a step, wrappers take a solver."""
 
 from diffinv.posterior import laws
-from diffinv.posterior.annealing import daps, pnpdm
+from diffinv.posterior.annealing import daps, dpnp, pnpdm
 from diffinv.posterior.baselines import total_variation, zero_filled
 from diffinv.posterior.blackbox import dpg, dps_gsg, scg
 from diffinv.posterior.blind import blind_dps
@@ -37,6 +37,7 @@ __all__ = [
     "diffstategrad",
     "dmplug",
     "dpg",
+    "dpnp",
     "dps",
     "dps_gsg",
     "dps_score",

@@ -54,6 +54,8 @@ LAWS: tuple[Law, ...] = (
     Law("daps", "refused", {"chain": chains.rto()}),
     Law("pnpdm", "refused"),
     Law("pnpdm", "chain", {"chain": chains.langevin()}),
+    Law("dpnp", "refused"),
+    Law("dpnp", "chain", {"chain": chains.langevin()}),
     Law("tds", "weights"),
     Law("ddsmc", "weights"),
     Law("mcgdiff", "gaussian"),

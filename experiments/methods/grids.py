@@ -37,6 +37,13 @@ def cooling(process: Process, steps: int, config: ConfigDict) -> Array:
     return times.from_sigma(process, jnp.asarray(sigmas, float))
 
 
+def proximal(process: Process, steps: int, config: ConfigDict) -> Array:
+    """DPnP's noise levels: a quarter of them at 0.4, the others by equal ratios to 0.16, and 0."""
+    first = steps // 4
+    sigmas = [*np.full(first, 0.4), *np.geomspace(0.4, 0.16, steps - first), 0.0]
+    return times.from_sigma(process, jnp.asarray(sigmas, float))
+
+
 def fitted(process: Process, steps: int, config: ConfigDict) -> Array:
     """DDRM's and DDNM's published indices, but for a last third that goes down to the noise of y."""
     return times.fitted(process, times.leading(steps), config.sigma_y)

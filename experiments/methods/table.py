@@ -223,6 +223,21 @@ METHODS: dict[str, Method] = {
             "PnP-DM": Tried("noise", NOISE, "asymptotic", 50, {"reverse_steps": 20}),
         },
     ),
+    "dpnp": Method(
+        "DPnP",
+        told(posterior.dpnp),
+        16,
+        grids.proximal,
+        settings=lambda config: {name: config.dpnp[name] for name in ("reverse_steps", "stochastic")},
+        fields={
+            "reverse_steps": whole("evaluations of the denoiser in each round", 1, 10_000),
+            "stochastic": switch("whether the reverse heat flow draws from the prior, in place of an ODE"),
+        },
+        tried={
+            "DPnP": Tried("noise", NOISE, "asymptotic", 50, {"reverse_steps": 20}),
+            "DPnP stochastic": Tried("noise", NOISE, "asymptotic", 50, {"reverse_steps": 20, "stochastic": True}),
+        },
+    ),
     "mgps": Method(
         "MGPS",
         posterior.mgps,

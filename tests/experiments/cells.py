@@ -37,7 +37,7 @@ ALIKE = ["colourisation", "deblur", "bicubic", "denoise"]
 """Tasks whose derivative is such a solver's old acquaintance, from masks, blurs and enlargements: of `WITHOUT` those
 alone run there that the shipped configurations name."""
 
-RUN = ["daps", "ddsmc", "fps", "lgd", "mcgdiff", "pnpdm", "repaint"]
+RUN = ["daps", "ddsmc", "fps", "lgd", "mcgdiff", "pnpdm", "dpnp", "repaint"]
 """Solvers that run for longer than they compile: elsewhere, too, their code is optimised a little."""
 
 
@@ -59,6 +59,7 @@ BAND |= dict.fromkeys(["ddnm", "mcg", "repaint"], FITTED)
 BAND |= dict.fromkeys(["dps", "lgd", "daps", "pgdm", "reddiff", "dcdp", "diffpir", "mcgdiff"], CLOSE)
 BAND |= {"diffstategrad": (0.3, 2.0), "dmplug": (0.2, 4.5)}  # DPS with less of its step; a picture of three steps
 BAND |= {"pnpdm": (1.0, 7.0)}  # its chain ends at a coupling of 0.3, six times this noise
+BAND |= {"dpnp": (1.0, 4.5)}  # 0.16, three times
 BAND |= {"mgps": (0.8, 4.5), "tds": (0.7, 3.0)}  # two gradient steps a level; twists far from the data
 BAND |= {"reguidance": (0.25, 1.3)}  # stays near its base, DAPS
 BAND |= {"zero_filled": (0.0, 17.0)}  # an adjoint is no inverse: what was averaged stays weak

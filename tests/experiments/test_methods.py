@@ -93,7 +93,8 @@ def test_times_fall_from_at_most_one_to_zero_in_the_asked_steps(name):
     steps = method.steps(config) if callable(method.steps) else 12
     assert 0 < grid[0] <= 1 and grid[-1] == 0
     if name != "repaint":  # which goes up again on its way
-        assert len(grid) == steps + 1 and (jnp.diff(grid) < 0).all()
+        held = 3 if name == "dpnp" else 0  # a quarter of its rounds are at its first level
+        assert len(grid) == steps + 1 and (jnp.diff(grid) < 0)[held:].all() and not jnp.diff(grid)[:held].any()
 
 
 def test_what_a_restored_picture_is_made_of_holds_all_the_code_of_its_methods():

@@ -79,6 +79,10 @@ def pnpdm(chain, prior, measurement, strength=1.0):
     return posterior.pnpdm(prior, _assuming(measurement, strength), 4, chain)
 
 
+def dpnp(stochastic, prior, measurement, strength=1.0):
+    return posterior.dpnp(prior, _assuming(measurement, strength), 4, stochastic=stochastic)
+
+
 def eki(prior, measurement, strength=1.0):
     return posterior.eki(prior, _assuming(measurement, strength), particles=12, ode_steps=2)
 
@@ -126,6 +130,8 @@ MORE = {
     "scg": partial(swept, posterior.scg, "begin", 0.8, draws=4),
     "pnpdm conjugate": partial(pnpdm, chains.conjugate()),
     "pnpdm langevin": partial(pnpdm, chains.langevin(10)),
+    "dpnp ddim": partial(dpnp, False),
+    "dpnp ddpm": partial(dpnp, True),
     "psld": partial(swept, posterior.psld, "omega", 0.1),
     "resample": partial(swept, posterior.resample, "scale", 0.1, every=2, iterations=20, pixel_iterations=20, lr=0.05),
     "blind_dps": blind_dps,

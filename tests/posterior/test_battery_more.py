@@ -83,15 +83,15 @@ def test_float32_stays_float32_under_strict_promotion(name):
 
 
 SPECTRAL = ("ddrm", "ddnm_plus", "mcgdiff", "fps", "ddsmc")
-LINEAR = ("repaint", "mcg", "pgdm", "diffpir", "pnpdm")
+LINEAR = ("repaint", "mcg", "pgdm", "diffpir", "pnpdm", "dpnp")
 COUNTS = {
     "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "iterations": ("sitcom", "dcdp", "mgps"), "draws": ("lgd",),
-    "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm",),
+    "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm", "dpnp"),
 }  # fmt: skip
 NAMED = [  # a name that another library has, and what is given here
     ("ddrm", "strict", "code", "give True or False"), ("ddnm_plus", "spectral", "svd", "give True or False"),
     ("pgdm", "awd", "code", "give True or False"), ("pigdm", "adaptive", "likelihood", "give True or False"),
-    ("reddiff", "sums", "sum", "give True or False"),
+    ("reddiff", "sums", "sum", "give True or False"), ("dpnp", "stochastic", "ddpm", "give True or False"),
     ("lgd", "reward", "norm", "give a value, not a name: posterior.rewards.cloud_norm, "),
     ("diffpir", "prox", "closed", "give a value, not a name: posterior.proximal.closed$"),
     ("tmpd", "moment", "diagonal", "give a value, not a name: posterior.moments.diagonal$"),
