@@ -82,6 +82,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.flowdps = {"lr": 10.0}
     config.diffstategrad = {"steps": 50, "zeta": 18.0, "share": 0.99}  # as dps
     config.dmplug = {"steps": 200, "lr": 0.02, "ode_steps": 3}
+    config.dapspp = {"iterations": 4, "lr": 0.5}
     config.dpnp = {"reverse_steps": 100, "stochastic": False}
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
     config.enkg = {

@@ -1,7 +1,7 @@
 """Posterior sampling: guidance transforms the prior, methods write a step, wrappers take a solver."""
 
 from diffinv.posterior import laws
-from diffinv.posterior.annealing import daps, dpnp, pnpdm
+from diffinv.posterior.annealing import daps, dapspp, dpnp, pnpdm
 from diffinv.posterior.baselines import total_variation, zero_filled
 from diffinv.posterior.blackbox import dpg, dps_gsg, scg
 from diffinv.posterior.blind import blind_dps
@@ -27,6 +27,7 @@ __all__ = [
     "cfg",
     "chains",
     "daps",
+    "dapspp",
     "dcdp",
     "ddnm",
     "ddnm_plus",

@@ -52,6 +52,7 @@ LAWS: tuple[Law, ...] = (
     Law("daps", "chain", {"chain": chains.metropolis()}),
     Law("daps", "refused", {"chain": chains.conjugate()}),
     Law("daps", "refused", {"chain": chains.rto()}),
+    Law("dapspp", "chain"),
     Law("pnpdm", "refused"),
     Law("pnpdm", "chain", {"chain": chains.langevin()}),
     Law("dpnp", "refused"),

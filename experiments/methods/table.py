@@ -121,6 +121,19 @@ METHODS: dict[str, Method] = {
             "DAPS conjugate": Tried("spread", (0.1, *NOISE[:7]), steps=50, settings={"chain": "conjugate"}),
         },
     ),
+    "dapspp": Method(
+        "DAPS++",
+        posterior.dapspp,
+        50,
+        grids.annealing,
+        settings=lambda config: {name: config.dapspp[name] for name in ("iterations", "lr")},
+        fields={
+            "iterations": whole("of the chain on the likelihood at each level", 1, 10_000),
+            "lr": number("of that chain, relative to the noise's variance; stable below 2", above=0, high=1e3),
+        },
+        needs_noise=True,
+        tried={"DAPS++": Tried("lr", SMALL, steps=50)},
+    ),
     "pigdm": Method(
         "PiGDM",
         guided(posterior.pigdm),

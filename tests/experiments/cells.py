@@ -29,8 +29,8 @@ OPTIMISED = ["dps", "daps", "ddnm_plus", "reguidance"]
 of each kind of program, the others for blurs; elsewhere they are compiled by the emitters that compile in half the
 time."""
 
-WITHOUT = ["daps", "dcdp", "deep_image_prior", "diffstategrad", "dmplug", "dps", "flowdps", "lgd", "mgps", "reddiff"]
-WITHOUT += ["reguidance", "sitcom", "tds"]
+WITHOUT = ["daps", "dapspp", "dcdp", "deep_image_prior", "diffstategrad", "dmplug", "dps", "flowdps", "lgd", "mgps"]
+WITHOUT += ["reddiff", "reguidance", "sitcom", "tds"]
 """Solvers that ask the operator for its derivative alone, so that it need not be linear."""
 
 ALIKE = ["colourisation", "deblur", "bicubic", "denoise"]

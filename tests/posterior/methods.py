@@ -130,6 +130,7 @@ MORE = {
     "scg": partial(swept, posterior.scg, "begin", 0.8, draws=4),
     "pnpdm conjugate": partial(pnpdm, chains.conjugate()),
     "pnpdm langevin": partial(pnpdm, chains.langevin(10)),
+    "dapspp": partial(swept, posterior.dapspp, "lr", 0.3),
     "dpnp ddim": partial(dpnp, False),
     "dpnp ddpm": partial(dpnp, True),
     "psld": partial(swept, posterior.psld, "omega", 0.1),

@@ -85,7 +85,8 @@ def test_float32_stays_float32_under_strict_promotion(name):
 SPECTRAL = ("ddrm", "ddnm_plus", "mcgdiff", "fps", "ddsmc")
 LINEAR = ("repaint", "mcg", "pgdm", "diffpir", "pnpdm", "dpnp")
 COUNTS = {
-    "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "iterations": ("sitcom", "dcdp", "mgps"), "draws": ("lgd",),
+    "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "draws": ("lgd",),
+    "iterations": ("sitcom", "dcdp", "mgps", "dapspp"),
     "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm", "dpnp"),
 }  # fmt: skip
 NAMED = [  # a name that another library has, and what is given here
@@ -126,8 +127,10 @@ def test_counts_options_and_noise_are_checked():
         assert_refused(TypeError, f"{argument} is '{value}'; {instead}", name, measurement, **{argument: value})
     assert_refused(ValueError, "power is 'const'; it must be a number", "reddiff", measurement, power="const")
     quiet = measurement.replace(noise=di.GaussianNoise(0.0))
-    for name in ("tds", "ddsmc", "mgps"):
-        assert_refused(ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm)", name, quiet)
+    for name in ("tds", "ddsmc", "mgps", "dapspp"):
+        assert_refused(
+            ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm|daps)", name, quiet
+        )
     assert_refused(ValueError, "sigma_y is 0.0", "lgd", quiet, reward=posterior.rewards.cloud_likelihood)
     assert_refused(ValueError, "sigma_y is 0.0", "pnpdm", quiet, chain=posterior.chains.langevin())
 
