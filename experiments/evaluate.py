@@ -49,6 +49,7 @@ from experiments.common import keeping, priors, profiling, reading
 from experiments.evaluation import (
     accounts,
     choosing,
+    embedders,
     exhibits,
     items,
     late,
@@ -186,6 +187,7 @@ def reported(shop: Workshop, folder: Path, found: list[Found], table: Table, hea
     tried = choosing.sheet([each.cell for each in found], table.choices)
     added, beside = sheets.worded(summary.compared(found)), printed.rows(CONFIG.value.published, rows)
     notes = [head["about"], *NOTES[: 2 if CONFIG.value.draws > 1 else 1], *printed.notes(CONFIG.value.published)]
+    notes += embedders.notes(head.get("networks", {}), config.reference)
     sections = {"Means": rows + of_truth, "What is added to the base": added, "Printed numbers": beside}
     sections |= {"What was tried": tried}
     about = {name: value for name, value in head.items() if name != "shared"} | {"notes": notes, "added": added}
@@ -276,6 +278,7 @@ def main() -> int:
     folder = runtime.writable(Path(OUT.value) / config.name)
     (prior, card), plan = loaded(config), cells(config, FIELDS)
     late.scores(config, prior.shape)  # whose files are wrong says so now
+    networks = embedders.accounts(embedders.embedders(config))
     for cell in plan:
         require_fit(cell.config, [cell.task.name], prior.shape)
     left, pictures = items.pictures(config.data, prior.shape, config.first, config.pictures, config.seed)
@@ -286,6 +289,7 @@ def main() -> int:
     about = f"{pictures.note} of {size} under {card.get('name', 'a prior')}, {draws}"
     shared = {"weights": keeping.weights(card), "shape": list(prior.shape)}
     head = {"title": f"Table: {config.name}", "command": command, "about": about, "config": config.to_dict()}
+    head |= {"networks": networks} if networks else {}
     head |= {"prior": {name: card.get(name) for name in ("name", "sha256", "data_licence")}, "shared": shared}
     shop = Workshop(prior, left.with_others(pictures), config.group, config.memory * GIB)
     asked = Table(left, pictures, plan, {})

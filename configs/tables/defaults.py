@@ -38,4 +38,6 @@ def get_config(mode: str = "") -> ConfigDict:
     config.dists_vgg = ""
     config.dists_weights = ""
     config.niqe = ""
+    for name in ("inception", "clip", "dino"):  # ONNX files of papers' networks, for distances of sets
+        config[name] = config[f"{name}_takes"] = ""
     return config

@@ -33,6 +33,7 @@ FREE = (
     *("name", "tasks", "solvers", "data", "first", "pictures", "draws", "group", "memory", "published"),
     *("criterion", "rounds", "presets", "reference", "training"),
     *("lpips_vgg", "lpips_linear", "dists_vgg", "dists_weights", "niqe"),
+    *("inception", "inception_takes", "clip", "clip_takes", "dino", "dino_takes"),
 )
 """Fields that no cell depends on."""
 FILES = ("mask", "kernel")

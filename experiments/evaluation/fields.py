@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from diffinv import schema
-from experiments.evaluation import cells, choosing, late, printed
+from experiments.evaluation import cells, choosing, embedders, late, printed
 from experiments.methods import solvers
 from experiments.restore import operators
 from experiments.restore.fields import require_together
@@ -39,6 +39,7 @@ FIELDS: schema.Schema = {
     "optimisation": schema.whole("of XLA's code generator; 0 compiles twice as fast and runs at half the speed", 0, 3),
     "published": schema.choice(["", *printed.TABLES], "a paper's numbers, printed beside ours"),
     **late.FIELDS,
+    **embedders.FIELDS,
     **operators.FIELDS,
     **solvers.FIELDS,
 }
@@ -47,6 +48,7 @@ FIELDS: schema.Schema = {
 def check(config: ConfigDict) -> None:
     """Raises ValueError for cells that say nothing, and for settings that are right alone and wrong together."""
     late.check(config)
+    embedders.check(config)
     for cell in cells.cells(config, FIELDS):
         require_together(cell.config, {cell.solver.name})
         if cell.solver.open and not config.first and not config.presets:

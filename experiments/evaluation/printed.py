@@ -86,6 +86,10 @@ def _daps(data: str) -> Printed:
     return Printed(source, setting, False, UNLEARNED, files, tuple(rows))
 
 
+OURS = {"fid": "inception_fid"}
+"""Columns of ours that go by another name."""
+
+
 TABLES: dict[str, Printed] = {
     "daps_ffhq": _daps("FFHQ"),
     "daps_imagenet": _daps("ImageNet"),
@@ -101,7 +105,7 @@ def rows(name: str, measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     table, known = TABLES[name], {(row["task"], row["method"]): row for row in measured}
     lines = []
     for task, method, metric, value in table.values:
-        ours = known.get((task, method), {}).get(metric.lower())
+        ours = known.get((task, method), {}).get(OURS.get(metric.lower(), metric.lower()))
         told = f"{value:g}" + ("" if table.verified else " (unverified)")
         lines.append(
             {"task": task, "method": method, "metric": metric, "printed": told, "here": ours or "not computed"}

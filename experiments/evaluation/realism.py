@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from diffinv import data
-from diffinv.metrics import features, probe
+from diffinv.metrics import probe
 from diffinv.typing import Array
 from experiments.restore.programs import coloured
 
@@ -55,11 +55,11 @@ def splits(source: str) -> tuple[int | None, int | None]:
 
 
 class Eye:
-    """Pooled features of pictures, (n, 1280), a batch at a time."""
+    """Features of pictures, (n, d), a batch at a time: `row(perceive, x)` of one in three colours."""
 
-    def __init__(self, perceive: features.EfficientNetFeatures) -> None:
+    def __init__(self, perceive: Any, row: Callable[[Any, Array], Array] = lambda judge, x: judge.pooled(x)) -> None:
         self.perceive = perceive
-        self.program = jax.jit(jax.vmap(lambda judge, x: judge.pooled(coloured(x)), (None, 0)))
+        self.program = jax.jit(jax.vmap(lambda judge, x: row(judge, coloured(x)), (None, 0)))
 
     def __call__(self, x: Array | np.ndarray) -> np.ndarray:
         """Of pictures in [-1, 1]; the last batch is filled up."""

@@ -1,7 +1,5 @@
 """Sets of restored pictures: their distances are the metrics', their classes the pictures' own, features are kept."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ from flax import struct
 from test_evaluation_summary import cell, result
 from test_realism import pack
 
+from configs.tables import defaults
 from diffinv import data
 from diffinv.metrics import distribution, features
 from experiments.evaluation import items, realism, sets, shards, summary
@@ -44,7 +43,9 @@ def source(tmp_path):
 
 
 def config(source, reference=12, training=0):
-    return SimpleNamespace(data=source, first=2, pictures=10, reference=reference, training=training, seed=0)
+    found = defaults.get_config()
+    found.update(data=source, first=2, pictures=10, reference=reference, training=training, seed=0)
+    return found
 
 
 def restored(pictures, failing=0):

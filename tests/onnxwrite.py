@@ -131,3 +131,16 @@ def exported(state, notes=None):
         parts = normed(terrain.PREFIX + layer, state[f"{norm}.weight"], state[f"{norm}.bias"], BETWEEN.get(kind, ()))
         tensors, nodes = tensors + parts[0], nodes + parts[1]
     return model([*tensors, tensor("shape", np.array([0, 32, -1]))], nodes, NOTES if notes is None else notes)
+
+
+def embedder(width, shape=("n", 3, "h", "w"), seed=0, name="row"):
+    """The file of a network that mixes a picture's means and those of its squares to `width` features."""
+    draw = np.random.default_rng(seed).standard_normal
+    tensors = {"k": draw((width, 6)).astype(np.float32), "b": draw(width).astype(np.float32)}
+    axes, last = {"axes": [2, 3], "keepdims": 0}, shape[3] == 3
+    nodes = [operation("Transpose", ["in"], ["x"], perm=[0, 3, 1, 2] if last else [0, 1, 2, 3])]
+    nodes += [operation("Mul", ["x", "x"], ["square"]), operation("ReduceMean", ["x"], ["m"], **axes)]
+    nodes += [operation("ReduceMean", ["square"], ["s"], **axes), operation("Concat", ["m", "s"], ["both"], axis=1)]
+    nodes += [operation("Gemm", ["both", "k", "b"], ["sum"], transB=1), operation("Tanh", ["sum"], [name])]
+    outputs = [port("both", "float32", ["n", 6]), port(name, "float32", ["n", width])]
+    return file(tensors, nodes, [port("in", "float32", shape)], outputs)
