@@ -84,6 +84,12 @@ def get_config(mode: str = "") -> ConfigDict:
     config.dmplug = {"steps": 200, "lr": 0.02, "ode_steps": 3}
     config.dapspp = {"iterations": 4, "lr": 0.5}
     config.dpnp = {"reverse_steps": 100, "stochastic": False}
+    config.mgdm = {
+        "iterations": 5,
+        "lr": 0.03,
+        "repeats": 1,
+        "denoise_steps": 10,
+    }
     config.tds = {"spread": 1.0}  # far modes want up to 100: docs/choosing.md
     config.enkg = {
         "steps": 40,

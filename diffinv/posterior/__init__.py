@@ -16,7 +16,7 @@ from diffinv.posterior.projection import ddnm, ddnm_plus, ddrm, repaint, travel
 from diffinv.posterior.regularised import tikhonov, wiener
 from diffinv.posterior.splitting import dcdp, diffpir, flowdps, sitcom
 from diffinv.posterior.untrained import deep_image_prior
-from diffinv.posterior.variational import dmplug, mgps, reddiff
+from diffinv.posterior.variational import dmplug, mgdm, mgps, reddiff
 from diffinv.posterior.wrappers import account, best_of, reguidance, restarts, warm_start
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "lgd",
     "mcg",
     "mcgdiff",
+    "mgdm",
     "mgps",
     "mmps",
     "moments",

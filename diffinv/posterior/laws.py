@@ -47,6 +47,7 @@ LAWS: tuple[Law, ...] = (
     Law("lgd", "likelihood", {"reward": rewards.cloud_likelihood}),
     Law("mcg", "residual"),
     Law("mgps", "likelihood"),
+    Law("mgdm", "likelihood"),
     Law("daps", "chain"),
     Law("daps", "chain", {"chain": chains.hmc()}),
     Law("daps", "chain", {"chain": chains.metropolis()}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from diffinv.operators.base import LinearOperator
 from diffinv.posterior.core import rewards
 from diffinv.posterior.core.adam import adam
 from diffinv.posterior.core.levels import clean_start, noise_to_signal
+from diffinv.posterior.core.midpoints import bridge, fitted_draw
 from diffinv.prior import Prior
 from diffinv.samplers import ddim
 from diffinv.typing import Array, Key, Sampler, StepInfo, Time
@@ -151,38 +152,11 @@ def mgps(
     require_count("iterations", iterations)
     require_count("early", early)
     require_count("first", first, 0)
-    process, optimizer = prior.process, adam(lr)
+    process, fit = prior.process, partial(fitted_draw, prior.process, adam(lr))
 
     def init(key: Key, t: Time, x: Array | None) -> MidpointState:
         x = prior.start(key, t) if x is None else x
         return MidpointState(x, jnp.zeros_like(x), jnp.int32(0))
-
-    def bridge(key: Key, x: Array, middle: Array, t: Time, s: Time, low: Time) -> Array:
-        """A draw of `p(x_s | x_l, x_t)`: two Gaussian observations of x_s, one from below and one from above."""
-        mean, below = process.forward(middle, low, s)
-        ratio, above = jnp.exp(process.log_alpha(t) - process.log_alpha(s)), process.kernel_std(t, s)
-        gain = ratio * below**2 / (ratio**2 * below**2 + above**2)
-        std = below * above / jnp.sqrt(ratio**2 * below**2 + above**2)
-        return mean + gain * (x - ratio * mean) + std * jax.random.normal(key, x.shape, x.dtype)
-
-    def fitted(keys: Array, centre: Array, std: Array, time: Time, count: Array, loss: Callable) -> Array:
-        """A draw of what `count` steps of Adam make of `N(centre, std^2)`, of its mean and of w = log(deviation / std).
-
-        `loss(mean, w, x)` has one draw x.
-        """
-        unit = jnp.sqrt(process.alpha(time) ** 2 + process.sigma(time) ** 2)
-
-        def draw(k: Key, q: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-            mean, z = centre + unit * q[0], jax.random.normal(k, centre.shape, centre.dtype)
-            return mean, q[1], mean + std * jnp.exp(q[1]) * z
-
-        def descend(i: Array, carry: tuple) -> tuple:
-            (q, memory), k = carry, jax.random.fold_in(keys[0], i)
-            updates, memory = optimizer.update(jax.grad(lambda q: loss(*draw(k, q)))(q), memory)
-            return optax.apply_updates(q, updates), memory
-
-        q = (jnp.zeros_like(centre), jnp.zeros_like(centre))
-        return draw(keys[1], jax.lax.fori_loop(0, count, descend, (q, optimizer.init(q)))[0])[2]
 
     def refined(key: Key, middle: Array, clean: Array, low: Time, end: Time, count: Array) -> Array:
         """The second fit: `x_1 ~ p(x_1) p(y | x_1) p(x_l | x_1)` at the data end, with the prior's score linearised."""
@@ -195,7 +169,7 @@ def mgps(
             above = ((middle - ratio * mean) ** 2 + (ratio * std * jnp.exp(w)) ** 2) / noise**2
             return jnp.sum(0.5 * above - w - x * score) - measurement.log_likelihood(x)
 
-        return fitted(jax.random.split(key), centre, std, end, count, loss)
+        return fit(jax.random.split(key), centre, std, end, count, loss)
 
     def step(key: Key, state: MidpointState, t: Time, s: Time) -> tuple[MidpointState, StepInfo]:
         *keys, bridge_key = jax.random.split(key, 3)
@@ -209,18 +183,125 @@ def mgps(
             return divergence - measurement.log_likelihood(prior.denoise(x, low))
 
         count = jnp.where(state.steps < first, jnp.int32(early), jnp.int32(iterations))
-        middle = fitted(jnp.stack(keys), before, std, low, count, loss)
+        middle = fit(jnp.stack(keys), before, std, low, count, loss)
         clean, end = prior.denoise(middle, low), jnp.minimum(1e-3, 0.5 * low).astype(low.dtype)
         twice = (jnp.asarray(t) >= threshold) & ~last
         again = lambda: (refined(jax.random.fold_in(key, 1), middle, clean, low, end, count), end)
         base, level = jax.lax.cond(twice, again, lambda: (middle, low))
-        x_s = bridge(bridge_key, x, base, t, jnp.where(last, 0.5 * (low + t), s), level)
+        x_s = bridge(process, x, base, t, jnp.where(last, 0.5 * (low + t), s), level).sample(bridge_key)
         x_s, more = jnp.where(last, clean, x_s), jnp.where(twice, 2 * count, count)
         cost = prior.cost.times(more + 2).plus(count, 2 * more + 1)
         found = MidpointState(x_s, jnp.where(twice, base, clean), state.steps + 1)
         return found, StepInfo(cost, norm(measurement.residual(x_s)))
 
     return Sampler(init, step, lambda key, state: state.x)
+
+
+@described
+class MixtureState(NamedTuple):
+    """The state of `mgdm`.
+
+    Attributes:
+      x: the sample at `time`.
+      x0: the clean sample that goes with it.
+      time: of the last step.
+    """
+
+    x: Array
+    x0: Array
+    time: Array
+
+
+def mgdm(
+    prior: Prior,
+    measurement: Measurement,
+    iterations: int = 5,
+    lr: Array | float = 0.03,
+    repeats: int = 1,
+    denoise_steps: int = 10,
+    threshold: Array | float = 0.3,
+    least: Array | float = 0.01,
+) -> Sampler:
+    r"""Mixture guidance: Gibbs sampling of a posterior at time t that is a mixture over where below t it is guided.
+
+        p(x_t | y)  ~  mean over tau of  int p(x_t | x_tau) p(y | x0(x_tau, tau)) p(x_tau) dx_tau
+
+    With x_r of the step before, at r > t, and the clean sample x_0 of that, in each step:
+
+        x_t   ~ p(x_t | x_0, x_r);   tau uniform in [least, s], or s where t < threshold
+        x_tau ~ q,  a Gaussian: q minimises  KL(q | p(x_tau | x_0, x_t)) - E_q log p(y | x0(x_tau, tau)),   by Adam
+        x_0   ~ p(x_0 | x_tau)         `denoise_steps` ancestral steps, even in time
+        x_t   ~ p(x_t | x_tau, x_r)    the forward process's bridge;  the last three `repeats` times
+
+    and x_0 is the result. At the first time x_0 is the denoised mean, and x_t stays what it was.
+
+    Noise: any law, by its likelihood.
+
+    Source: Janati et al. 2025, arXiv:2502.03332, as a copy of its authors' code has it, with that code's defaults: Adam
+    on the mean and the log deviation, tau from 10 steps of a thousand on and drawn in the first 70 of 100 steps of
+    time. Their `iterations`, `repeats`, `denoise_steps` and rate, which their configurations hold, were not at hand:
+    these are ours. Differs: the divergence is exact in place of one draw's; the last step, to 0, has tau
+    up to t / 2, where theirs ends a step earlier.
+
+    Biased: `p(y | x0(x_tau))` stands for `p(y | x_tau)`; and fewer `denoise_steps` leave x_0 too near its mean. Of N(0,
+    1) and y = 1.5 with noise 0.5, 100 steps with q exact leave N(1.27, 0.255), where the posterior is N(1.2, 0.2).
+
+    Args:
+      measurement: any differentiable operator, any law of the noise.
+      iterations, repeats, denoise_steps: static, at least 1. More repeats are the paper's way to spend more.
+      lr: of Adam; for the mean in units of `sqrt(alpha^2 + sigma^2)`, which is 1 under VP.
+      threshold, least: times.
+
+    Raises ValueError for a count under 1, a concrete sigma_y of 0, or a y that does not fit.
+    """
+    measurement = require_fit(prior, measurement, "mgdm")
+    measurement = require_noise(measurement, "mgdm", "ddnm")
+    require_count("iterations", iterations)
+    require_count("repeats", repeats)
+    require_count("denoise_steps", denoise_steps)
+    process, optimizer = prior.process, adam(lr)
+
+    def init(key: Key, t: Time, x: Array | None) -> MixtureState:
+        x = prior.start(key, t) if x is None else x
+        return MixtureState(x, jnp.zeros_like(x), jnp.asarray(t, x.dtype))
+
+    def cleaned(key: Key, x: Array, tau: Array) -> Array:
+        grid = tau * times.grid(denoise_steps).astype(x.dtype)
+
+        def body(x: Array, now: tuple[Key, Array, Array]) -> tuple[Array, None]:
+            k, t, s = now
+            return process.transition(x, prior.denoise(x, t), t, s).sample(k), None
+
+        return jax.lax.scan(body, x, (jax.random.split(key, denoise_steps), grid[:-1], grid[1:]))[0]
+
+    def step(key: Key, state: MixtureState, t: Time, s: Time) -> tuple[MixtureState, StepInfo]:
+        start_key, tau_key, key = jax.random.split(key, 3)
+        first = state.time <= t
+        x0 = jax.lax.cond(first, lambda: prior.denoise(state.x, t), lambda: state.x0)
+        x = process.transition(state.x, x0, state.time, t).sample(start_key)
+        high = jnp.where(s > 0, s, 0.5 * t).astype(x.dtype)
+        drawn = high + (jnp.minimum(least, high) - high) * jax.random.uniform(tau_key, (), x.dtype)
+        tau = jnp.where(t < threshold, high, drawn)
+
+        def gibbs(carry: tuple[Array, Array], k: Key) -> tuple[tuple[Array, Array], None]:
+            (x, x0), (fit_key, draw_key, clean_key, bridge_key) = carry, jax.random.split(k, 4)
+            mean, std = process.transition(x, x0, t, tau)
+
+            def loss(m: Array, w: Array, x_tau: Array) -> Array:
+                divergence = jnp.sum(0.5 * (jnp.exp(2 * w) + ((m - mean) / std) ** 2) - w)
+                return divergence - measurement.log_likelihood(prior.denoise(x_tau, tau))
+
+            keys = jnp.stack([fit_key, draw_key])
+            x_tau = fitted_draw(process, optimizer, keys, mean, std, tau, jnp.int32(iterations), loss)
+            noised = bridge(process, state.x, x_tau, state.time, t, tau).sample(bridge_key)
+            return (jnp.where(first, x, noised), cleaned(clean_key, x_tau, tau)), None
+
+        (x, x0), _ = jax.lax.scan(gibbs, (x, x0), jax.random.split(key, repeats))
+        fits = repeats * iterations
+        cost = prior.cost.times(fits + repeats * denoise_steps + jnp.where(first, 1, 0)).plus(fits, 2 * fits + 1)
+        return MixtureState(x, x0, jnp.asarray(t, x.dtype)), StepInfo(cost, norm(measurement.residual(x0)))
+
+    return Sampler(init, step, lambda key, state: state.x0)
 
 
 @described

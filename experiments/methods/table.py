@@ -258,6 +258,20 @@ METHODS: dict[str, Method] = {
         needs_noise=True,
         tried={"MGPS": Tried("lr", SMALL, steps=50, settings={"threshold": 2.0})},
     ),
+    "mgdm": Method(
+        "MGDM",
+        posterior.mgdm,
+        100,
+        settings=lambda config: {name: config.mgdm[name] for name in ("iterations", "lr", "repeats", "denoise_steps")},
+        fields={
+            "iterations": whole("of Adam in each Gibbs sweep", 1, 10_000),
+            "lr": number("of Adam, on states of unit variance", above=0, high=10),
+            "repeats": whole("Gibbs sweeps at each level", 1, 10_000),
+            "denoise_steps": whole("of the reverse chain in each sweep", 1, 10_000),
+        },
+        needs_noise=True,
+        tried={"MGDM": Tried("lr", SMALL, steps=50)},
+    ),
     "mcgdiff": Method(
         "MCGDiff",
         posterior.mcgdiff,

@@ -118,6 +118,7 @@ MORE = {
     "diffstategrad": partial(swept, posterior.diffstategrad, "zeta", 0.1),
     "dmplug": partial(swept, posterior.dmplug, "lr", 0.1, ode_steps=2),
     "mgps": partial(swept, posterior.mgps, "lr", 0.1, iterations=1, early=3, first=2),
+    "mgdm": partial(swept, posterior.mgdm, "lr", 0.1, iterations=2, denoise_steps=2),
     "mcgdiff": partial(swept, posterior.mcgdiff, "eta", 0.85, particles=4),
     "fps": partial(swept, posterior.fps, "c", 0.85, particles=4),
     "tds": partial(swept, posterior.tds, "spread", 1.0, particles=4),

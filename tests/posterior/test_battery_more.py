@@ -86,7 +86,8 @@ SPECTRAL = ("ddrm", "ddnm_plus", "mcgdiff", "fps", "ddsmc")
 LINEAR = ("repaint", "mcg", "pgdm", "diffpir", "pnpdm", "dpnp")
 COUNTS = {
     "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "draws": ("lgd",),
-    "iterations": ("sitcom", "dcdp", "mgps", "dapspp"),
+    "iterations": ("sitcom", "dcdp", "mgps", "mgdm", "dapspp"),
+    "repeats": ("mgdm",), "denoise_steps": ("mgdm",),
     "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm", "dpnp"),
 }  # fmt: skip
 NAMED = [  # a name that another library has, and what is given here
@@ -127,7 +128,7 @@ def test_counts_options_and_noise_are_checked():
         assert_refused(TypeError, f"{argument} is '{value}'; {instead}", name, measurement, **{argument: value})
     assert_refused(ValueError, "power is 'const'; it must be a number", "reddiff", measurement, power="const")
     quiet = measurement.replace(noise=di.GaussianNoise(0.0))
-    for name in ("tds", "ddsmc", "mgps", "dapspp"):
+    for name in ("tds", "ddsmc", "mgps", "mgdm", "dapspp"):
         assert_refused(
             ValueError, f"{name}: sigma_y is 0.0, and it divides by it; .* use (mcgdiff|ddnm|daps)", name, quiet
         )

@@ -32,7 +32,8 @@ DIVIDES = {
     "lgd paper": "lgd with reward=rewards.cloud_likelihood: sigma_y",
     "daps langevin legacy": "tau", "daps langevin main": "tau", "daps hmc": "tau", "daps metropolis": "tau",
     "daps rto": "tau", "eki": "eki: sigma_y",
-    "mgps": "mgps: sigma_y", "dapspp": "dapspp: sigma_y", "tds": "tds: sigma_y", "ddsmc": "ddsmc: sigma_y",
+    "mgps": "mgps: sigma_y", "mgdm": "mgdm: sigma_y", "dapspp": "dapspp: sigma_y",
+    "tds": "tds: sigma_y", "ddsmc": "ddsmc: sigma_y",
     "pnpdm langevin": "pnpdm with chain=Langevin: sigma_y",
 }  # fmt: skip
 """Methods that divide by sigma_y, and what they call it."""
