@@ -84,6 +84,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.dmplug = {"steps": 200, "lr": 0.02, "ode_steps": 3}
     config.dapspp = {"iterations": 4, "lr": 0.5}
     config.dpnp = {"reverse_steps": 100, "stochastic": False}
+    config.flair = {"weight": 0.5, "lr": 1.0, "iterations": 15}
     config.mgdm = {
         "iterations": 5,
         "lr": 0.03,

@@ -76,6 +76,7 @@ LAWS: tuple[Law, ...] = (
     Law("sitcom", "residual"),
     Law("flowdps", "residual"),
     Law("flowdps", "likelihood", {"reward": rewards.likelihood}),
+    Law("flair", "gaussian"),
     Law("dcdp", "residual"),
     Law("reddiff", "residual"),
     Law("dmplug", "residual"),

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from diffinv.checks import require_count, require_fit, require_value
+from diffinv.describe import described
 from diffinv.linalg import inner, norm
 from diffinv.loop import markov
 from diffinv.measurement import Measurement, require_linear
+from diffinv.operators.base import LinearOperator
 from diffinv.posterior.core import proximal, rewards
 from diffinv.posterior.core.adam import adam
+from diffinv.posterior.core.calibration import calibrated, clock
 from diffinv.posterior.core.levels import clean_start
 from diffinv.posterior.core.proximal import Proximal, misfit
 from diffinv.prior import Prior
 from diffinv.samplers import euler
 from diffinv.times import grid
-from diffinv.typing import Array, Key, Sampler, Time
+from diffinv.typing import Array, Key, Sampler, StepInfo, Time
 
 
 def diffpir(
@@ -99,12 +104,11 @@ def flowdps(
     measurement = rewards.require_reward(reward, measurement, "flowdps", rewards.norm)
     require_count("iterations", iterations)
     process, climb = prior.process, jax.grad(lambda x0: reward(measurement, x0))
-    clock = lambda t: process.sigma(t) / (process.alpha(t) + process.sigma(t))
 
     def step(key: Key, x: Array, t: Time, s: Time) -> tuple[Array, Array]:
         x0 = prior.denoise(x, t)
         drawn = jax.lax.scan(lambda x, _: (x + lr * climb(x), None), x0, None, iterations)[0]
-        fitted, u = x0 + clock(t) * (drawn - x0), clock(s)
+        fitted, u = x0 + clock(process, t) * (drawn - x0), clock(process, s)
         z = jax.random.normal(key, x.shape, x.dtype)
         noise = jnp.sqrt(u) * process.noise(x, x0, t) + jnp.sqrt(1 - u) * z
         return process.alpha(s) * fitted + process.sigma(s) * noise, norm(measurement.residual(fitted))
@@ -164,6 +168,95 @@ def sitcom(
 
     cost = prior.cost.times(iterations + 1).plus(vjps=iterations, calls=2 * iterations + 1)
     return markov(prior, step, cost=cost)
+
+
+@described
+class FlairState(NamedTuple):
+    """The state of `flair`.
+
+    Attributes:
+      mean: of the variational law, a clean sample.
+      noise: what the last step took for the noise in its x_t.
+    """
+
+    mean: Array
+    noise: Array
+
+
+def flair(
+    prior: Prior,
+    measurement: Measurement,
+    weight: Array | float = 0.5,
+    errors: Array | None = None,
+    adjust: Array | float = 1.0,
+    iterations: int = 15,
+    lr: Array | float = 1.0,
+    tolerance: Array | float = 1.0,
+) -> Sampler:
+    r"""FLAIR: the mean of a variational law, drawn to the prior by flow matching and to the measurement by descent.
+
+    With the clock `u = sigma / (alpha + sigma)`, which under `Flow` is t, from `mu = A^+ y` and e drawn, at each time:
+
+        e'  = a e + sqrt(1 - a^2) z,   a = adjust (1 - u)                        deterministic trajectory adjustment
+        x_t = alpha_t mu + sigma_t e';    e = (x_t - alpha_t x0(x_t)) / sigma_t,   of which the next step makes its e'
+        mu <- mu - lambda(u) (v(x_t) - (e' - mu)) = mu - lambda(u) (mu - x0(x_t)) / u
+        mu <- mu + lr lambda(u) A^T (y - A mu)    `iterations` times, while |y - A mu|^2 > tolerance sigma_y^2 n
+
+    where `lambda = weight w(u)`, and w is `calibration.calibrated(errors, u)`: what the prior's velocity is worth
+    there, by errors that `calibration.velocity_errors` measures once for a prior.
+
+    Noise: taken as Gaussian of `measurement.sigma`, whatever its law: it says when the descent has arrived.
+
+    Source: Erbach et al. 2025, arXiv:2506.02680, as their code reads in its configurations: 50 times, even between 1
+    and 0.18, weight 0.5, a = 1 - t, 15 iterations at 0.2 (24 for twelvefold super-resolution) in the codes of Stable
+    Diffusion 3, stopped at a mean square of 1e-4, their noise's, with errors of that network measured on DIV2K.
+    Differs: any isotropic process; `2 u` for w where there are no errors; from 0 where A is not linear; codes come by
+    `charts.within`.
+
+    Biased: a mean that is fitted, and no sample. Of N(0, 1) and y = 1.5 with noise 0.5 the published times leave y as
+    it is where the descent never stops, at a variance of 3e-5, where the posterior is N(1.2, 0.2); of what is not
+    measured 0.77 of the variance.
+
+    Args:
+      measurement: any differentiable operator.
+      weight: of the regulariser, dimensionless. errors: (n,), at even clocks from 1 to 0, or None.
+      adjust: in [0, 1]; 0 draws fresh noise in each step.
+      iterations: static, at least 1. lr: stable while `lr lambda` is below 2 for operators of norm 1.
+      tolerance: dimensionless; 0 never stops.
+
+    Raises ValueError for iterations under 1, errors that are no vector, a process that is not isotropic, or a y that
+    does not fit.
+    """
+    measurement = require_fit(prior, measurement, "flair", isotropic=True)
+    require_count("iterations", iterations)
+    if errors is not None and (jnp.ndim(errors) != 1 or jnp.size(errors) < 2):
+        shape = jnp.shape(errors)
+        raise ValueError(f"errors has shape {shape}; give (n,), as of calibration.velocity_errors, or None")
+    process, A = prior.process, measurement.operator
+    enough = tolerance * measurement.sigma**2 * measurement.y.size
+
+    def init(key: Key, t: Time, x: Array | None) -> FlairState:
+        blank = jnp.zeros_like(prior.start(key, t))
+        guess = A.pinv(measurement.y).astype(blank.dtype) if isinstance(A, LinearOperator) else blank
+        mean = guess if x is None else clean_start(process, t, x, guess)
+        return FlairState(mean, jax.random.normal(key, mean.shape, mean.dtype))
+
+    def step(key: Key, state: FlairState, t: Time, s: Time) -> tuple[FlairState, StepInfo]:
+        u = clock(process, t)
+        a, lam = adjust * (1 - u), weight * calibrated(errors, u)
+        z = jax.random.normal(key, state.noise.shape, state.noise.dtype)
+        x = process.perturb(state.mean, t).at(a * state.noise + jnp.sqrt(1 - a**2) * z)
+        x0 = prior.denoise(x, t)
+
+        def descend(mean: Array, _: None) -> tuple[Array, None]:
+            fit, gradient = jax.value_and_grad(misfit, 1)(measurement, mean)
+            return jnp.where(fit <= enough, mean, mean - 0.5 * lr * lam * gradient), None  # NaN goes on, and shows
+
+        mean = jax.lax.scan(descend, state.mean - lam / u * (state.mean - x0), None, iterations)[0]
+        cost = prior.cost.plus(calls=2 * iterations + 1)
+        return FlairState(mean, process.noise(x, x0, t)), StepInfo(cost, norm(measurement.residual(mean)))
+
+    return Sampler(init, step, lambda key, state: state.mean)
 
 
 def _clean(prior: Prior, key: Key, t: Time, x: Array | None) -> Array:

@@ -44,6 +44,12 @@ def proximal(process: Process, steps: int, config: ConfigDict) -> Array:
     return times.from_sigma(process, jnp.asarray(sigmas, float))
 
 
+def clocked(process: Process, steps: int, config: ConfigDict) -> Array:
+    """FLAIR's: even between 1 and 0.18 by rectified flow's clock, without both ends, and 0."""
+    even = jnp.linspace(1, 0.18, steps + 2)[1:-1]
+    return jnp.append(posterior.calibration.clocked(process, even), 0.0)
+
+
 def fitted(process: Process, steps: int, config: ConfigDict) -> Array:
     """DDRM's and DDNM's published indices, but for a last third that goes down to the noise of y."""
     return times.fitted(process, times.leading(steps), config.sigma_y)

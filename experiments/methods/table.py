@@ -217,6 +217,19 @@ METHODS: dict[str, Method] = {
         fields={"lr": number("step along the gradient of the un-squared residual", above=0, high=1e4)},
         tried={"FlowDPS": Tried("lr", STEP)},
     ),
+    "flair": Method(
+        "FLAIR",
+        posterior.flair,
+        50,
+        grids.clocked,
+        settings=lambda config: {name: config.flair[name] for name in ("weight", "lr", "iterations")},
+        fields={
+            "weight": number("of the prior against the measurement", above=0, high=1e3),
+            "lr": number("of the descent on the residual, which the weight multiplies", above=0, high=1e4),
+            "iterations": whole("of that descent at each level", 1, 10_000),
+        },
+        tried={"FLAIR": Tried("weight", SMALL, steps=50)},
+    ),
     "sitcom": Method(
         "SITCOM", posterior.sitcom, 20, tried={"SITCOM": Tried("lr", SMALL, steps=30, settings={"iterations": 5})}
     ),

@@ -30,7 +30,7 @@ of each kind of program, the others for blurs; elsewhere they are compiled by th
 time."""
 
 WITHOUT = ["daps", "dapspp", "dcdp", "deep_image_prior", "diffstategrad", "dmplug", "dps", "flowdps", "lgd", "mgps"]
-WITHOUT += ["mgdm", "reddiff", "reguidance", "sitcom", "tds"]
+WITHOUT += ["flair", "mgdm", "reddiff", "reguidance", "sitcom", "tds"]
 """Solvers that ask the operator for its derivative alone, so that it need not be linear."""
 
 ALIKE = ["colourisation", "deblur", "bicubic", "denoise"]
@@ -61,6 +61,7 @@ BAND |= {"diffstategrad": (0.3, 2.0), "dmplug": (0.2, 4.5)}  # DPS with less of 
 BAND |= {"pnpdm": (1.0, 7.0)}  # its chain ends at a coupling of 0.3, six times this noise
 BAND |= {"dpnp": (1.0, 4.5)}  # 0.16, three times
 BAND |= {"mgps": (0.8, 4.5), "tds": (0.7, 3.0)}  # two gradient steps a level; twists far from the data
+BAND |= {"flair": (0.8, 3.2)}  # stops at the noise, where the regulariser does not hold it off few lines
 BAND |= {"mgdm": (0.9, 3.0)}  # five gradient steps a level, at a likelihood of the mean
 BAND |= {"reguidance": (0.25, 1.3)}  # stays near its base, DAPS
 BAND |= {"zero_filled": (0.0, 17.0)}  # an adjoint is no inverse: what was averaged stays weak

@@ -111,6 +111,7 @@ MORE = {
     "diffpir closed": partial(swept, posterior.diffpir, "lam", 1.0),
     "diffpir gradient": partial(swept, posterior.diffpir, "zeta", 0.5, prox=proximal.gradient),
     "flowdps": partial(swept, posterior.flowdps, "lr", 0.1),
+    "flair": partial(swept, posterior.flair, "weight", 0.5, iterations=5, lr=0.3),
     "sitcom": partial(swept, posterior.sitcom, "lr", 0.1, iterations=3),
     "dcdp": partial(swept, posterior.dcdp, "lr", 0.1, iterations=10, purify_steps=3),
     "reddiff mean": partial(swept, posterior.reddiff, "lr", 0.1),

@@ -186,7 +186,7 @@ def test_runs_where_alpha_is_an_array(name, key):
 LEVELLED = ("pigdm", "mcg", "pgdm", "ddrm", "ddnm_plus", "repaint", "diffpir", "mcgdiff", "fps", "tds", "ddsmc", "daps")
 
 
-@pytest.mark.parametrize("name", (*LEVELLED, "pnpdm", "dpnp", "dapspp"))
+@pytest.mark.parametrize("name", (*LEVELLED, "pnpdm", "dpnp", "dapspp", "flair"))
 def test_what_needs_one_noise_level_refuses_a_blur(name):
     """A level for every frequency of x would be laid over the pixels of y, which have the same shape."""
     process = blurring((3, 3, 1))

@@ -86,7 +86,7 @@ SPECTRAL = ("ddrm", "ddnm_plus", "mcgdiff", "fps", "ddsmc")
 LINEAR = ("repaint", "mcg", "pgdm", "diffpir", "pnpdm", "dpnp")
 COUNTS = {
     "particles": ("mcgdiff", "fps", "tds", "ddsmc"), "draws": ("lgd",),
-    "iterations": ("sitcom", "dcdp", "mgps", "mgdm", "dapspp"),
+    "iterations": ("sitcom", "dcdp", "mgps", "mgdm", "dapspp", "flair"),
     "repeats": ("mgdm",), "denoise_steps": ("mgdm",),
     "ode_steps": ("ddsmc",), "purify_steps": ("dcdp",), "reverse_steps": ("pnpdm", "dpnp"),
 }  # fmt: skip
