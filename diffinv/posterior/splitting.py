@@ -213,9 +213,9 @@ def flair(
     Differs: any isotropic process; `2 u` for w where there are no errors; from 0 where A is not linear; codes come by
     `charts.within`.
 
-    Biased: a mean that is fitted, and no sample. Of N(0, 1) and y = 1.5 with noise 0.5 the published times leave y as
-    it is where the descent never stops, at a variance of 3e-5, where the posterior is N(1.2, 0.2); of what is not
-    measured 0.77 of the variance.
+    Biased: a mean that is fitted, and what spreads it is the noise that was drawn on the way. Of N(0, 1) and y = 1.5
+    with noise 0.5 the published times leave y as it is where the descent never stops, at a variance of 3e-5, where the
+    posterior is N(1.2, 0.2); of what is not measured they leave 0.77 of the variance.
 
     Args:
       measurement: any differentiable operator.
