@@ -40,14 +40,15 @@ def table(solvers: str, group: int, count: int):
 
 
 def whole(count: int, group: int) -> dict[str, float]:
-    """Seconds an item of a whole cell, and of its solver alone, after what all cells of the task share is compiled."""
+    """Seconds an item of a whole cell, and of its solver alone, after another cell of the same task and pictures: what
+    all cells share, programs and the pictures' own features, is then there."""
     from tqdm import tqdm
 
     from experiments.evaluation import shards
 
     plan, shop, items = table("ddrm, dps dps.steps=100", group, count)
     with tempfile.TemporaryDirectory() as place, tqdm(disable=True) as bar:
-        shop.finish(plan[0], Path(place), items[: shop.group], None, bar)
+        shop.finish(plan[0], Path(place), items, None, bar)
         start = time.perf_counter()
         shop.finish(plan[1], Path(place), items, None, bar)
         seconds = time.perf_counter() - start

@@ -6,6 +6,7 @@ makes one of its ONNX file, with the size, the interpolation and the values that
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,7 +151,7 @@ def onnx_embedding(path: str | Path, preparation: Preparation) -> OnnxEmbedding:
     entering = jax.eval_shape(empty.taken, jax.ShapeDtypeStruct((8, 8, 3), "float32"))
     found = jax.eval_shape(network, params, entering)
     shapes = [each.shape for each in (found if isinstance(found, tuple) else (found,))]
-    return empty.replace(place=_exit(path, network.outputs, shapes, preparation))
+    return dataclasses.replace(empty, place=_exit(path, network.outputs, shapes, preparation))
 
 
 def embedding_rows(

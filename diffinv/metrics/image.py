@@ -8,7 +8,7 @@ uint8. Arithmetic is float32, or float64 where a picture is. `vmap` supplies the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -277,5 +277,11 @@ def feature_distance(features: Callable[[Array], tuple[Array, ...]], x: Array, y
     Returns: (). Differentiable.
     """
     taps = jax.vmap(features)(jnp.stack(_pair(x, y)))
-    distances = [jnp.mean(jnp.sum((_unit(a) - _unit(b)) ** 2, -1)) for a, b in taps]
+    return tap_distance([a for a, _ in taps], [b for _, b in taps])
+
+
+def tap_distance(a: Sequence[Array], b: Sequence[Array]) -> Array:
+    """`feature_distance` of two pictures by their features, each K arrays (h, w, c): one that is compared with many is
+    looked at once. Differentiable. Source: original."""
+    distances = [jnp.mean(jnp.sum((_unit(f) - _unit(g)) ** 2, -1)) for f, g in zip(a, b, strict=True)]
     return added(distances) / len(distances)

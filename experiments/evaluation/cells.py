@@ -26,7 +26,7 @@ from experiments.common.commandline import declared, listed
 from experiments.methods import solvers
 from experiments.methods.table import METHODS
 from experiments.report.ledger import slug
-from experiments.restore.operators import OPERATORS
+from experiments.restore.operators import FIELDS, OPERATORS
 
 FORM = re.compile(r"(?:(?P<title>[^=]+?)\s+=\s+)?(?P<name>\w+)(?:\((?P<base>[^()]+)\))?(?P<rest>(?:\s+[\w.]+=\S+)*)\s*")
 FREE = (
@@ -135,13 +135,41 @@ class Cell(NamedTuple):
         return self._replace(solver=solver, config=_changed(self.config, solver))
 
     def settings(self) -> dict[str, Any]:
-        """All of the configuration that its results depend on, as JSON holds it; sections of other methods are not."""
+        """All of the configuration that its results depend on, as JSON holds it.
+
+        Sections of other methods, and what other tasks' operators read, are not in it.
+        """
         whole = json.loads(self.config.to_json())
         others = set(METHODS) - {self.solver.name}
         kept = {key: value for key, value in whole.items() if key not in (*FREE, *others)}
-        files = {key: keeping.digest(Path(kept[key]).read_bytes()) for key in FILES if kept[key]}
+        kept = own({"task": self.task.text, "solver": self.solver.text, **kept})
+        files = {key: keeping.digest(Path(kept[key]).read_bytes()) for key in FILES if kept.get(key)}
         base = {"base": self.base.settings()} if self.base else {}
-        return {"task": self.task.text, "solver": self.solver.text, **kept, **files, **base}
+        return {**kept, **files, **base}
+
+
+def own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a cell, as they were kept, without those that other tasks' operators alone read.
+
+    Those of a task that nobody knows any more, or that does not say what it reads, stay as they are.
+    """
+    found = OPERATORS.get(str(settings.get("task", "")).partition(" ")[0])
+    base = {"base": own(settings["base"])} if isinstance(settings.get("base"), Mapping) else {}
+    if found is None or found.reads is None:
+        return {**settings, **base}
+    parts = [_read(key, value, found.reads) for key, value in settings.items()]
+    return {key: value for part in parts for key, value in part.items()} | base
+
+
+def _read(name: str, value: Any, reads: tuple[str, ...]) -> dict[str, Any]:
+    """What is read of a field, or of a section. A field that is declared no more may have been: it stays."""
+    if name not in FIELDS or name in reads:
+        return {name: value}
+    inside = {each.partition(".")[2] for each in reads if each.startswith(f"{name}.")}
+    if not inside or not isinstance(value, Mapping):
+        return {}
+    known = dict(FIELDS[name])  # type: ignore[arg-type]  # a section, as something in it is read
+    return {name: {key: part for key, part in value.items() if key in inside or key not in known}}
 
 
 def _changed(config: ConfigDict, *variants: Variant) -> ConfigDict:

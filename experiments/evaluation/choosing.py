@@ -26,7 +26,7 @@ from tqdm import tqdm
 from diffinv import schema
 from experiments.common import keeping, runtime, tuning
 from experiments.evaluation import shards
-from experiments.evaluation.cells import Cell
+from experiments.evaluation.cells import Cell, own
 from experiments.evaluation.items import Item
 from experiments.evaluation.shards import Result
 from experiments.evaluation.summary import failed, scored
@@ -171,7 +171,7 @@ def kept(place: Path, settings: Mapping[str, Any], name: str) -> Choice | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise ValueError(f"{place / CHOSEN} is damaged ({fault}); remove it to choose again") from None
-    if words := keeping.changed(found["settings"], json.loads(json.dumps(settings))):
+    if words := keeping.changed(own(found["settings"]), own(json.loads(json.dumps(settings)))):
         told = f"the settings of {name} were chosen with {'; '.join(words[:3])}"
         raise ValueError(f"{told}; give another --config.name, or remove {place} to choose again")
     return choice

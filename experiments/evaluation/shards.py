@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.common import keeping
+from experiments.evaluation.cells import own
 from experiments.evaluation.items import Item
 from experiments.report import ledger
 
@@ -97,10 +98,10 @@ def require_same(folder: Path, settings: dict[str, Any], name: str) -> None:
     if not any(folder.glob("*.npz")):
         return
     try:
-        was = json.loads((folder / CELL).read_text("utf-8"))
-    except (ValueError, OSError):
+        was = dict(json.loads((folder / CELL).read_text("utf-8")))
+    except (ValueError, OSError, TypeError):
         was = {}
-    if words := keeping.changed(was, settings):
+    if words := keeping.changed(own(was), own(settings)):
         more = f" and {len(words) - 3} more" if len(words) > 3 else ""
         told = f"{name} was computed with {'; '.join(words[:3])}{more}"
         raise ValueError(f"{told}; give another --config.name, another title to this cell, or remove {folder}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from experiments.evaluation.cells import Cell
 from experiments.evaluation.items import Item
 from experiments.evaluation.shards import Result
 from experiments.report import ledger
-from experiments.restore.programs import Outcome, Programs, expected_floor
+from experiments.restore.programs import Outcome, Programs, coloured, expected_floor
 
 # Which a result depends on, beside the library.
 CODE = (
@@ -72,7 +72,36 @@ class Task:
         self.programs = programs
         self.measure = jax.jit(programs.measured)
         self.floors = jax.jit(jax.vmap(expected_floor))
-        self.score = jax.jit(jax.vmap(programs.scored, (None, 0, 0, 0)))
+        self.score = jax.jit(jax.vmap(programs.scored, (None, 0, 0, 0, 0)))
+
+
+class Seen:
+    """Features of the pictures themselves, with which those of every reconstruction are compared.
+
+    Found once for all cells of a run, and held in memory: of as many pictures as `limit` bytes hold.
+    """
+
+    def __init__(self, limit: float = GIB) -> None:
+        self.left = limit
+        self.kept: dict[str, tuple[np.ndarray, ...]] = {}
+        self.program = jax.jit(jax.vmap(lambda perceive, x: perceive(coloured(x)), (None, 0)))
+
+    def __call__(self, perceive: Any, names: Sequence[str], truth: Array, split: Any) -> tuple[Array, ...]:
+        """Those of a batch of pictures (N, H, W, C) with these names, K arrays (N, h, w, c)."""
+        if all(name in self.kept for name in names):
+            found = tuple(map(np.stack, zip(*(self.kept[name] for name in names), strict=True)))
+        else:
+            found = tuple(jax.device_get(self.program(perceive, truth)))
+            self.keep(names, found)
+        return jax.device_put(found, split)
+
+    def keep(self, names: Sequence[str], found: Sequence[np.ndarray]) -> None:
+        """Holds what there is room for."""
+        for i, name in enumerate(names):
+            size = sum(each[i].nbytes for each in found)
+            if name not in self.kept and size <= self.left:
+                self.kept[name] = tuple(each[i].copy() for each in found)
+                self.left -= size
 
 
 class Workshop:
@@ -88,6 +117,7 @@ class Workshop:
         self.mesh = sharding.mesh(devices=jax.local_devices())
         self.devices, self.group = self.mesh.size, group * self.mesh.size
         self.tasks: dict[str, Task] = {}
+        self.seen = Seen()
         self.about = made_by()
 
     def task(self, cell: Cell) -> Task:
@@ -128,7 +158,8 @@ class Workshop:
         candidate = None if base is None else np.stack([shards.unit(base[item].x) for item in filled])
         outcome = solver.solve(cell.solver.name, known.solver_keys(solver.key, filled), measurements, candidate, values)
         task = self.task(cell)
-        found = task.score(task.programs.perceive, measurements, truth, outcome.x)
+        taps = self.seen(task.programs.perceive, [item.picture for item in filled], truth, solver.split)
+        found = task.score(task.programs.perceive, measurements, truth, outcome.x, taps)
         floors = task.floors(known.measurement_keys(solver.key, filled), measurements)
         return self._results(solver, items, outcome, {**found, "floor": floors}, base, size)
 

@@ -34,6 +34,8 @@ class Damage(NamedTuple):
       random: it is drawn, so that nobody's own picture was damaged just so.
       kspace: it measures k-space of grey pictures, whose -1 is no signal; a scan is such a measurement.
       picture: what it measures is a picture, which may be given.
+      reads: which of `FIELDS` it depends on, by full name, or a section by its own; None where that is not said, and it
+        may be all of them.
     """
 
     operator: Callable[[ConfigDict, Key, tuple[int, ...]], Operator]
@@ -42,6 +44,7 @@ class Damage(NamedTuple):
     random: bool = False
     kspace: bool = False
     picture: bool = True
+    reads: tuple[str, ...] | None = None
 
     def __call__(self, config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operator:
         return self.operator(config, key, shape)
@@ -109,31 +112,44 @@ def _motion_blur(config: ConfigDict, key: Key, shape: tuple[int, ...]) -> Operat
 
 def _mri(task: str) -> Damage:
     """The task of this name; `mri` has the fields of its own section."""
-    return Damage(lambda config, key, shape: mri.simulated(config, task, key, shape), random=True, kspace=True)
+    operator = lambda config, key, shape: mri.simulated(config, task, key, shape)
+    return Damage(operator, random=True, kspace=True, reads=("mri",))
 
 
 OPERATORS: dict[str, Damage] = {
-    "box_inpainting": Damage(_box),
+    "box_inpainting": Damage(_box, reads=("box",)),
     "random_inpainting": Damage(
-        lambda config, key, shape: operators.random_inpainting(key, shape, config.random.masked), random=True
+        lambda config, key, shape: operators.random_inpainting(key, shape, config.random.masked),
+        random=True,
+        reads=("random",),
     ),
-    "freeform_inpainting": Damage(lambda config, key, shape: operators.freeform_inpainting(key, shape), random=True),
-    "super_resolution": Damage(lambda config, key, shape: operators.average_pool(shape, config.factor), shrinks=True),
-    "bicubic": Damage(lambda config, key, shape: operators.bicubic(shape, config.factor), shrinks=True),
-    "colourisation": Damage(lambda config, key, shape: operators.grayscale(shape), colour=True),
-    "gaussian_blur": Damage(_gaussian_blur),
-    "motion_blur": Damage(_motion_blur, random=True),
-    "denoise": Damage(lambda config, key, shape: operators.identity(shape)),
-    "inpaint": Damage(_mask),
-    "deblur": Damage(_deblur),
+    "freeform_inpainting": Damage(
+        lambda config, key, shape: operators.freeform_inpainting(key, shape), random=True, reads=()
+    ),
+    "super_resolution": Damage(
+        lambda config, key, shape: operators.average_pool(shape, config.factor), shrinks=True, reads=("factor",)
+    ),
+    "bicubic": Damage(
+        lambda config, key, shape: operators.bicubic(shape, config.factor), shrinks=True, reads=("factor",)
+    ),
+    "colourisation": Damage(lambda config, key, shape: operators.grayscale(shape), colour=True, reads=()),
+    "gaussian_blur": Damage(_gaussian_blur, reads=("blur",)),
+    "motion_blur": Damage(_motion_blur, random=True, reads=("blur",)),
+    "denoise": Damage(lambda config, key, shape: operators.identity(shape), reads=()),
+    "inpaint": Damage(_mask, reads=("mask",)),
+    "deblur": Damage(_deblur, reads=("kernel", "blur")),
     "nonlinear_blur": Damage(
         lambda config, key, shape: operators.nonlinear_blur(key, shape, config.nonlinear.contrast, config.blur.size),
         random=True,
+        reads=("nonlinear.contrast", "blur.size"),
     ),
-    "high_dynamic_range": Damage(lambda config, key, shape: operators.high_dynamic_range(shape, config.nonlinear.gain)),
+    "high_dynamic_range": Damage(
+        lambda config, key, shape: operators.high_dynamic_range(shape, config.nonlinear.gain), reads=("nonlinear.gain",)
+    ),
     "phase_retrieval": Damage(
         lambda config, key, shape: operators.phase_retrieval(shape, config.nonlinear.oversample, unit_range=True),
         picture=False,
+        reads=("nonlinear.oversample",),
     ),
     **{task: _mri(task) for task in ("mri", *mri.FASTMRI)},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -116,8 +116,10 @@ class Programs:
         taken = given if degraded else lambda key, x: measure(key, operator, x, self.config.sigma_y)
         return jax.vmap(taken)(keys, jnp.asarray(pictures))
 
-    def scored(self, perceive, measurement: Measurement, truth: Array | None, x: Array) -> dict[str, Array]:
-        """The numbers of one picture."""
+    def scored(
+        self, perceive, measurement: Measurement, truth: Array | None, x: Array, taps: Sequence[Array] | None = None
+    ) -> dict[str, Array]:
+        """The numbers of one picture; `taps` has the truth's features where they are known."""
         x, largest = jnp.clip(x, -1, 1), jnp.max(jnp.abs(x))
         told = {"residual": linalg.norm(measurement.residual(x)), "largest": largest}
         if truth is None:
@@ -126,7 +128,9 @@ class Programs:
             "psnr": image.psnr(truth, x, (-1, 1)),
             **({"ssim": image.ssim(truth, x, (-1, 1))} if min(truth.shape[:2]) >= 11 else {}),
             **({"nmse": image.nmse(truth, x, (-1, 1))} if OPERATORS[self.task].kspace else {}),
-            "feature_distance": image.feature_distance(perceive, coloured(truth), coloured(x)),
+            "feature_distance": image.feature_distance(perceive, coloured(truth), coloured(x))
+            if taps is None
+            else image.tap_distance(taps, perceive(coloured(x))),
             **told,
         }
 

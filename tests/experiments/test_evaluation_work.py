@@ -165,3 +165,36 @@ def _needed(shop, cell, wanted, size):
     solver = shop.programs(cell)
     shop.compile(cell, solver, wanted, size, None)
     return work.needed(next(iter(solver.compiled.values())).program)
+
+
+def test_the_pictures_themselves_are_looked_at_once_and_scores_stay(tmp_path):
+    """One look a batch of the first cell, none of the second; where nothing may be held, one each, and the same."""
+    plan, wanted = planned(solvers="ddrm, tikhonov"), pictures().items(2)
+    shop, looks = Workshop(prior(), pictures(), 1), []
+    program = shop.seen.program
+    shop.seen.program = lambda *given: (looks.append(len(given[1])), program(*given))[1]
+    shop.mesh, shop.devices, shop.group = work.sharding.mesh(devices=jax.devices()[:1]), 1, 4
+    run = lambda folder: [shop.finish(cell, folder, wanted, None, Bar()) for cell in plan]
+    assert run(tmp_path / "a") == ["", ""] and looks == [4, 4], "of ten items on five pictures, 2 x 4 and 2"
+    held = shop.seen
+    shop.seen = work.Seen(limit=0)
+    run(tmp_path / "b")
+    assert len(held.kept) == 5 and not shop.seen.kept
+    for cell in plan:
+        one, two = (shards.read(tmp_path / name / cell.folder)[0] for name in "ab")
+        assert set(one) == set(wanted)
+        assert all(verification.apart(one[item].scores, two[item].scores) == 0 for item in wanted)
+
+
+def test_a_score_by_known_features_is_the_score():
+    (cell,) = planned(solvers="ddrm")
+    shop = Workshop(prior(), pictures(), 1)
+    filled, truth, measurements = shop.given(cell, shop.programs(cell), pictures().items(1), 8)
+    task = shop.task(cell)
+    x = 0.9 * truth + 0.01
+    apart = jax.device_get(task.score(task.programs.perceive, measurements, truth, x, None))
+    taps = shop.seen(task.programs.perceive, [item.picture for item in filled], truth, task.programs.split)
+    known = jax.device_get(task.score(task.programs.perceive, measurements, truth, x, taps))
+    assert known.keys() == apart.keys() and known["feature_distance"].min() > 1e-6
+    for name in apart:
+        np.testing.assert_allclose(known[name], apart[name], rtol=1e-6, err_msg=name)

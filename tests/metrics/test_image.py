@@ -170,3 +170,11 @@ def test_vmap_gives_each_pictures_own_number(pair):
     together = jax.vmap(lambda y: metrics.ssim(pair[0], y, RANGE))(batch)
     alone = jnp.stack([metrics.ssim(pair[0], y, RANGE) for y in batch])
     np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_a_distance_by_known_features_is_that_of_the_pictures(pair):
+    features = lambda x: (jnp.tanh(x), x[::2] ** 2)
+    expected = float(metrics.feature_distance(features, *pair))
+    assert float(metrics.tap_distance(*map(features, pair))) == pytest.approx(expected, rel=1e-6) and expected > 0
+    with pytest.raises(ValueError, match="zip"):
+        metrics.tap_distance(features(pair[0]), features(pair[1])[:1])
