@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from diffinv.nn import autoencoder, convnet, ctmsr_unet, dit, song, srnet, unet
+from diffinv.nn import autoencoder, convnet, ctmsr_unet, dit, edm2, song, srnet, unet
 
 Shape = tuple[int, ...]
 Leaf = tuple[str, Shape]
@@ -151,6 +151,52 @@ def _song(net: song.SongUNet, channels: int) -> Iterator[Leaf]:
             here = width
     yield from _norm(f"dec_{net._name(0)}_aux_norm", here)
     yield from _conv(f"dec_{net._name(0)}_aux_conv", here, net.out_channels)
+
+
+def _edm2_block(
+    net: edm2.EDM2UNet, name: str, inside: int, outside: int, encoder: bool, attends: bool
+) -> Iterator[Leaf]:
+    embedding = net.channels * max(net.multipliers)
+    yield f"{name}/emb_gain", ()
+    yield f"{name}/emb_linear/kernel", (embedding, outside)
+    yield f"{name}/conv_res0/kernel", (3, 3, outside if encoder else inside, outside)
+    yield f"{name}/conv_res1/kernel", (3, 3, outside, outside)
+    if inside != outside:
+        yield f"{name}/conv_skip/kernel", (inside, outside)
+    if attends and outside >= net.head_channels:
+        yield f"{name}/attn_qkv/kernel", (outside, 3 * outside)
+        yield f"{name}/attn_proj/kernel", (outside, outside)
+
+
+def _edm2(net: edm2.EDM2UNet, channels: int) -> Iterator[Leaf]:
+    first, embedding = net.channels * net.multipliers[0], net.channels * max(net.multipliers)
+    size = net.channels * net.noise_channels or first
+    yield from (("emb_fourier/freqs", (size,)), ("emb_fourier/phases", (size,)), ("out_gain", ()))
+    yield "emb_noise/kernel", (size, embedding)
+    if net.classes is not None:
+        yield "emb_label/kernel", (net.classes, embedding)
+    here, skips = first, [first]
+    yield f"{net.name_of('enc', 0)}_conv/kernel", (3, 3, channels + 1, first)
+    for level, multiplier in enumerate(net.multipliers):
+        name, width = net.name_of("enc", level), net.channels * multiplier
+        if level:
+            yield from _edm2_block(net, f"{name}_down", here, here, True, False)
+            skips.append(here)
+        for i in range(net.blocks):
+            yield from _edm2_block(net, f"{name}_block{i}", here, width, True, net.attends(level))
+            here = width
+            skips.append(here)
+    for level, multiplier in reversed(list(enumerate(net.multipliers))):
+        name, width = net.name_of("dec", level), net.channels * multiplier
+        if level == len(net.multipliers) - 1:
+            yield from _edm2_block(net, f"{name}_in0", here, here, False, True)
+            yield from _edm2_block(net, f"{name}_in1", here, here, False, False)
+        else:
+            yield from _edm2_block(net, f"{name}_up", here, here, False, False)
+        for i in range(net.blocks + 1):
+            yield from _edm2_block(net, f"{name}_block{i}", here + skips.pop(), width, False, net.attends(level))
+            here = width
+    yield "out_conv/kernel", (3, 3, here, net.out_channels)
 
 
 def _convnet(net: convnet.ConvUNet, channels: int) -> Iterator[Leaf]:
@@ -299,6 +345,7 @@ def _dit(net: dit.DiT, channels: int) -> Iterator[Leaf]:
 COUNTED: dict[type, Callable[[Any, int], Iterator[Leaf]]] = {
     unet.UNet: _unet,
     song.SongUNet: _song,
+    edm2.EDM2UNet: _edm2,
     convnet.ConvUNet: _convnet,
     srnet.SRNet: _srnet,
     ctmsr_unet.CTMSRUNet: _ctmsr,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs.tables import daps, defaults, dps, reguidance, spectral
+from configs.tables import daps, defaults, dps, inversebench, reguidance, spectral
 from diffinv import schema
 from experiments.common import keeping
 from experiments.evaluation import cells, choosing, printed, shards
@@ -140,10 +140,11 @@ def test_a_texts_values_arrive(zeta, steps):
 
 
 RECIPES = {
-    reguidance: ["", "smoke", "eurosat", "paper"],
+    reguidance: ["", "smoke", "eurosat", "ablation", "paper"],
     dps: ["", "smoke", "ffhq", "imagenet"],
     daps: ["", "smoke", "ffhq", "imagenet"],
     spectral: ["", "smoke", "imagenet"],
+    inversebench: ["", "smoke", "knee"],
 }
 MODES = [(recipe, mode) for recipe, modes in RECIPES.items() for mode in modes]
 

@@ -11,12 +11,20 @@ from diffinv.weights import cards
 SMALL = {
     "unet": {**nets.TINY, "patch": 2},
     "song": {"resolution": 16, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,)},
+    "edm2": {
+        "resolution": 16,
+        "channels": 8,
+        "multipliers": (1, 2),
+        "blocks": 1,
+        "attention": (8,),
+        "head_channels": 4,
+    },
     "conv": {"channels": 8, "multipliers": (1, 2), "blocks": 1, "patch": 2},
     "dit": {"channels": 8, "blocks": 1, "heads": 2, "patch": 2, "out_channels": 3},
     "srnet": {"channels": 8, "blocks": 1, "scale": 3, "out_channels": 1},
     "ctmsr": {"resolution": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "window": 4, "heads": 2, "scale": 2},
 }
-PROBES = {"unet": (8, 8, 3), "song": (4, 4, 3), "conv": (8, 8, 3), "dit": (4, 4, 3)}
+PROBES = {"unet": (8, 8, 3), "song": (4, 4, 3), "edm2": (4, 4, 3), "conv": (8, 8, 3), "dit": (4, 4, 3)}
 PROBES |= {"srnet": (6, 6, 1), "ctmsr": (32, 32, 3)}
 """By hand: two pixels at the coarsest level; ctmsr's has two windows of 4 pixels, at half of half the size."""
 

@@ -97,6 +97,15 @@ def whole(torch, kind, array, key):
 
 
 @WRITERS
+def test_lists_of_tensors_stay_in_their_order(write, torch, tmp_path):
+    """As `torch_ema` keeps an average."""
+    stored = Stored("FloatStorage", BASE, "0")
+    parts = [tensor(torch, stored, (2,), (1,), offset=i) for i in (3, 0)]
+    loaded = torchfile.load(write(tmp_path / "x.pt", {"ema": {"decay": 0.9, "shadow_params": parts}}, torch))
+    np.testing.assert_array_equal(loaded["ema"]["shadow_params"], [BASE[3:5], BASE[:2]])
+
+
+@WRITERS
 def test_views_of_one_storage(write, torch, tmp_path):
     stored, grid = Stored("FloatStorage", BASE, "0"), BASE.reshape(4, 6)
     views = {

@@ -10,7 +10,7 @@ import numpy as np
 from diffinv import process as processes
 from diffinv import scalespace, schema
 from diffinv.adapters import TIMES
-from diffinv.nn import convnet, ctmsr_unet, dit, song, srnet, unet
+from diffinv.nn import convnet, ctmsr_unet, dit, edm2, song, srnet, unet
 from diffinv.nn.leaves import leaves
 from diffinv.prior import PARAMETRISATIONS, PRECONDITIONED
 from diffinv.schema import Schema, choice, either, exactly, number, several, switch, text, whole
@@ -20,6 +20,7 @@ SIDE, VALUES = 8192, 2**26  # of a picture
 ARCHITECTURES = {
     "unet": unet.UNet,
     "song": song.SongUNet,
+    "edm2": edm2.EDM2UNet,
     "srnet": srnet.SRNet,
     "conv": convnet.ConvUNet,
     "ctmsr": ctmsr_unet.CTMSRUNet,
@@ -73,6 +74,21 @@ NETWORKS: dict[str, Schema] = {
         "noise_channels": whole("multiplies the embedding's width", 1, 16),
         "fourier": switch(),
         "residual": switch("whether the encoder adds the shrunken input at every level"),
+        "taps": several(number("of the resampling filter", low=-1e3, high=1e3), 2, 16),
+    },
+    "edm2": {
+        **_SHARED,
+        **_DROPOUT,
+        **_CLASSES,
+        "resolution": _RESOLUTION,
+        "multipliers": _whole_multipliers,
+        "attention": _attention,
+        "head_channels": whole("channels of a head", 1, 8192),
+        "noise_channels": whole("multiplies channels to the Fourier features' number, 0 for the first level's", 0, 64),
+        "label_balance": number("share of the label in the embedding", 0, 1),
+        "concat_balance": number("share of the skip in a join", 0, 1),
+        "balance": several(number("share of the residual and of the attention branch", 0, 1), 2, 2),
+        "clip": number("largest activation", above=0, high=1e6),
         "taps": several(number("of the resampling filter", low=-1e3, high=1e3), 2, 16),
     },
     "conv": {

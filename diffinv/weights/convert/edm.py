@@ -52,7 +52,7 @@ FIELDS: Schema = {
 }
 
 
-def _resolutions(state: State) -> list[int]:
+def resolutions(state: State) -> list[int]:
     """Of the levels, largest first."""
     found = {int(match[1]) for name in state if (match := re.match(r"enc\.(\d+)x\1_", name))}
     return sorted(found, reverse=True)
@@ -92,7 +92,7 @@ def _taps(state: State, residual: bool) -> tuple[int, ...]:
 
 def detect(state: State) -> dict[str, Any]:
     """The fields of `SongUNet` that a state dict shows, all but the head count of 1."""
-    sizes = _resolutions(state)
+    sizes = resolutions(state)
     need = lambda name, axes: placing.need(state, name, axes).shape
     channels = need(f"enc.{sizes[0]}x{sizes[0]}_conv.weight", 4)[0]
     residual = any("aux_residual" in name for name in state)
@@ -121,7 +121,7 @@ def song_name(path: tuple[str, ...]) -> str:
 
 def to_adm(state: State) -> State:
     """A `DhariwalUNet`'s tensors under ADM's names; its upsampling block closes the level above."""
-    sizes = _resolutions(state)
+    sizes = resolutions(state)
     names = lambda side: {name.split(".")[1] for name in state if name.startswith(f"{side}.")}
     blocks = sum(name.startswith(f"{sizes[0]}x{sizes[0]}_block") for name in names("enc"))
     level = lambda stem: sizes.index(int(stem.split("x")[0]))
@@ -228,7 +228,7 @@ def imported(state: State, fields: dict[str, Any]) -> Imported:
     Raises ValueError for another architecture, preconditioning or channel count, with both values.
     """
     state = placing.without(state, "model.")
-    if not (sizes := _resolutions(state)) or "map_layer0.weight" not in state:
+    if not (sizes := resolutions(state)) or "map_layer0.weight" not in state:
         raise ValueError(f"the state dict is no network of EDM: its first name is {next(iter(state), None)!r}")
     _checked(fields, sizes[0])
     _require_names(state)

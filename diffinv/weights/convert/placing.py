@@ -90,11 +90,29 @@ def _flat(tree: Any) -> bool:
     return isinstance(tree, dict) and bool(tree) and all(isinstance(leaf, np.ndarray) for leaf in tree.values())
 
 
+def averaged(tree: dict[str, Any]) -> State:
+    """The moving average that torch_ema keeps beside a "model", by that one's names; {} where there is none.
+
+    It is a list, "shadow_params", of what was trained, in the model's order: without the buffer `sigmas` and without
+    score_sde's Fourier frequencies W. Raises ValueError where the two do not have as many tensors of the same shapes.
+    """
+    model, ema = tree.get("model"), tree.get("ema")
+    found = ema.get("shadow_params") if isinstance(ema, dict) else None
+    if not _flat(model) or not isinstance(found, (list, tuple)):
+        return {}
+    untrained = lambda name: name.endswith("sigmas") or (name.endswith(".W") and model[name].ndim == 1)
+    names = [name for name in model if not untrained(str(name))]
+    if [model[name].shape for name in names] != [np.shape(value) for value in found]:
+        raise ValueError(f"the average has {len(found)} tensors, the model {len(names)}, or other shapes: of two runs")
+    return {**model, **{name: np.asarray(value) for name, value in zip(names, found, strict=True)}}
+
+
 def choose(tree: dict[str, Any], weights: str | None, path: str | Path) -> tuple[State, str]:
     """The state dict in `tree` and its name; see `read_state`."""
     if weights is None and _flat(tree):
         return tree, ""
     found = {name: value for name, value in tree.items() if _flat(value)}
+    found |= {"ema": average} if (average := averaged(tree)) else {}
     if weights is None and len(found) == 1:
         return next(iter(found.values())), next(iter(found))
     if weights in found:

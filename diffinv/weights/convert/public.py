@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffinv.weights.convert import adm, autoencoder, diffusers, dit, edm, onnx, placing, terrain
+from diffinv.weights.convert import adm, autoencoder, diffusers, dit, edm, edm2, onnx, placing, score_sde, terrain
 from diffinv.weights.convert.placing import Imported, State
 
 AVERAGED = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
@@ -19,15 +19,18 @@ def _digest(path: Path) -> str:
 
 
 def family(state: State) -> str:
-    """ "adm", "edm", "dit" or "diffusers", by the names. Raises ValueError where it is none of them."""
+    """ "adm", "edm", "edm2", "score_sde", "dit" or "diffusers", by the names. Raises ValueError where it is none."""
     marks = {"adm": "input_blocks.0.0.weight", "edm": "map_layer0.weight", "dit": "x_embedder.proj.weight"}
-    marks |= {"diffusers": "conv_in.weight"}
+    marks |= {"diffusers": "conv_in.weight", "edm2": edm2.MARK}
+    if any(score_sde.MARK.match(name) for name in state):
+        return "score_sde"
     for name, mark in marks.items():
-        if mark in state or f"model.{mark}" in state:
+        if {mark, f"model.{mark}", f"unet.{mark}"} & state.keys():
             return name
     raise ValueError(
         f"no known family of networks has the tensor {next(iter(state), None)!r}; known are ADM (input_blocks...), EDM "
-        "(map_layer0...), DiT (x_embedder...) and diffusers' UNet2DModel (conv_in...)"
+        "(map_layer0...), EDM2 (emb_noise...), score_sde (all_modules...), DiT (x_embedder...) and diffusers' "
+        "UNet2DModel (conv_in...)"
     )
 
 
@@ -88,5 +91,9 @@ def _file(state: State, source: Path, options: dict[str, Any]) -> Imported:
         return dit.official(placing.without(state, "model."), options.get("heads"))
     if kind == "adm":
         return adm.imported(placing.without(state, "model."), **options)
+    if kind == "score_sde":
+        _refuse(options, "a score_sde network", ("size",))
+        return score_sde.imported(state, options.get("size"))
     _refuse(options, "an EDM network")
-    return edm.imported(state, placing.read_json(source.with_suffix(".json")))
+    reader = edm2.imported if kind == "edm2" else edm.imported
+    return reader(state, placing.read_json(source.with_suffix(".json")))
