@@ -174,10 +174,13 @@ def test_the_pictures_themselves_are_looked_at_once_and_scores_stay(tmp_path):
     program = shop.seen.program
     shop.seen.program = lambda *given: (looks.append(len(given[1])), program(*given))[1]
     shop.mesh, shop.devices, shop.group = work.sharding.mesh(devices=jax.devices()[:1]), 1, 4
+    floors, drawn = shop.task(plan[0]).floors, []
+    shop.task(plan[0]).floors = lambda *given: (drawn.append(len(given[0])), floors(*given))[1]
     run = lambda folder: [shop.finish(cell, folder, wanted, None, Bar()) for cell in plan]
-    assert run(tmp_path / "a") == ["", ""] and looks == [4, 4], "of ten items on five pictures, 2 x 4 and 2"
+    assert run(tmp_path / "a") == ["", ""] and looks == drawn == [4, 4], "of ten items on five pictures, 2 x 4 and 2"
     held = shop.seen
     shop.seen = work.Seen(limit=0)
+    shop.tasks.clear()
     run(tmp_path / "b")
     assert len(held.kept) == 5 and not shop.seen.kept
     for cell in plan:
