@@ -61,11 +61,8 @@ class Variants:
         names = [self._digest(image, label) for image, label in zip(images, labels, strict=True)]
         known = [self._read(name, image.shape) for name, image in zip(names, images)]
         absent = [i for i, made in enumerate(known) if made is None]
-        if absent:
-            fresh = self._made([names[i] for i in absent], images[absent], labels[absent])
-            for i, made in zip(absent, fresh, strict=True):
-                known[i] = made
-        return {**found, "made": np.stack(known)}
+        fresh = iter(self._made([names[i] for i in absent], images[absent], labels[absent]) if absent else ())
+        return {**found, "made": np.stack([next(fresh) if made is None else made for made in known])}
 
     def _digest(self, image: np.ndarray, label: Any) -> str:
         told = repr((self.stamp, self.count, image.shape, int(label))).encode()
@@ -90,7 +87,7 @@ class Variants:
             place = np.minimum(np.arange(first, first + self.batch), len(rows) - 1)
             chosen = rows[place]
             given = jax.numpy.stack([keys[i] for i in place])
-            parts.append(np.asarray(self.make(given, to_unit(images[chosen]), labels[chosen])))
+            parts.append(np.asarray(self.make(given, to_unit(images[chosen]), jax.numpy.asarray(labels[chosen]))))
         pixels = to_pixels(np.concatenate(parts)[: len(rows)]).reshape(len(names), self.count, *images.shape[1:])
         for name, made in zip(names, pixels, strict=True):
             os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)

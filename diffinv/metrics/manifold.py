@@ -90,7 +90,8 @@ def manifold_estimate(real: ArrayLike, fake: ArrayLike, k: int = 5, groups: int 
         most = (min(len(real), len(fake)) - k) // 2
         raise ValueError(f"groups is {groups}; give 2 at least, and at most {most} of {len(real)} and {len(fake)} rows")
     whole = np.array(manifold(real, fake, k))
-    left = [manifold(*(np.delete(rows, np.s_[g::groups], 0) for rows in (real, fake)), k) for g in range(groups)]
+    without = lambda rows, g: np.delete(rows, np.s_[g::groups], 0)
+    left = [manifold(without(real, g), without(fake, g), k) for g in range(groups)]
     spread = np.std(groups * whole - (groups - 1) * np.array(left), axis=0, ddof=1)
     halves = stdtrit(groups - 1, 0.975) * spread / np.sqrt(groups)
     return Manifold(*(Estimate(float(value), float(half)) for value, half in zip(whole, halves)))

@@ -36,7 +36,7 @@ def build_autoencoder(card: Mapping[str, Any], where: str = "autoencoder") -> au
     """The Linen module that the section `autoencoder` describes. Raises ValueError for a field out of its range, and
     for widths that its groups do not divide."""
     fields.first(schema.refusals(AUTOENCODER, card, where, partial=True))
-    known = {key: tuple(value) if isinstance(value, list) else value for key, value in card.items()}
+    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in card.items()}
     net = autoencoder.AutoencoderKL(**{**known, "dtype": fields.dtype(known.get("dtype", "float32"))})
     fields.first(fields.width_refusals(net, where))
     return net

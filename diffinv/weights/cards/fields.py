@@ -157,7 +157,7 @@ PROCESSES: dict[str, tuple[Callable[..., processes.Process], Schema]] = {
         | {"d_min": number(above=0, high=0.5), "margin": number(above=0, high=0.1)},
     ),
     "Relay": (
-        lambda shape, block=4, **fields: scalespace.relay(*shape, block, **fields),
+        lambda shape, **fields: scalespace.relay(*shape, **fields),
         {"shape": _dct_shape, "sigma_blur": number(above=0, high=SIDE, unit="pixels")}
         | {"block": whole("side of the squares in which it blurs", 1, SIDE), "d_min": number(above=0, high=0.5)},
     ),
