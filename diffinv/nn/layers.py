@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -130,13 +130,41 @@ def group_count(channels: int, groups: int = 32, smallest: int = 4) -> int:
     return count
 
 
+@cache
+def _members(channels: int, groups: int) -> np.ndarray:
+    """Which channels are in which group, (groups, channels) of 0 and 1."""
+    return np.repeat(np.eye(groups, dtype=np.float32), channels // groups, axis=1)
+
+
+def group_moments(h: Array, groups: int) -> tuple[Array, Array, Array]:
+    r"""`(h - c, m, v)`: mean and variance of (..., C / groups), of `h`, (..., C), about a reference, repeated to (C,):
+
+        m = mean(h - c),   v = mean((h - c)^2) - m^2,   c = mean of a few of the group's numbers, without its gradient.
+
+    c changes nothing but rounding: about 0, squares in float32 would lose a deviation of 1 beside a mean of 3000. What
+    is lost is about (1 + m^2 / v) 6e-8 of v. Groups are matrix products, which XLA's CPU backend does not pull into the
+    loops over the picture, as it does repetition: that is 15 % of a U-Net.
+
+    Source: shifted data, Chan, Golub & LeVeque 1983, section 2. `groups` is static and divides C.
+    """
+    channels, over = h.shape[-1], tuple(range(h.ndim - 1))
+    few = tuple(slice(side // 8, None, -(-side // 4)) for side in h.shape[:-1])
+    members = _members(channels, groups).astype(h.dtype)
+    product = partial(jnp.matmul, precision="highest")
+    spread = lambda means: product(product(means, members.T / (channels // groups)), members)
+    apart = h - lax.stop_gradient(spread(jnp.mean(h[few], over))).reshape((1,) * len(over) + (-1,))
+    mean, square = spread(jnp.stack([jnp.mean(apart, over), jnp.mean(apart**2, over)]))
+    variance = square - mean**2
+    return apart, mean, jnp.where(variance < 0, 0.0, variance)  # whose derivative at 0 is that of the variance
+
+
 class GroupNorm(nn.Module):
     """GroupNorm over (H, W, C/G), with FiLM, folded to one scale and shift per channel:
 
-        y = a x + b,   g = gamma / sqrt(var + eps),   a = g (1 + scale),   b = (beta - mean g) (1 + scale) + shift.
+        y = a x + b,   g = gamma / sqrt(var + eps),   a = g (1 + scale),   b = (beta - mean g) (1 + scale) + shift,
 
-    Statistics and affine map are in float32, the result in the input's dtype. It is 3.7 times as fast on a CPU as
-    normalising the reshaped groups.
+    with x and its mean about a reference, see `group_moments`. Statistics and affine map are in float32, the result in
+    the input's dtype. It is 3.7 times as fast on a CPU as normalising the reshaped groups.
 
     Source: Wu & He 2018; FiLM as in Dhariwal & Nichol 2021, `norm(h) (1 + scale) + shift`.
 
@@ -156,21 +184,13 @@ class GroupNorm(nn.Module):
         count = group_count(channels, self.groups, self.smallest)
         gamma = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         beta = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        h = x.astype(jnp.float32)
-        mean, square = self._grouped(h, count), self._grouped(h**2, count)
-        a = gamma * lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.eps)
+        h, mean, variance = group_moments(x.astype(jnp.float32), count)
+        a = gamma * lax.rsqrt(variance + self.eps)
         b = beta - mean * a
         if film is not None:
             scale, shift = (f.astype(jnp.float32) for f in film)
             a, b = a * (1 + scale), b * (1 + scale) + shift
         return (h * a[None, None] + b[None, None]).astype(x.dtype)
-
-    @staticmethod
-    def _grouped(h: Array, count: int) -> Array:
-        """Mean over (H, W) and the group, repeated to (C,)."""
-        channels = h.shape[-1]
-        means = jnp.mean(jnp.mean(h, axis=(0, 1)).reshape(count, -1), axis=1)
-        return jnp.repeat(means, channels // count, total_repeat_length=channels)
 
 
 def time_embedding(t: Array, size: int, period: float = 1e4, shift: int = 0) -> Array:

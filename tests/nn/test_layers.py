@@ -126,6 +126,34 @@ def test_group_norm_keeps_the_dtype_and_survives_a_constant(key):
     np.testing.assert_array_equal(out.astype(jnp.float32), 0)
 
 
+@pytest.mark.parametrize("level", [0.0, 3e3, -1e5])
+def test_group_moments_keep_a_deviation_that_is_small_beside_the_mean(level):
+    """Of float32 numbers, against float64; about 0, no digit of the variance would be right at 3e3."""
+    x = np.random.default_rng(0).standard_normal((16, 12, 8)).astype(np.float32)
+    x = (level + x * np.repeat([1.0, 5.0], 4)).astype(np.float32)
+    apart, mean, variance = layers.group_moments(jnp.asarray(x), 2)
+    groups = x.astype(np.float64).reshape(-1, 2, 4)
+    np.testing.assert_allclose(variance, np.repeat(groups.var((0, 2)), 4), rtol=2e-6)
+    centred = x - np.repeat(groups.mean((0, 2)), 4)
+    np.testing.assert_allclose(np.asarray(apart) - np.asarray(mean), centred, atol=1e-5)
+    normed = layers.GroupNorm(smallest=4, eps=0.0)
+    found = normed.apply(normed.init(jax.random.key(0), jnp.asarray(x)), jnp.asarray(x))
+    exact = (groups - groups.mean((0, 2))[:, None]) / groups.std((0, 2))[:, None]
+    np.testing.assert_allclose(found, exact.reshape(x.shape), atol=2e-5)
+
+
+def test_an_impulse_and_every_derivative_pass_through_group_moments(key):
+    """The reference is no part of the function: against moments of two passes, to the second derivative."""
+    x, v = (jax.random.normal(k, (8, 8, 4)) for k in jax.random.split(key))
+    plain = lambda x: x.reshape(-1, 2, 2).var((0, 2))
+    ours = lambda x: layers.group_moments(x, 2)[2][::2]
+    for at in (x, jnp.zeros_like(x).at[4, 4, 0].set(1.0)):
+        twice = lambda f, at=at: jax.jvp(lambda x: jax.vjp(f, x)[1](jnp.arange(1.0, 3.0))[0], (at,), (v,))
+        assert_close(ours(at), plain(at), 1e-10)
+        for found, wanted in zip(twice(ours), twice(plain)):
+            np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
 def test_group_count():
     assert [layers.group_count(c) for c in (1, 3, 8, 96, 128, 256)] == [1, 1, 2, 24, 32, 32]
     with pytest.raises(ValueError, match="channels is 130"):

@@ -231,6 +231,32 @@ def test_a_norm_keeps_a_deviation_that_is_small_beside_the_mean(written):
     assert_allclose(apply(params, x), onnxcases.standard(x.astype(F), (2, 3)), atol=2e-4)
 
 
+def full_sizes(apply, params, x):
+    """Products of arrays of the picture's size with others, in what is traced."""
+    jaxpr = jax.make_jaxpr(apply)(params, x).jaxpr
+    return [e.primitive.name for e in jaxpr.eqns if e.outvars[0].aval.size == x.size and e.primitive.name == "mul"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_follows_a_group_norm_for_each_channel_is_put_into_its_scale(whole, written):
+    """As PyTorch writes it, with FiLM of a batch; and not what is of whole pictures, or is used twice."""
+    side, held = (1, 4, 6, 6) if whole else (4, 1, 1), {"one": np.ones(2), "none": np.zeros(2)}
+    held |= {"gamma": drawn(*side), "beta": drawn(4, 1, 1), "split": ints(0, 2, -1), "film": drawn(3, 4, 1, 1)}
+    held |= {"weight": drawn(4, 4, 1, 1)}
+    ops = [operation("Conv", ["x", "weight"], ["c"]), operation("Reshape", ["c", "split"], ["a"])]
+    ops += [operation("InstanceNormalization", ["a", "one", "none"], ["n"]), operation("Shape", ["c"], ["sides"])]
+    steps = [("Reshape", "n", "sides", "r"), ("Mul", "gamma", "r", "g"), ("Add", "g", "beta", "b")]
+    steps += [("Mul", "b", "film", "f"), ("Add", "film", "f", "s"), ("Mul", "s", "b", "out")]
+    ops += [operation(op, [a, b], [out]) for op, a, b, out in steps]
+    apply, params = onnx.network(written(held, ops, inputs=[port("x", F, (3, 4, 6, 6))]))
+    x = drawn(3, 4, 6, 6)
+    convolved = np.einsum("oi,nihw->nohw", held["weight"][:, :, 0, 0], x)
+    norm = onnxcases.standard(convolved.reshape(3, 2, -1), (2,)).reshape(x.shape)
+    b = norm * held["gamma"] + held["beta"]
+    assert_allclose(apply(params, x), (b * held["film"] + held["film"]) * b, rtol=1e-9, atol=1e-9)
+    assert len(full_sizes(apply, params, x)) == (4 if whole else 3)  # r, g, f and out; b, s and out
+
+
 def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path):
     whole, draw, refused = content(), np.random.default_rng(0), 0
     for i in range(150):

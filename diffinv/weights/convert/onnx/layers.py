@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffinv import schema
-from diffinv.nn.layers import conv, plain_conv
+from diffinv.nn.layers import conv, group_moments, plain_conv
 from diffinv.typing import Array
 from diffinv.weights.convert.onnx.calls import Call, Operation, Tensor, axis_of, meet
 from diffinv.weights.convert.onnx.laying import Last, last, turned
@@ -181,34 +183,30 @@ def _spread(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Array, Array,
     return (x - mean) * inverse, mean, inverse
 
 
-def _grouped(x: Tensor, groups: int, eps: float, scale: Tensor, shift: Tensor) -> Array:
+def _grouped(x: Tensor, groups: int, eps: float, scale: Tensor, shift: Tensor) -> Last:
     """(N, ..., C), standardised over space and each group of its channels; scale and shift of groups or of channels.
 
-    The mean of squares is taken about one pixel, and not about 0: where the mean is large beside the deviation, that
-    would lose the latter (3e-3 of the terrain model's picture, once, and 6e-5 so).
+    What follows for each channel alone is put into the scale and shift, see `laying.onto`: one product and one sum.
     """
-    x = last(x)
-    count, *_, channels = x.shape
-    over, each = tuple(range(1, x.ndim - 1)), channels // groups
-    of_groups = lambda h: jnp.mean(h.reshape(count, groups, each), -1, keepdims=True)
-    spread = lambda value: jnp.broadcast_to(value, (count, groups, each)).reshape(count, *[1] * len(over), channels)
-    per = lambda value: value.reshape(1, groups, -1)
-    apart = x - spread(of_groups(jax.lax.stop_gradient(x[(slice(None), *[0] * len(over))])))
-    mean, square = of_groups(jnp.mean(apart, over)), of_groups(jnp.mean(apart**2, over))
-    a = per(scale) * jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + eps)
-    return apart * spread(a) + spread(per(shift) - mean * a)
+    x = jnp.asarray(last(x))
+    count, *sides, channels = x.shape
+    per = lambda value: jnp.broadcast_to(value.reshape(groups, -1), (groups, channels // groups)).reshape(1, channels)
+    apart, mean, variance = jax.vmap(partial(group_moments, groups=groups))(x)
+    a = per(scale) * jax.lax.rsqrt(variance + eps)
+    spread = lambda value: value.reshape(count, *(1,) * len(sides), channels)
+    return Last(apart, affine=(spread(a), spread(per(shift) - mean * a)))
 
 
 def _instance_norm(call: Call, x: Tensor, scale: Tensor, shift: Tensor) -> Last:
     """Each channel is a group; or each of those into which the graph has just split it."""
     groups = x.groups if isinstance(x, Last) else 0
-    plain = Last(x.kept) if groups else x
-    return Last(_grouped(plain, groups or x.shape[1], call.get("epsilon", 1e-5), scale, shift), groups)
+    plain = replace(x, groups=0) if groups else x
+    return replace(_grouped(plain, groups or x.shape[1], call.get("epsilon", 1e-5), scale, shift), groups=groups)
 
 
 def _group_norm(call: Call, x: Tensor, scale: Tensor, shift: Tensor) -> Last:
     """Scale and shift are of groups before opset 21, of channels from then on."""
-    return Last(_grouped(x, call.get("num_groups"), call.get("epsilon", 1e-5), scale, shift))
+    return _grouped(x, call.get("num_groups"), call.get("epsilon", 1e-5), scale, shift)
 
 
 def _layer_norm(call: Call, x: Tensor, scale: Tensor, shift: Tensor = None) -> tuple[Array, ...]:

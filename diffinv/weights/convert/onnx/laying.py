@@ -2,7 +2,8 @@ r"""Feature maps with their channels last inside, whatever the graph says: XLA's
 
 A graph of PyTorch's is (N, C, ...) throughout. What a convolution gives is kept as (N, ..., C), and so is what follows
 from it number by number, by channels or over space. Everything else gets the array as the graph has it. Exporters write
-a group norm as reshape to (N, G, -1), InstanceNormalization, reshape: the first is kept in mind, and not done.
+a group norm as reshape to (N, G, -1), InstanceNormalization, reshape, and then a product and a sum for each channel,
+FiLM's too: the first is kept in mind, and not done; of the last, the norm's scale and shift are made, once.
 
 Source: original.
 """
@@ -10,14 +11,16 @@ Source: original.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffinv.typing import Array
-from diffinv.weights.convert.onnx.calls import Call, Operation, Tensor, axis_of
+from diffinv.weights.convert.onnx.calls import Call, Operation, Tensor, axis_of, meet
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,26 @@ class Last:
     """(N, C, ...) of the graph, kept as (N, ..., C); or that as groups, (N, groups, -1) of the graph.
 
     Attributes:
-      kept: (N, ..., C).
+      held: (N, ..., C).
       groups: 0, or into how many the graph has just split it.
+      affine: scale and shift, (N or 1, 1, ..., C) each, that are still to be put on what is held; or None.
     """
 
-    kept: Array
+    held: Array
     groups: int = 0
+    affine: tuple[Array, Array] | None = None
+
+    @cached_property
+    def kept(self) -> Array:
+        """The numbers, (N, ..., C)."""
+        return self.held if self.affine is None else self.held * self.affine[0] + self.affine[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the graph's tensor."""
-        count, *sides, channels = self.kept.shape
+        count, *sides, channels = self.held.shape
         return (
-            (count, self.groups, self.kept.size // (count * self.groups)) if self.groups else (count, channels, *sides)
+            (count, self.groups, self.held.size // (count * self.groups)) if self.groups else (count, channels, *sides)
         )
 
     @property
@@ -48,12 +58,12 @@ class Last:
     @property
     def size(self) -> int:
         """How many numbers there are."""
-        return self.kept.size
+        return self.held.size
 
     @property
     def dtype(self) -> Any:
         """Of the numbers."""
-        return self.kept.dtype
+        return self.held.dtype
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,27 @@ def numberwise(operation: Operation) -> Operation:
     return laid
 
 
+def _of_channels(x: Tensor, value: Tensor) -> bool:
+    """Whether `value` is a number for each channel of x, (N, C, ...), whose scale and shift are still to be put on."""
+    if not isinstance(x, Last) or x.affine is None or x.groups or value.ndim > x.ndim:
+        return False
+    sides = (1,) * (x.ndim - value.ndim) + tuple(value.shape)
+    return sides[0] in (1, x.shape[0]) and sides[1] in (1, x.shape[1]) and all(side == 1 for side in sides[2:])
+
+
+def onto(operation: Operation, put: Callable[[Array, Array, Array], tuple[Array, Array]]) -> Operation:
+    """The same of two tensors; one of channels alone goes into the scale and shift of the other: `put(a, b, value)`."""
+
+    def laid(call: Call, *values: Tensor) -> Any:
+        for x, value in (values, values[::-1]):
+            if _of_channels(x, value):
+                scale, value = meet(x.affine[0], last(value, x.ndim))
+                return replace(x, affine=put(scale, x.affine[1], value))
+        return operation(call, *values)
+
+    return laid
+
+
 def along(operation: Operation) -> Operation:
     """The same along the setting `axis`."""
 
@@ -141,9 +172,11 @@ def reshape(operation: Operation) -> Operation:
 
     def laid(call: Call, x: Last, shape: Tensor) -> Any:
         sides = _sides(x, call.known(shape, "shape"), not call.get("allowzero", 0))
-        count, *_, channels = x.kept.shape
+        count, *_, channels = x.held.shape
         if len(sides) > 2 and sides[:2] == (count, channels) and math.prod(sides) == x.size:
-            return Last(x.kept.reshape(count, *sides[2:], channels))
+            flat = lambda value: value.reshape(value.shape[0], *(1,) * (len(sides) - 2), channels)
+            affine = x.affine and (flat(x.affine[0]), flat(x.affine[1]))
+            return Last(x.held.reshape(count, *sides[2:], channels), affine=affine)
         if not x.groups and len(sides) == 3 and sides[0] == count and channels % max(1, sides[1]) == 0:
             return Last(x.kept, sides[1])
         return operation(call, graphed(x), shape)

@@ -29,13 +29,25 @@ from diffinv.weights.convert.onnx.arranging import ARRANGING
 from diffinv.weights.convert.onnx.calls import Call, Operation, jax_kind
 from diffinv.weights.convert.onnx.elementwise import ELEMENTWISE, REDUCTIONS
 from diffinv.weights.convert.onnx.layers import LAYERED, SPATIAL
-from diffinv.weights.convert.onnx.laying import Kernel, Last, along, graphed, numberwise, reshape, transpose, turned
+from diffinv.weights.convert.onnx.laying import (
+    Kernel,
+    Last,
+    along,
+    graphed,
+    numberwise,
+    onto,
+    reshape,
+    transpose,
+    turned,
+)
 from diffinv.weights.convert.onnx.reading import Graph, Node, Port, read_graph
 from diffinv.weights.convert.onnx.resampling import RESAMPLING
 
 OPERATIONS: dict[str, Operation] = {**ELEMENTWISE, **ARRANGING, **LAYERED, **SPATIAL, **RESAMPLING}
 LAID: dict[str, Operation] = {
     **{name: numberwise(operation) for name, operation in ELEMENTWISE.items() if name not in REDUCTIONS},
+    "Mul": onto(numberwise(ELEMENTWISE["Mul"]), lambda scale, shift, value: (scale * value, shift * value)),
+    "Add": onto(numberwise(ELEMENTWISE["Add"]), lambda scale, shift, value: (scale, shift + value)),
     **{name: along(ARRANGING[name]) for name in ("Concat", "Split")},
     **{name: ARRANGING[name] for name in ("Shape", "Size")},
     "Reshape": reshape(ARRANGING["Reshape"]),
