@@ -245,7 +245,7 @@ class EDM2UNet(nn.Module):
 
     def _block(self, name: str, features: int, encoder: bool, factor: float = 1, attends: bool = False) -> nn.Module:
         block, heads = nn.remat(MPBlock) if self.remat else MPBlock, features // self.head_channels if attends else 0
-        rest = {"taps": self.taps, "balance": self.balance, "clip": self.clip, "dropout": self.dropout}
+        rest: dict[str, Any] = {"taps": self.taps, "balance": self.balance, "clip": self.clip, "dropout": self.dropout}
         return block(features, encoder, factor, heads, **rest, plain=self.plain_conv, dtype=self.dtype, name=name)
 
     def _embed(self, condition: Array, label: Array | None) -> Array:

@@ -40,7 +40,9 @@ def _exact(spread: Spread, r: Array, variance: Array | float) -> Array:
     unseen = jnp.where(jnp.diag(C) + variance > 0, 0.0, 1.0).astype(r.dtype)
     wide = jnp.float32 if jnp.finfo(r.dtype).bits < 32 else r.dtype  # LAPACK has no half precision
     matrix = (0.5 * (C + C.T) + jnp.diag(variance + unseen)).astype(wide)
-    return jnp.linalg.solve(matrix, r.astype(wide)).astype(r.dtype)
+    return jnp.linalg.solve(matrix, r.astype(wide)).astype(
+        r.dtype
+    )  # a network's Jacobian may be indefinite: no Cholesky
 
 
 def _entries(spread: Spread, r: Array, variance: Array | float) -> Array:

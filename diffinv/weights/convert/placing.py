@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def unwrapped(state: Mapping[str, np.ndarray], path: Any) -> State:
     return dict(zip(bare, state.values(), strict=True))
 
 
-def _flat(tree: Any) -> bool:
+def _flat(tree: Any) -> TypeGuard[State]:
     """Whether it is a state dict: names to arrays."""
     return isinstance(tree, dict) and bool(tree) and all(isinstance(leaf, np.ndarray) for leaf in tree.values())
 
