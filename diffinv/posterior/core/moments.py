@@ -40,9 +40,8 @@ def _exact(spread: Spread, r: Array, variance: Array | float) -> Array:
     unseen = jnp.where(jnp.diag(C) + variance > 0, 0.0, 1.0).astype(r.dtype)
     wide = jnp.float32 if jnp.finfo(r.dtype).bits < 32 else r.dtype  # LAPACK has no half precision
     matrix = (0.5 * (C + C.T) + jnp.diag(variance + unseen)).astype(wide)
-    return jnp.linalg.solve(matrix, r.astype(wide)).astype(
-        r.dtype
-    )  # a network's Jacobian may be indefinite: no Cholesky
+    solved = jnp.linalg.solve(matrix, r.astype(wide))  # no Cholesky: a network's Jacobian may be indefinite
+    return solved.astype(r.dtype)
 
 
 def _entries(spread: Spread, r: Array, variance: Array | float) -> Array:
