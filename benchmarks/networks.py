@@ -2,8 +2,10 @@
 
     python -m benchmarks.networks                       a U-Net of `nn.unet`, by way of PyTorch's exporter (extra torch)
     python -m benchmarks.networks --file=TERRAIN.onnx   the terrain model of docs/terrain.md, without PyTorch
+    python -m benchmarks.networks --autoencoder         both ways of a small AutoencoderKL, with diffusers
 
-Each is timed alone, as the pullback to its input, and eight times inside one `lax.scan`, as solvers run it.
+Each is timed alone, as the pullback to its input, and eight times inside one `lax.scan`, as solvers run it; an
+autoencoder's halves, whose input and output differ, not inside a scan.
 """
 
 from __future__ import annotations
@@ -54,6 +56,37 @@ def published(path: str) -> tuple[Programs, tuple[int, ...]]:
     return {"flax": (ours, prior.denoise.params), "onnx": (graph, params)}, prior.shape
 
 
+def halves(folder: str) -> dict[str, tuple[Programs, tuple[int, ...]]]:
+    """Encoder and decoder of diffusers' autoencoder with drawn weights: as imported, and as PyTorch writes them."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from diffinv.weights import cards
+
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    net = AutoencoderKL(block_out_channels=(32, 64), latent_channels=4, norm_num_groups=8, sample_size=SIDE, **kinds)
+    net.eval().save_pretrained(folder)
+    imported = public.load_public(folder)
+    ours, half = cards.build_autoencoder(imported.card["autoencoder"]), SIDE // 2
+    encoder = torch.nn.Sequential(net.encoder, net.quant_conv)
+    decoder = torch.nn.Sequential(net.post_quant_conv, net.decoder)
+    found = {}
+    for name, part, shape in (("encode", encoder, (SIDE, SIDE, 3)), ("decode", decoder, (half, half, 4))):
+        path = str(Path(folder) / f"{name}.onnx")
+        example = torch.zeros(1, shape[2], *shape[:2])
+        torch.onnx.export(part, (example,), path, dynamo=True, external_data=False, verbose=False)
+        apply, params = onnx.network(path)
+        graph = lambda params, x, t, apply=apply: apply(params, x.transpose(2, 0, 1)[None])[0, :4].transpose(1, 2, 0)
+        flax = lambda params, x, t, name=name: _first(ours.apply(params, x, method=name))
+        found[name] = {"flax": (flax, imported.params), "onnx": (graph, params)}, shape
+    return found
+
+
+def _first(output: Any) -> jax.Array:
+    """The codes' mean, or the picture."""
+    return jax.tree.leaves(output)[0][..., :4]
+
+
 def programs(apply: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """The three ways in which a network is called, jitted."""
 
@@ -72,11 +105,16 @@ def seconds(call: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - used
 
 
-def compared(made: Programs, shape: tuple[int, ...], rounds: int, scale: float) -> None:
+WAYS = ("forward", "pullback", "scan")
+
+
+def compared(
+    made: Programs, shape: tuple[int, ...], rounds: int, scale: float, asked: tuple[str, ...] = WAYS, label: str = ""
+) -> None:
     """Prints the largest difference of the two, and the median ratio of each way."""
     x, t = scale * jax.random.normal(jax.random.key(2), shape, jnp.float32), jnp.float32(80.0)
     ways = {name: programs(apply) for name, (apply, _) in made.items()}
-    for way in ("forward", "pullback", "scan"):
+    for way in asked:
         run = {name: (ways[name][way], made[name][1], x, t) for name in made}
         results = [np.asarray(call(*rest)) for call, *rest in run.values()]
         gap = np.max(np.abs(results[0] - results[1])) / np.max(np.abs(results[0]))
@@ -87,7 +125,7 @@ def compared(made: Programs, shape: tuple[int, ...], rounds: int, scale: float) 
             taken.append({name: seconds(*run[name]) for name in order})
         clock, used = (np.median([each["onnx"][i] / each["flax"][i] for each in taken]) for i in (0, 1))
         least = min(each["flax"][0] for each in taken)
-        print(f"{way}: onnx / flax {clock:.2f} by the clock, {used:.2f} of CPU time, "
+        print(f"{label}{way}: onnx / flax {clock:.2f} by the clock, {used:.2f} of CPU time, "
               f"flax {1e3 * least:.0f} ms, relative difference {gap:.0e}", flush=True)  # fmt: skip
 
 
@@ -95,9 +133,14 @@ def main() -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", default="", help="the terrain model's .onnx")
+    parser.add_argument("--autoencoder", action="store_true", help="a small AutoencoderKL of diffusers")
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if given.autoencoder:
+            for name, (made, shape) in halves(folder).items():
+                compared(made, shape, given.rounds, 1.0, WAYS[:2], f"{name}, ")
+            return
         made = published(given.file) if given.file else exported(folder)
         compared(*made, given.rounds, 80.0 if given.file else 1.0)
 
