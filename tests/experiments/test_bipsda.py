@@ -59,6 +59,18 @@ def test_photons_are_counted_on_the_scale_of_the_noise():
     assert each.exact.shape == each.other.shape == (options.samples, 10) and 1 < each.size < options.draws
 
 
+def test_variances_are_compared_in_the_norm_and_printed_ones_are_marked():
+    rng = np.random.default_rng(4)
+    task, x = bipsda.PROBLEMS["inpainting low"], rng.standard_normal((50, 10))
+    each = bipsda.Trial(None, 0.1, x, x, float("inf"))
+    assert bipsda.scores(task, x, each)[2] == 0
+    expected = 3 * np.linalg.norm(x.var(0, ddof=1))
+    np.testing.assert_allclose(bipsda.scores(task, 2 * x, each)[2], expected)
+    assert np.isnan(bipsda.scores(task, x + 1000, each)).all()
+    assert bipsda._told("x-ray", "DAPS RTO") == "variances 0.19 (unverified)"
+    assert bipsda._told("x-ray", "DPS") == "not at hand"
+
+
 def test_a_misspelt_problem_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'x-ray'"):
         bipsda.main(published.values(bipsda.OPTIONS, True, problems=["x-rai"]))
@@ -78,6 +90,6 @@ def test_chains_that_heed_no_measurement_sample_the_prior(forward):
 @pytest.mark.slow
 def test_a_small_run_has_a_line_for_every_row_that_applies():
     text, failed, whole = bipsda.main(published.values(bipsda.OPTIONS, True, problems=["inpainting low", "x-ray"]))
-    assert failed == 0 and whole == 2 * 2 * 3  # trials, numbers, rows
+    assert failed == 0 and whole == 2 * 3 * 3  # trials, numbers, rows
     assert text.count("inpainting low") == 3 and text.count("DPS") == 2 and text.count("DDRM") == 1
     assert "effective reference draws" in text and "not at hand" in text
