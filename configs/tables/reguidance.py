@@ -74,7 +74,7 @@ def get_config(mode: str = "") -> ConfigDict:
     if mode == "ablation":
         settings = [f"reguidance.horizon={T} reguidance.rho={rho} reguidance.steps={n}" for T, rho, n in GRID]
         config.solvers = ", ".join(["daps", *(f"reguidance(daps) {each}" for each in settings)])
-        config.tasks = ", ".join(config.tasks.split(", ")[1:5:3])  # the box of half the side, and x8
+        config.tasks = ", ".join(each for each in config.tasks.split(", ") if each.startswith(("box 1/2 ", "x8 ")))
         config.update(name="reguidance_ablation", pictures=24, first=12, group=12, presets="")
     if mode == "eurosat":
         config.update(pictures=200, first=12, reference=500, training=2000, group=12, presets="")

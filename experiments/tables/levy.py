@@ -188,6 +188,7 @@ def main(options: SimpleNamespace) -> published.Table:
                     where = setting(which, jumps, options.held + options.signals)
                 except ValueError as error:
                     notes.append(str(error))
+                    bar.update(len(names))
                     continue
                 for name in names:
                     run = program(ROWS[name], jumps, options.steps, options.samples)

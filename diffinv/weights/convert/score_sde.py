@@ -70,9 +70,11 @@ def _attention(module: State) -> State:
 def _block(module: State) -> State:
     """A residual block's tensors under EDM's names."""
     for name in module:
-        if name.split(".")[0] not in BLOCK:
+        if name.partition(".")[0] not in BLOCK:
             raise ValueError(f"{name} stands where a residual block is expected: a network of another `progressive`?")
-    return {f"{BLOCK[stem]}.{leaf}": value for name, value in module.items() for stem, leaf in [name.split(".")]}
+    return {
+        BLOCK[stem] + dot + leaf: module[stem + dot + leaf] for stem, dot, leaf in (n.partition(".") for n in module)
+    }
 
 
 def to_edm(state: State, size: int) -> State:
@@ -107,8 +109,8 @@ def to_edm(state: State, size: int) -> State:
 
 def _walked(rest: Modules, size: int) -> Iterator[tuple[str, State]]:
     """(EDM's name, its tensors) of every module after the first convolution."""
-    levels = 1 + sum(map(_resamples, rest)) // 2
     moves = [i for i, module in enumerate(rest) if _resamples(module)]
+    levels = 1 + len(moves) // 2
     attends = lambda: bool(rest) and "NIN_0.W" in rest[0]
     name = lambda side, level: f"{side}.{size >> level}x{size >> level}"
     blocks = sum("Conv_0.weight" in module for module in rest[: moves[0]]) if moves else 0
