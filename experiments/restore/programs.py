@@ -138,23 +138,28 @@ class Programs:
         """XLA's, of the solvers."""
         return {"xla_backend_optimization_level": self.config.optimisation}
 
-    def program(self, name: str, arguments: tuple) -> Timed:
-        """The compiled solver, which takes (key, prior, measurement, candidate, values).
+    def lowered(self, name: str, arguments: tuple) -> jax.stages.Lowered:
+        """The solver as a program of (key, prior, measurement, candidate, values), which is still to be compiled.
 
         Only wrappers read the candidate; values has settings that stand in place of the configuration's, by full name.
         """
-        own, (*_, candidate, values) = solvers.own(name), arguments
-        known = (own, *values)
+        *_, candidate, _ = arguments
+
+        def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None, values):
+            solution = solvers.solver(solvers.own(name), replaced(self.config, values), prior)(
+                key, measurement, candidate
+            )
+            return solution.x, total_cost(solution.info), failed_step(solution.info)
+
+        return jax.jit(jax.vmap(restore, (0, None, 0, None if candidate is None else 0, 0))).lower(*arguments)
+
+    def program(self, name: str, arguments: tuple) -> Timed:
+        """The same, compiled, once for each set of settings that `values` has."""
+        known = (solvers.own(name), *arguments[-1])
         if known not in self.compiled:
-
-            def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None, values):
-                solution = solvers.solver(own, replaced(self.config, values), prior)(key, measurement, candidate)
-                return solution.x, total_cost(solution.info), failed_step(solution.info)
-
             self.tell("compiling")
             start = time.perf_counter()
-            lowered = jax.jit(jax.vmap(restore, (0, None, 0, None if candidate is None else 0, 0))).lower(*arguments)
-            program = lowered.compile(self.options())
+            program = self.lowered(name, arguments).compile(self.options())
             self.compiled[known] = Timed(program, time.perf_counter() - start)
         return self.compiled[known]
 

@@ -8,7 +8,8 @@ of all in turn.
 The prior is a tiny network whose last layer is still zero, so that under EDM's preconditioning it is the exact denoiser
 of N(0, 0.09): of pictures that are drawn from it, it is known where a solver's residual must lie, and the program still
 contains a network. It starts like the command: with the command's devices, in float32. What is no solver compiles
-plainly, and so do the solvers whose optimisation is 0; with 1 the code is better, and still the older emitters'.
+plainly, and so do the solvers whose optimisation is 0; with 1 the code is better, and still the older emitters'. With
+-1 a solver is lowered, so that it is known to fit the task, and not compiled.
 """
 
 import json
@@ -46,6 +47,13 @@ class Fused(Bench):
 
     def options(self):
         return super().options() | (FUSED if self.config.optimisation > 1 else {})
+
+    def fits(self, name: str) -> dict:
+        """Lowers a solver that is no wrapper."""
+        chosen = self.members(0)
+        keys, measurements = jax.random.split(self.key, len(chosen)), self.place(self.measurements, chosen)
+        x, *_ = self.lowered(name, (keys, self.prior, measurements, None, {})).out_info
+        return {"task": self.task, "solver": name, "group": self.config.group, "lowered": x.shape}
 
 
 def gaussian_prior(shape: tuple[int, ...]) -> di.Prior:
@@ -121,7 +129,7 @@ def main(tasks: str, solvers: str, groups: str) -> None:
         bench = mixed(together, prior, truth, group)
         for name, level in (each.split(":") for each in solvers.split(",")):
             bench.config.optimisation = int(level)
-            for row in cells(together, bench, name):
+            for row in cells(together, bench, name) if int(level) >= 0 else [bench.fits(name)]:
                 print(json.dumps(row), flush=True)
 
 

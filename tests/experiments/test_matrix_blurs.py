@@ -21,7 +21,7 @@ def test_no_task_is_left_out():
 def test_groupings_restore_the_same_pictures():
     """Groups of 1 are filled up to one for each device; in groups of 8 each device has four pictures."""
     names = ["dps", "daps", "mmps", "ddrm", "pnpdm", "reguidance"]
-    found = rows(BLURS[0], dict.fromkeys(names, 3), "1,8")
+    found = rows(BLURS[0], dict.fromkeys(names, 1), "1,8")
     for task in BLURS[0].split(","):
         for name in names:
             few, whole = (found[task, name, group] for group in (1, 8))

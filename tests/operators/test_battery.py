@@ -95,6 +95,12 @@ TWINS = {  # of another operator here, by their code
     "gaussian_blur", "dense_wide", "dense_deficient", "mri",
 }  # fmt: skip
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW | TWINS else name for name in OPERATORS]
+CASES = [  # a twin is another's code: one precision is enough
+    pytest.param((name, dtype), marks=pytest.mark.slow if single or name in SLOW | TWINS else (), id=f"{name}-{label}")
+    for dtype, label, single in ((jnp.float64, "float64", False), (jnp.float32, "float32", True))
+    for name in OPERATORS
+    if not (single and name in TWINS)
+]
 
 every_operator = pytest.mark.parametrize("name", NAMES)
 
@@ -196,19 +202,18 @@ class Checks:
         assert np.abs(a @ b.T - c @ d.T).max() <= factor * self.tolerance * size
 
 
-PRECISIONS = [pytest.param(jnp.float32, marks=pytest.mark.slow, id="float32"), pytest.param(jnp.float64, id="float64")]
+in_every_precision = pytest.mark.parametrize("case", CASES)
 
 
-@pytest.fixture(params=PRECISIONS)
-def checks(request, name):
-    return Checks(name, request.param)
+@pytest.fixture
+def checks(case):
+    return Checks(*case)
 
 
 @pytest.mark.slow
-@every_operator
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
-def test_keeps_dtypes_and_shapes(name, dtype):
-    operator, _, seen = _evidence(name, dtype)
+@in_every_precision
+def test_keeps_dtypes_and_shapes(case):
+    (operator, _, seen), (_, dtype) = _evidence(*case), case
     x, y = seen["x"], seen["y"]
     assert x.shape == (3, *operator.shape) and x.dtype == dtype
     for what, value in seen.items():
@@ -218,36 +223,36 @@ def test_keeps_dtypes_and_shapes(name, dtype):
         assert (seen[what].shape, seen[what].dtype) == (x.shape, x.dtype)
 
 
-@every_operator
+@in_every_precision
 def test_adjoint_is_the_adjoint(checks):
     checks.dots_agree("forward", "y", "x", "adjoint")
 
 
-@every_operator
+@in_every_precision
 def test_adjoint_override_is_the_default(checks):
     checks.close("adjoint", "default_adjoint")
 
 
-@every_operator
+@in_every_precision
 def test_gradient_of_the_misfit(checks):
     checks.close("gradient", "normal_residual")
 
 
-@every_operator
+@in_every_precision
 def test_linear(checks):
     checks.close("combined", 2.5 * checks.rows("forward") - checks.rows("forward_pinv"), 10)
     checks.close("forward", checks.rows("x") @ checks.matrix.T)
     assert not checks.rows("zero").any()
 
 
-@every_operator
+@in_every_precision
 def test_solve_is_the_matrix_solve(checks):
     gram = checks.matrix @ checks.matrix.T
     checks.close("solve_range", checks.rows("forward") @ np.linalg.pinv(gram, rcond=1e-5, hermitian=True), 30)
     checks.close("solve_damped", np.linalg.solve(gram + 0.3 * np.eye(len(gram)), checks.rows("y").T).T)
 
 
-@every_operator
+@in_every_precision
 def test_penrose(checks):
     checks.close("pinv", checks.rows("y") @ np.linalg.pinv(checks.matrix, rcond=1e-5).T, 30)
     checks.close("forward_pinv_forward", "forward", 30)
@@ -255,14 +260,14 @@ def test_penrose(checks):
     checks.close("forward_pinv", "project", 30)
 
 
-@every_operator
+@in_every_precision
 def test_project_is_onto_the_range(checks):
     checks.close("project", checks.rows("y") @ (checks.matrix @ np.linalg.pinv(checks.matrix, rcond=1e-5)).T, 30)
     checks.close("project_twice", "project", 30)
     checks.dots_agree("project", "y", "y", "project", 30)
 
 
-@every_operator
+@in_every_precision
 def test_noise_lies_in_the_range(checks):
     assert checks.rows("noise").any()
     checks.close("project_noise", "noise", 30)

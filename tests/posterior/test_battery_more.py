@@ -33,7 +33,8 @@ ALONE, TOGETHER = ("reddiff mean", "mcgdiff"), ("ddrm", "tds")
 VARIANTS = ("scalar", "code", "sum", "gradient", "langevin", "metropolis", "entries")
 """They differ from another entry by a formula: their independence of the batch is not compiled again."""
 
-BATCHED = [name for name in MORE if name == "lgd code" or name.split()[-1] not in VARIANTS]
+BATCHED = [name for name in MORE if name == "lgd code" or name.split()[-1] not in (*VARIANTS, "deep_image_prior")]
+"""An image prior's own networks, one a sample, take as long to compile as a third of the others."""
 
 
 @pytest.mark.parametrize(
