@@ -18,10 +18,11 @@ training had, a square every N pixels.
 
 A diffusion model is sampled by EDM's Heun in 18 steps, a consistency model in one and in two; --sampler and --steps
 choose otherwise. A generator (see `experiments.generate`) is judged alike, by as many draws of each of its texts, which
-are the labels of --classes, without guidance. A prior with labels is sampled without one; with --classes as many
-samples are drawn besides, as many of each label, by classifier-free guidance of the given --weight, and a linear
-classifier on the same features, fitted to training pictures, says which label it takes them for: the share that agrees,
-beside its accuracy on held-out pictures. With --card the numbers are written into the prior's card.
+are the labels of --classes, without guidance; so are stages of a cascade, --prior=COARSE,MIDDLE,FINE, with noise of
+--level on what a finer one is told of. A prior with labels is sampled without one; with --classes as many samples are
+drawn besides, as many of each label, by classifier-free guidance of the given --weight, and a linear classifier on the
+same features, fitted to training pictures, says which label it takes them for: the share that agrees, beside its
+accuracy on held-out pictures. With --card the numbers are written into the prior's card, of stages the finest one's.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from tqdm import tqdm
 import diffinv as di
 from diffinv import data, generator, posterior, samplers, schema, sharding, times, weights
 from diffinv.metrics import features, memorisation
-from experiments.common import pictures, priors, reading
+from experiments.common import pictures, reading, stages
 from experiments.common.judging import SHRUNK, Classes, Memory, Seen, quality, remembered, repeated, taught, told
 
 flags.adopt_module_key_flags(reading)
 DATA = runtime.flag("data", None, schema.path("held-out pictures: a folder, a glob, a pack"), required=True)
-PRIOR = runtime.flag("prior", "", schema.path("a checkpoint, of a prior or a generator, or one that ships"))
+PRIOR = runtime.flag("prior", "", schema.path("of a prior or a generator, or one that ships; or stages: A,B,C"))
 COUNT = runtime.flag("count", 1000, schema.whole("samples, and held-out pictures, which are drawn", 4, 10_000_000))
 SAMPLER = runtime.flag("sampler", "", schema.choice(["", "heun", "consistency"], "default: as the prior's card says"))
 STEPS = runtime.flag("steps", [], schema.several(schema.whole("of the sampler", 1, 100_000), least=0))
@@ -60,7 +61,8 @@ GRID = runtime.flag("grid", "", schema.path("a PNG of the first 64 samples; {ste
 PAIRS = runtime.flag("pairs", "", schema.path("a PNG of the 8 samples nearest to training; {steps} as in --grid"))
 TRAINING = runtime.flag("training", 20_000, schema.whole("training pictures to compare with, at most; 0: none", low=0))
 CLASSES = runtime.flag("classes", False, schema.switch("draw each label, too, and ask a classifier which it is"))
-WEIGHT = runtime.flag("weight", 2.0, schema.number("of guidance under --classes; 1: without", low=0, high=1000))
+WEIGHT = runtime.flag("weight", 2.0, stages.WEIGHT)
+LEVEL = runtime.flag("level", 0.1, stages.LEVEL)
 CARD = flags.DEFINE_bool("card", False, "write the numbers into the card")
 SEED = runtime.flag("seed", 0, schema.whole("of the samples, and of the draw of held-out pictures", low=0))
 PAIRED = 8
@@ -337,11 +339,31 @@ def of_generator(path: str, card: dict[str, Any]) -> Judged:
     return Judged(tuple(card["shape"]), "generator", lambda steps: draw_texts(model, every), of_labels, [1])
 
 
+def of_cascade(paths: list[str]) -> Judged:
+    """Stages from coarse to fine. Raises ValueError for those that do not fit one another."""
+    if SAMPLER.value:
+        raise ValueError("--sampler is given, but --prior is of stages, each of which has its own; leave it out")
+    found = stages.loaded(paths, "--prior")
+    guidance = jnp.float32(LEVEL.value), jnp.float32(WEIGHT.value)
+
+    def drawn(steps: int, labels: np.ndarray | None) -> np.ndarray:
+        draw = stages.drawing(found.cards, steps)
+
+        def one(priors, row):
+            key, label = jax.random.fold_in(di.seed_key(SEED.value), row[0]), None if labels is None else row[1]
+            return draw(priors, *guidance, key, label)[-1]
+
+        rows = np.stack(np.broadcast_arrays(np.arange(COUNT.value), 0 if labels is None else labels), 1, dtype=np.int32)
+        return sound(mapped(jax.jit(jax.vmap(one, (None, 0))), rows, found.priors, note="samples of stages"))
+
+    return Judged(found.priors[-1].shape, "Heun by stages", lambda n: drawn(n, None), drawn, STEPS.value or [18])
+
+
 def main() -> None:
-    path = priors.place(PRIOR.value)
-    card = weights.read_card(path)
-    kind = weights.cards.kind_of(card)
-    judged = of_generator(path, card) if kind == "generator" else of_prior(path, weights.read_card(path, "prior"))
+    *coarse, path = stages.split(PRIOR.value)
+    kind = "prior" if coarse else weights.cards.kind_of(weights.read_card(path))
+    card = weights.read_card(path, "generator" if kind == "generator" else "prior")
+    judged = of_cascade([*coarse, path]) if coarse else {"generator": of_generator}.get(kind, of_prior)(path, card)
     require_places(path, len(judged.steps))
     require_labels(card)
     judge, program = features.efficientnet_features(), jax.jit(jax.vmap(seen, (None, 0)))

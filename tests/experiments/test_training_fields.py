@@ -30,6 +30,7 @@ MODES = {
     "ict32": ("", "small", "smoke"),
     "ect32": ("", "small", "smoke"),
     "cascade_digits": ("", "smoke"),
+    "cascade_eurosat": ("", "16", "32", "64", "smoke"),
     "one_step_digits": ("", "smoke"),
     "relay_digits": ("", "smoke"),
     "autoencoder": ("", "smoke"),
