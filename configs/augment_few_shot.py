@@ -62,6 +62,8 @@ def get_config(mode: str = "") -> ConfigDict:
     config.confidence = (0.02, 1.0)
     config.copies = 0.0
     config.judges = ""
+    for name in ("inception", "clip", "dino"):  # ONNX files of papers' networks, for distances
+        config[name] = config[f"{name}_takes"] = ""
     if mode == "smoke":
         config.update(
             seeds=2,

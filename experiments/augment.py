@@ -28,6 +28,7 @@ from experiments.augmenting import bench, fields, output, page, teaching
 from experiments.augmenting import pool as pools
 from experiments.augmenting.splits import FewShot, of_classes
 from experiments.common import keeping, reading
+from experiments.evaluation import embedders
 from experiments.report import ledger
 
 CONFIG = runtime.config_flag(
@@ -46,7 +47,8 @@ FREE = ("name", "seeds", "data_folder")
 def settings(config) -> dict[str, Any]:
     """What a seed's result depends on, as JSON holds it."""
     own = {name: value for name, value in config.to_dict().items() if name not in FREE}
-    return json.loads(json.dumps({"config": own, "made_by": keeping.code("augment.py")}))
+    networks = embedders.accounts(embedders.embedders(config))
+    return json.loads(json.dumps({"config": own, "networks": networks, "made_by": keeping.code("augment.py")}))
 
 
 def finished(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
@@ -121,7 +123,7 @@ def main() -> None:
         source = teaching.teacher(config, found.classes)
         counts = np.bincount(found.pictures.labels, minlength=len(found.classes))
         rare = pools.rare_classes(config, found.classes, counts, source.known)
-        shared = bench.bench(config, source)
+        shared = bench.bench(config, source, folder)
         split = pools.split(config, found, config.seed, rare)
         records = judged(config, shared, found, rare, folder)
         methods = list(shared.methods)
@@ -132,7 +134,8 @@ def main() -> None:
                 "Nothing was judged: the pictures have the middle one of config.sigmas, which may be wrong here."
             )
         command = f"python -m experiments.augment {listing.printable_name(shlex.join(sys.argv[1:]))}"
-        text = page.page(records, methods, config.size, command, about, sheets)
+        notes = embedders.notes(embedders.accounts(shared.given), "the unseen real ones")
+        text = page.page(records, methods, config.size, command, about, sheets, notes)
         ledger.put(folder / "index.html", text.encode("utf-8", "replace"))
     if records:
         for judge in page.judges(records):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from experiments.augmenting.splits import FewShot
 from experiments.augmenting.teaching import Teacher, taught
 from experiments.augmenting.verdict import SCORES
 from experiments.common.commandline import listed
+from experiments.evaluation.embedders import Embedder, embedders
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """By part ("validation", "test"), classifier and score."""
@@ -36,6 +38,8 @@ class Bench(NamedTuple):
       learn: see `teaching.taught`.
       run: see `making.generator`.
       methods: plans by method and strength.
+      given: networks of files, for distances.
+      folder: where their features are kept.
     """
 
     config: Any
@@ -43,13 +47,16 @@ class Bench(NamedTuple):
     learn: Callable[..., Prior]
     run: Callable[..., np.ndarray]
     methods: dict[str, Variants]
+    given: Sequence[Embedder]
+    folder: Path
 
 
-def bench(config, teacher: Teacher) -> Bench:
-    """Of a configuration."""
+def bench(config, teacher: Teacher, folder: Path) -> Bench:
+    """Of a configuration; the run's folder. Raises OSError or ValueError, which name the field, as `embedders` does."""
     setting = Setting(teacher.null, teacher.sigma_data, tuple(config.sigmas), config.guidance, config.sample_steps)
     methods = {name: METHODS[name](setting) for name in listed(config.methods)}
-    return Bench(config, teacher, taught(config, teacher), making.generator(config.sample_batch), methods)
+    learn, run = taught(config, teacher), making.generator(config.sample_batch)
+    return Bench(config, teacher, learn, run, methods, embedders(config), folder / "features")
 
 
 def judges(config, split: FewShot) -> dict[str, Any]:
@@ -140,7 +147,9 @@ def record(bench: Bench, split: FewShot, seed: int, watch: Callable[[str], None]
         "made": making.many(config, split) * len(split.rare),
         "arms": arms,
         "taken": {named(pair): kept.taken for pair, kept in drawn.kept.items()},
-        "quality": {named(pair): quality.of(split, made) for pair, made in drawn.made.items()},
+        "quality": {
+            named(pair): quality.of(split, made, bench.given, bench.folder) for pair, made in drawn.made.items()
+        },
         "seconds": drawn.seconds,
     }
 

@@ -8,6 +8,7 @@ from diffinv import schema
 from diffinv.schema import Schema, choice, number, path, several, switch, text, whole
 from experiments.augmenting.classifiers import CLASSIFIERS
 from experiments.augmenting.methods import METHODS
+from experiments.evaluation import embedders
 from experiments.tasks import networks
 
 SIZES: dict[str, Schema] = {
@@ -70,6 +71,7 @@ SHARED: Schema = {
         schema.choices(tuple(CLASSIFIERS)),
         meaning="the classifiers",
     ),
+    **embedders.FIELDS,
 }
 
 
@@ -80,6 +82,7 @@ def fields(config: ConfigDict) -> Schema:
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError for fields that are right alone and wrong together."""
+    embedders.check(config)
     low, high = config.confidence
     rules = [
         (low <= high, f"config.confidence is {tuple(config.confidence)}; give the smaller one first"),

@@ -138,15 +138,16 @@ def means(records: Records, part: str) -> dict[str, dict[str, float]]:
     }
 
 
-def compared(records: Records, size: int) -> str:
-    """The table of quality, with the name of the network."""
+def compared(records: Records, size: int, notes: Sequence[str] = ()) -> str:
+    """The table of quality, with the name of the network, and what is said of those that were given."""
     told = means(records, "quality")
     head = ("", *next(iter(told.values())))
     rows = [(name, *(f"{value:.4g}" for value in values.values())) for name, values in told.items()]
     copied = [name for name, values in told.items() if values["copies"] < 0.5]
     flag = [f"{', '.join(copied)}: the pictures lie much nearer to training than unseen ones do: they are copies."]
     title = f"<h2>Made pictures against unseen real ones <small>features: {quality.network(size)}</small></h2>"
-    return title + _table(head, rows) + "".join(f'<p class="flag">{html.escape(line)}</p>' for line in flag if copied)
+    flags = "".join(f'<p class="flag">{html.escape(line)}</p>' for line in flag if copied)
+    return "".join([title, _table(head, rows), *paragraphs(notes), flags])
 
 
 def cost(records: Records) -> str:
@@ -188,11 +189,19 @@ def sheet(images: np.ndarray, title: str, about: str, least: int = 64) -> str:
     return f'<section>{words}<img src="data:image/png;base64,{data}" alt="{html.escape(title)}"></section>'
 
 
-def page(records: Records, methods: Sequence[str], size: int, command: str, about: Sequence[str], sheets: str) -> str:
-    """The whole report; of no seed, the sheets alone."""
+def page(
+    records: Records,
+    methods: Sequence[str],
+    size: int,
+    command: str,
+    about: Sequence[str],
+    sheets: str,
+    notes: Sequence[str] = (),
+) -> str:
+    """The whole report; of no seed, the sheets alone. `notes` are of given networks."""
     blocks = [*paragraphs(about)]
     if records:
         blocks += ["<h2>Verdict</h2>", *paragraphs(verdicts(records, methods)), *paragraphs(NOTES)]
         blocks += [judged(records, judge) for judge in judges(records)]
-        blocks += [tried(records, methods), compared(records, size), taken(records), cost(records)]
+        blocks += [tried(records, methods), compared(records, size, notes), taken(records), cost(records)]
     return shell("Diffusion augmentation, judged by downstream accuracy", command, [*blocks, sheets])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from experiments.augmenting.classifiers import FEATURES, LEAST, pixels
 from experiments.augmenting.labelled import Labelled, join
 from experiments.augmenting.making import Made
 from experiments.augmenting.splits import FewShot, of_classes
+from experiments.evaluation.embedders import Embedder, headings
+from experiments.report.tables import number
 
 PIXELS, NEIGHBOURS = "pixels", 5
 
@@ -30,12 +34,22 @@ def unseen(split: FewShot) -> Labelled:
     return of_classes(join(split.validation, split.test), split.rare)
 
 
-def of(split: FewShot, made: Made) -> dict[str, float]:
+def by_given(fake: np.ndarray, real: np.ndarray, given: Sequence[Embedder], folder: Path) -> dict[str, float]:
+    """The distances of given networks, whose features are kept in `folder`; NaN where there are too few pictures."""
+    told: dict[str, float] = {}
+    for each in given:
+        found = each.columns(each.rows(fake, folder), each.rows(real, folder)) if min(len(fake), len(real)) > 2 else {}
+        values = [number(found.get(name)) for name in each.network.columns]
+        told |= dict(zip(headings(each.name), [math.nan if value is None else value for value in values], strict=True))
+    return told
+
+
+def of(split: FewShot, made: Made, given: Sequence[Embedder] = (), folder: Path = Path()) -> dict[str, float]:
     """Distances and shares between made pictures and unseen real ones, both of the rare classes.
 
     `floor` is of two halves of the real ones. `copies` is the ratio of median distances to the nearest training
     picture, of made over unseen real ones: far below 1 where the pictures are copies. NaN where there are too few
-    unseen real pictures to say.
+    unseen real pictures to say. After them those of `by_given`.
     """
     few = of_classes(split.train, split.rare).images
     fake, real, train = seen(made.images), seen(unseen(split).images), seen(few)
@@ -51,4 +65,5 @@ def of(split: FewShot, made: Made) -> dict[str, float]:
         "KID": distribution.feature_kid(fake, real).value if many else math.nan,
         **{name: float(value) for name, value in shares._asdict().items()},
         "copies": nearest(fake) / nearest(real) if len(real) else math.nan,
+        **by_given(made.images, unseen(split).images, given, folder),
     }

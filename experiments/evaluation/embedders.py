@@ -94,7 +94,7 @@ def check(config: ConfigDict) -> None:
         changes = taken(config[f"{name}_takes"], f"config.{name}_takes")
         if changes and not config[name]:
             raise ValueError(f"config.{name}_takes is of a file, and config.{name} is ''; give the file, too")
-        if config[name] and not config.reference:
+        if config[name] and "reference" in config and not config.reference:
             told = f"config.{name} compares sets of pictures, and config.reference is 0"
             raise ValueError(f"{told}; say how many other held-out pictures there are to be, as config.reference=500")
 
@@ -143,6 +143,11 @@ class Embedder:
         return {name: value for name, value in found.items() if value is not None}
 
 
+def headings(name: str) -> list[str]:
+    """Of a network's columns, without their arrows."""
+    return [tables.column(column).heading.rstrip(" ↓") for column in NETWORKS[name].columns]
+
+
 def embedders(config: ConfigDict) -> list[Embedder]:
     """Those whose files are given. Raises OSError or ValueError, which name the field, for one of another network."""
     return [Embedder(name, config) for name in NETWORKS if config[name]]
@@ -153,11 +158,11 @@ def accounts(given: Sequence[Embedder]) -> dict[str, Any]:
     return {each.name: each.account() for each in given}
 
 
-def notes(networks: Mapping[str, Mapping[str, Any]], reference: int) -> list[str]:
-    """What stands under a table whose columns these are."""
+def notes(networks: Mapping[str, Mapping[str, Any]], reference: int | str) -> list[str]:
+    """What stands under a table whose columns these are, by the number of pictures that are compared with."""
     lines = []
     for name, told in networks.items():
-        heads = ", ".join(tables.column(column).heading.rstrip(" ↓") for column in NETWORKS[name].columns)
+        heads = ", ".join(headings(name))
         how = "{} x {}, {}".format(*told["size"], told["method"])
         lines.append(f"{heads}: of {told['file']} (sha256 {told['sha256'][:16]}), {how}, 8 bits, against {reference}.")
     if {"inception", "dino"} & set(networks):

@@ -1,11 +1,13 @@
 """The command as it ships, on a folder of classes and on digits: what it writes, keeps and refuses."""
 
+import hashlib
 import json
 import shutil
 import sys
 
 import forking
 import numpy as np
+import onnxwrite
 import pytest
 import training_command
 from PIL import Image
@@ -28,9 +30,10 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The quick run of digits."""
+    """The quick run of digits, with a given network beside the pixels."""
     out = tmp_path_factory.mktemp("augment")
-    done = run(f"--out={out}")
+    (out / "inception.onnx").write_bytes(onnxwrite.embedder(2048, (1, 3, 12, 12)))
+    done = run(f"--out={out}", f"--config.inception={out / 'inception.onnx'}")
     assert done.returncode == 0, done.stderr
     return out / "augment_few_shot", done
 
@@ -49,6 +52,10 @@ def test_the_page_has_a_verdict_for_each_recipe_and_every_table(finished):
         assert f"logistic regression: {method}" in page and f"logistic regression: {method}" in done.stdout
     assert len(records(folder)) == 2
     (first, second) = records(folder).values()
+    assert all(np.isfinite(each["Inception-KID"]) for each in first["quality"].values())
+    held = json.loads((folder / "seeds" / "0.json").read_bytes())["settings"]["networks"]["inception"]["sha256"]
+    assert held == hashlib.sha256((folder.parent / "inception.onnx").read_bytes()).hexdigest()
+    assert "Inception-FID" in page and held[:16] in page
     assert first["rare"] != second["rare"] or first["arms"] != second["arms"]
 
 
@@ -83,13 +90,14 @@ def test_a_run_goes_on_where_it_stopped_and_refuses_another_configuration(finish
     again = tmp_path / "augment_few_shot"
     known = records(folder)
     (again / "seeds" / "1.json").write_text("{")  # as a kill would not leave it, but a full disk might
-    more = run(f"--out={tmp_path}", "--config.seeds=3")
+    network = f"--config.inception={folder.parent / 'inception.onnx'}"
+    more = run(f"--out={tmp_path}", "--config.seeds=3", network)
     assert more.returncode == 0, more.stderr
     found = records(again)
     without = lambda record: {name: value for name, value in record.items() if name != "seconds"}
     assert {name: without(found[name]) for name in known} == {name: without(each) for name, each in known.items()}
     assert set(found) == {"0", "1", "2"} and found["0"]["seconds"] == known["0"]["seconds"]
-    other = run(f"--out={tmp_path}", "--config.shots=4")
+    other = run(f"--out={tmp_path}", "--config.shots=4", network)
     errors = [line for line in other.stderr.splitlines() if line.startswith("error: ")]
     assert other.returncode == 1 and len(errors) == 1 and "config.shots = 5, not 4" in errors[0]
 

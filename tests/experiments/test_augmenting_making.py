@@ -1,15 +1,20 @@
 """What is made of a split: from which pictures, under which labels, past which filters, and without the test."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
+import onnxwrite
 import pytest
 
 from configs import augment_few_shot, augment_folder
 from diffinv import seed_key
 from diffinv.augmentation import recipes
-from experiments.augmenting import bench, making, page, pool, quality, teaching
+from diffinv.metrics import distribution, embeddings
+from experiments.augmenting import bench, fields, making, page, pool, quality, teaching
 from experiments.augmenting.labelled import labelled
 from experiments.augmenting.splits import few_shot
+from experiments.evaluation import embedders
 
 pytest.importorskip("sklearn", reason="the judges of augmentation come with scikit-learn")
 NAMES = ("a", "b", "c", "d")
@@ -70,7 +75,7 @@ def drawn():
     with jax.numpy_dtype_promotion("standard"):
         methods = "SDEdit,words,Diff-II,Diff-Mix,class sampling,SDEdit without words"
         chosen = config(methods=methods, sigmas=(0.5,), judges="logistic regression,RBF-SVM")
-        shared = bench.bench(chosen, teaching.teacher(chosen, NAMES))
+        shared = bench.bench(chosen, teaching.teacher(chosen, NAMES), Path())
         part = few_shot(data(), 0, (1, 3), 4, 0.4, 0.2)
         return shared, part, bench.draw(shared, part, 0)
 
@@ -173,6 +178,29 @@ def test_copies_are_told_by_their_ratio(split, drawn):
     records = [{"quality": {"it": told, "other": honest}}]
     page_part = page.compared(records, 3)
     assert "it: the pictures lie much nearer to training" in page_part and "other: the pictures" not in page_part
+
+
+def test_distances_of_a_given_network_are_those_of_its_features(split, tmp_path):
+    """By hand from 8 bits, a grey picture as three equal channels; of two pictures there are none."""
+    file = tmp_path / "inception.onnx"
+    file.write_bytes(onnxwrite.embedder(2048, (1, 3, 12, 12)))
+    chosen = config(inception=str(file))
+    fields.check(chosen)
+    given = embedders.embedders(chosen)
+    images, labels = split.train.images[:6], split.train.labels[:6]
+    made = making.Made(images, labels, np.full((6, 2), -1), labels * 0, labels * 0.5, labels * 0.0)
+    told = quality.of(split, made, given, tmp_path / "features")
+    network = embeddings.known_network("inception_v3", file)
+    eight = lambda x: (np.round((np.float64(x) + 1) * 127.5) / 127.5 - 1).astype(np.float32)
+    rows = [np.stack([network(x) for x in eight(part)]) for part in (images, quality.unseen(split).images)]
+    assert told["Inception-FID"] == pytest.approx(distribution.feature_fid(*rows), rel=2e-4)
+    assert told["Inception-KID"] == pytest.approx(distribution.feature_kid(*rows).value, rel=2e-4, abs=1e-5)
+    assert len(list((tmp_path / "features").iterdir())) == 2
+    few = quality.by_given(images[:2], images, given, tmp_path / "features")
+    assert set(few) == set(told) - set(quality.of(split, made)) and np.isnan(list(few.values())).all()
+    records = [{"quality": {"it": told}}]
+    shown = page.compared(records, 3, embedders.notes(embedders.accounts(given), "the unseen real ones"))
+    assert "Inception-FID" in shown and "inception.onnx (sha256 " in shown and "against the unseen real ones" in shown
 
 
 def test_a_sheet_says_how_many_it_shows():
