@@ -10,9 +10,7 @@ from compiling import FAST, OLDER, SPLIT, flags, one_context
 
 QUICK = OLDER if {"-m", "PYTEST_XDIST_WORKER"} & {*sys.argv, *os.environ} else FAST
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0"
-)  # which line made an operation is told of no program here
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # nobody reads a program's line numbers
 os.environ.setdefault("XLA_FLAGS", flags(QUICK | SPLIT))  # which workers inherit
 for library in ("OPENBLAS", "OMP"):  # small problems, and a worker for each core: more threads wait for one another
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,8 +32,9 @@ class Stages(NamedTuple):
 
 
 def split(paths: str) -> list[str]:
-    """The checkpoints of `A,B,C`, in the order of their sizes as they are given."""
-    return [priors.place(path.strip()) for path in paths.split(",")]
+    """The checkpoints of `A,B,C`, which may be one whose name has commas."""
+    several = [paths] if os.path.exists(f"{paths}.json") else paths.split(",")
+    return [priors.place(path.strip()) for path in several]
 
 
 def require_fit(cards: Sequence[dict[str, Any]], paths: Sequence[str], name: str) -> None:

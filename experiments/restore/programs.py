@@ -146,9 +146,8 @@ class Programs:
         *_, candidate, _ = arguments
 
         def restore(key: Key, prior: Prior, measurement: Measurement, candidate: Array | None, values):
-            solution = solvers.solver(solvers.own(name), replaced(self.config, values), prior)(
-                key, measurement, candidate
-            )
+            solver = solvers.solver(solvers.own(name), replaced(self.config, values), prior)
+            solution = solver(key, measurement, candidate)
             return solution.x, total_cost(solution.info), failed_step(solution.info)
 
         return jax.jit(jax.vmap(restore, (0, None, 0, None if candidate is None else 0, 0))).lower(*arguments)

@@ -121,6 +121,12 @@ def test_stages_that_do_not_fit_are_refused_by_name(two, tmp_path):
         stages.loaded([small, str(tmp_path / "nowhere")], "--model")
 
 
+def test_paths_are_parted_by_commas_but_for_a_name_that_has_one(two, tmp_path):
+    assert stages.split(f"{two[0]}, {two[1]}") == two and stages.split("satellite64")[0].endswith("shipped/satellite64")
+    odd = save(tmp_path / "a,b", 4)
+    assert stages.split(odd) == [odd] and stages.loaded([odd], "--model").labels == LABELS
+
+
 @pytest.mark.slow
 def test_generate_draws_labels_by_stages(two, tmp_path):
     """A column a draw, all stages one above the other; whatever a label's case, in the prompts' order."""
