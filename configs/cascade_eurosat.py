@@ -13,11 +13,8 @@ from ml_collections import ConfigDict
 
 from configs import satellite64
 
-NETS = {
-    16: {"channels": 32, "multipliers": (1, 2, 4), "attention": (2, 4), "patch": 1},
-    32: {"channels": 32, "multipliers": (1, 2, 4), "attention": (2, 4), "patch": 2},
-    64: {"channels": 32, "multipliers": (1, 2, 2), "attention": (4,), "patch": 2},
-}
+MULTIPLIERS = {16: (1, 2, 4), 32: (1, 2, 4), 64: (1, 2, 2)}
+"""Of 32 channels, by the stage's side; a patch of 2 x 2 but for the first, attention at the coarsest levels."""
 
 
 def get_config(mode: str = "") -> ConfigDict:
@@ -27,5 +24,8 @@ def get_config(mode: str = "") -> ConfigDict:
     if mode != "smoke":
         side = int(mode or 16)
         config.update(name=f"satellite{side}_stage", size=side, coarse=side // 2 if side > 16 else 0)
-        config.update(net={**NETS[side], "head_channels": 32}, batch=64)
+        config.net.multipliers = MULTIPLIERS[side]
+        config.net.attention = (4,) if side == 64 else (2, 4)
+        config.net.patch = 1 if side == 16 else 2
+        config.batch = 64
     return config
