@@ -277,6 +277,7 @@ def test_a_relay_starts_from_the_noised_enlarged_picture(key):
     assert x.std(0) == pytest.approx(sigma, rel=0.06)
 
 
+@pytest.mark.slow
 def test_a_relay_in_codes_of_blocks_gives_the_law_of_its_prior(key):
     """The blur has left the blocks' means alone; they are the base's, exactly, and what is lacking is drawn."""
     process, chart = scalespace.relay(4, 4, 2, sigma_blur=4.0), scalespace.block_dct(FINE, 2)

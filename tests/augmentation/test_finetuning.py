@@ -120,6 +120,7 @@ def test_more_rows_leave_the_known_labels_as_they_were(net):
     np.testing.assert_allclose(end[3], end[:3].mean(0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_card_with_more_labels_loads_as_the_same_prior():
     from diffinv import weights
 

@@ -110,6 +110,7 @@ def _jpeg(x, quality):
     return jpeg(x.shape, quality)(x)
 
 
+@pytest.mark.slow
 def test_without_noise_it_is_the_published_steps_at_the_true_sizes():
     found = np.asarray(compiled()(jax.random.split(jax.random.key(0), 4), photographs(), True, STACKED)[0])
     assert found.shape == (4, SIDE // 4, SIDE // 4, 3)

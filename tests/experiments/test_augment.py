@@ -42,6 +42,7 @@ def records(folder):
     return {path.stem: json.loads(path.read_bytes())["record"] for path in (folder / "seeds").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_the_page_has_a_verdict_for_each_recipe_and_every_table(finished):
     folder, done = finished
     page = (folder / "index.html").read_text()
@@ -59,6 +60,7 @@ def test_the_page_has_a_verdict_for_each_recipe_and_every_table(finished):
     assert first["rare"] != second["rare"] or first["arms"] != second["arms"]
 
 
+@pytest.mark.slow
 def test_the_augmented_folder_is_read_back(finished, tmp_path):
     folder, _ = finished
     lines = [json.loads(line) for line in (folder / "augmented" / "provenance.jsonl").read_text().splitlines()]
@@ -74,6 +76,7 @@ def test_the_augmented_folder_is_read_back(finished, tmp_path):
     assert len(seen) == sum(line["file"].startswith("train/") for line in lines) and len(seen.classes) == 10
 
 
+@pytest.mark.slow
 def test_tfds_reads_the_augmented_folder(finished):
     pytest.importorskip("tensorflow", reason="the image folder of tensorflow-datasets is read by tensorflow")
     import tensorflow_datasets as tfds
@@ -84,6 +87,7 @@ def test_tfds_reads_the_augmented_folder(finished):
     assert builder.info.features["label"].num_classes == 10
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped_and_refuses_another_configuration(finished, tmp_path):
     folder, done = finished
     shutil.copytree(folder, tmp_path / "augment_few_shot")

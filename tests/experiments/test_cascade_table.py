@@ -78,6 +78,7 @@ def test_the_energy_distance_of_sets_of_other_sizes():
     assert cascade.apart(x, same) == pytest.approx(0, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_scores_of_a_generator_that_paints_its_text():
     """Grey levels by the text: recognised, teaching, of one colour at all scales; and one that paints white is not."""
     section = {"size": 8, "branches": 2, "features": 2, "width": 2, "blocks": 0, "noise": 2, "judge_features": 1}

@@ -116,6 +116,7 @@ def test_judges_that_suit_a_size():
     assert large[0] == "convolutional network" and all("features" in name for name in large[1:]) and len(large) == 3
 
 
+@pytest.mark.slow
 def test_features_are_the_networks_and_are_kept(monkeypatch):
     """Of grey pictures as of coloured ones; what was seen is not computed again, and the oldest make room."""
     monkeypatch.setattr(classifiers, "KEPT", 5)

@@ -115,6 +115,7 @@ def test_a_table_comes_in_every_form(place, whole):
     assert (folder / "table.csv").read_text().splitlines()[0].startswith("task,method,psnr,psnr_half")
 
 
+@pytest.mark.slow
 def test_open_settings_are_chosen_told_and_taken_again(place, tmp_path):
     """On a picture that is left out; by presets.json another run has the same scores, and chooses nothing."""
     title = "reguidance(ddrm) reguidance.rho=1|30"
@@ -146,6 +147,7 @@ def test_nothing_is_computed_twice(place, whole):
     assert "12 of 36 items are to be computed" in plan.stdout
 
 
+@pytest.mark.slow
 def test_a_smaller_table_grows_to_the_same_one(place, whole):
     out = place / "grown"
     assert run(place, out, "--config.pictures=3", "--config.draws=1", solvers="ddrm").returncode == 0
@@ -183,6 +185,7 @@ def test_two_processes_make_the_table_of_one(place, whole):
     assert [("report: " in child.stdout) for child in done] == [True, False]
 
 
+@pytest.mark.slow
 def test_parts_in_any_order_make_the_table_of_one(place, whole):
     out = place / "parts"
     last = run(place, out, "--part=1/2")
@@ -213,6 +216,7 @@ def test_a_tampered_shard_is_named_and_computed_again(place, whole):
     same(place, out)
 
 
+@pytest.mark.slow
 def test_a_cell_is_verified(place, whole):
     out = place / "verified"
     shutil.copytree(place / "whole", out)

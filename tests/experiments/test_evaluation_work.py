@@ -76,6 +76,7 @@ def computed(folder, plan, chosen=None, group=1, devices=1, draws=2, memory=0.0,
     return [shards.read(folder / cell.folder)[0] for cell in plan], said, bar.done
 
 
+@pytest.mark.slow
 def test_batches_devices_and_order_do_not_matter(tmp_path):
     plan, wanted = planned(), pictures().items(2)
     first = computed(tmp_path / "a", plan, wanted)[0]

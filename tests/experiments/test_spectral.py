@@ -83,6 +83,7 @@ def test_a_relay_s_export_stands_in_a_cascade_and_blurs_in_blocks(tmp_path):
     assert x.shape == (8, 8, 3) and np.isfinite(x).all()
 
 
+@pytest.mark.slow
 def test_a_spectral_network_works_in_the_coefficients_of_its_process():
     """Without a network it is Wiener's filter in blocks, whose weighted error is 1 for a Gaussian field."""
     relay, rng = scalespace.relay(4, 4, 2, sigma_blur=2.0), np.random.default_rng(0)
