@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ FREE = ("name", "seeds", "data_folder")
 """Fields on which no seed's result depends."""
 
 
-def settings(config) -> dict[str, Any]:
-    """What a seed's result depends on, as JSON holds it."""
+def settings(config, given: Sequence[embedders.Embedder]) -> dict[str, Any]:
+    """What a seed's result depends on, the given networks by their digests, as JSON holds it."""
     own = {name: value for name, value in config.to_dict().items() if name not in FREE}
-    networks = embedders.accounts(embedders.embedders(config))
+    networks = embedders.accounts(given)
     return json.loads(json.dumps({"config": own, "networks": networks, "made_by": keeping.code("augment.py")}))
 
 
@@ -66,7 +67,7 @@ def finished(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 def judged(config, shared: bench.Bench, pool: pools.Pool, rare: Any, folder: Path) -> list[dict[str, Any]]:
     """The records of all seeds, of which those that are missing are computed."""
-    records, wanted = [], settings(config)
+    records, wanted = [], settings(config, shared.given)
     with tqdm(range(config.seed, config.seed + config.seeds), unit="seed") as bar:
         for seed in bar:
             path = folder / "seeds" / f"{seed}.json"

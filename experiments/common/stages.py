@@ -66,6 +66,8 @@ def maker(prior: Prior, card: dict[str, Any], label: Array | None, weight: Scala
     """A stage by one evaluation of a consistency model, or by Heun's method and classifier-free guidance.
 
     Without a label it is told of none, where its card names that of nothing.
+
+    Source: Ho et al. 2021, arXiv:2106.15282; guidance by Ho and Salimans 2022, arXiv:2207.12598.
     """
     nothing = card.get("label_null")
     told = prior if nothing is None else prior.given(label=jnp.int32(nothing) if label is None else label)
@@ -78,7 +80,7 @@ def maker(prior: Prior, card: dict[str, Any], label: Array | None, weight: Scala
 
 
 def drawing(cards: Sequence[dict[str, Any]], steps: int) -> Callable[..., tuple[Array, ...]]:
-    """`(priors, level, weight, key, label) -> pictures` of all stages; the label may be None."""
+    """`(priors, level, weight, key, label) -> pictures`, (H, W, C) of each stage, about [-1, 1]; the label may be None."""
 
     def pictures(priors: Sequence[Prior], level: Scalar, weight: Scalar, key: Key, label: Array | None):
         made = [maker(prior, card, label, weight, steps) for prior, card in zip(priors, cards)]
