@@ -80,7 +80,7 @@ def maker(prior: Prior, card: dict[str, Any], label: Array | None, weight: Scala
 
 
 def drawing(cards: Sequence[dict[str, Any]], steps: int) -> Callable[..., tuple[Array, ...]]:
-    """`(priors, level, weight, key, label) -> pictures`, (H, W, C) of each stage, about [-1, 1]; the label may be None."""
+    """`(priors, level, weight, key, label) -> pictures`, (H, W, C) of each stage on [-1, 1]; the label may be None."""
 
     def pictures(priors: Sequence[Prior], level: Scalar, weight: Scalar, key: Key, label: Array | None):
         made = [maker(prior, card, label, weight, steps) for prior, card in zip(priors, cards)]
