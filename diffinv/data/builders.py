@@ -170,9 +170,10 @@ def _times(file: str) -> tuple[int, ...]:
 def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Reading = PLAIN, watch: Watch = iter) -> str:
     """Brings a catalogue to one size and stores it as a TFDS data set under `folder`; returns its directory.
 
-    A second call with the same files returns at once. A run that was cut off leaves nothing that is taken for a whole
-    set (TFDS renames at the end). Images that are corrupt, too large or not plain are left out and named in the set's
-    metadata. Every 16th picture (the second first) is for validation where the source has no split of its own.
+    A second call with the same files returns at once; of two at the same time both store it, and the first one's is
+    kept. A run that was cut off leaves nothing that is taken for a whole set (TFDS renames at the end). Images that are
+    corrupt, too large or not plain are left out and named in the set's metadata. Every 16th picture (the second first)
+    is for validation where the source has no split of its own.
 
     Raises FileNotFoundError where nothing is there, ValueError where no image, or none for validation, is readable, or
     where `size` is under 1 or over the limit of pixels.
@@ -188,6 +189,9 @@ def prepare(path: str, size: int, folder: str, channels: int = 3, reading: Readi
     builder = _builder()(**fields, data_dir=target, file_format="array_record")
     try:
         builder.download_and_prepare()
+    except OSError:
+        if not builder.is_prepared():
+            raise
     except (AssertionError, ValueError) as error:
         skipped = builder.info.metadata["skipped"]
         first = f", the first {skipped[0]}" if skipped else ""

@@ -63,6 +63,28 @@ def test_a_second_time_it_is_there_and_other_files_are_another_set(prepared, fol
     extra.unlink()
 
 
+def test_of_two_at_the_same_time_both_have_it(folder, tmp_path):
+    """The second starts and ends while the first is at its pictures."""
+    others = []
+
+    def watch(records):
+        others.append(data.prepare(folder, 8, str(tmp_path)))
+        return records
+
+    first = data.prepare(folder, 8, str(tmp_path), watch=watch)
+    assert others and set(others) == {first} and len(os.listdir(os.path.dirname(first))) == 1
+    assert len(data.source(folder, 8, "train", str(tmp_path))) > 10
+
+
+def test_a_full_disk_is_no_other_process(folder, tmp_path, monkeypatch):
+    def full(path, dst):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        data.prepare(folder, 8, str(tmp_path))
+
+
 def test_resident_is_the_same_source(prepared):
     train = prepared[0]
     for name, value in data.resident(train, chunk=5).take([3, 16, 3]).items():
