@@ -20,6 +20,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config = prior32.get_config(mode)
     config.name = "photo"
     config.architecture = "conv"
+    config.optimizer = "muon"
     config.turn = True
     config.crop = 16
     with config.unlocked():

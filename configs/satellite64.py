@@ -20,6 +20,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config = prior32.get_config(mode)
     config.name = "satellite64"
     config.classes = 2
+    config.optimizer = "muon"
     config.turn = True  # seen from above, every quarter turn is a picture of the same kind
     if mode == "":
         config.update(

@@ -17,6 +17,7 @@ def get_config(mode: str = "") -> ConfigDict:
     """`mode`: "" for the real run, "smoke" for a few seconds on generated images."""
     config = prior32.get_config(mode)
     config.name = "satellite_base"
+    config.optimizer = "muon"
     config.turn = True
     if mode == "":
         config.update(
@@ -27,6 +28,7 @@ def get_config(mode: str = "") -> ConfigDict:
             },
             steps=20_000,
             cooldown=1000,
+            learning_rate=1e-3,
             ema_half_lives=(20_000, 5_000, 60_000),
             eval_every=1000,
             eval_images=256,

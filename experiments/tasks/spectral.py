@@ -51,7 +51,7 @@ class Spectral(Denoising):
 
     def __init__(self, config, source: data.Source):
         super().__init__(config, source)
-        if config.optimizer == "adamw" and config.weight_decay:
+        if config.optimizer != "radam" and config.weight_decay:
             raise ValueError(f"config.weight_decay is {config.weight_decay}; give 0, or it shrinks the measured field")
         fields = {"shape": list(self.shape[:2]), **config.process.to_dict()}
         name = runtime.choose("config.process.name", config.process.name, list(BLURS))
