@@ -14,6 +14,11 @@ pictures are drawn, as many of each text, and compared with the pictures of --da
 - colours: `adversarial.colour_consistency` between neighbouring scales, which its weight (50) is to lower;
 - own text: the share whose text is nearest, of all, by the model's own encoders.
 
+Of pictures of 32 pixels or more a second table says what EfficientNet-Lite0 sees (`cascade_features`): the Fréchet and
+the kernel distance, precision, recall, density and coverage against the held-out pictures; the share that a classifier
+of training pictures takes for their text, the accuracy on held-out ones of a classifier of generated ones alone, and
+Inception's score, of that classifier. All depend on --count: the last row has training pictures.
+
 Cells: mean ± Student's 95 % interval over the seeds, each of which draws weights, order and noise anew. "One stage" has
 one generator and one judge; its width is chosen so that the generator has about as many weights. So have all stages of
 a diffusion cascade together, each of which is trained for as many steps (`cascade_stages`), with noise of --level on
@@ -44,6 +49,7 @@ from diffinv.metrics import memorisation
 from diffinv.prior import Prior
 from diffinv.typing import Array
 from experiments.report.tables import student
+from experiments.tables import cascade_features as features
 from experiments.tables import cascade_stages as stages
 from experiments.tables import published, trainings
 from experiments.tables.published import Option, counted, named
@@ -231,8 +237,8 @@ def drawn(model: Model, labels: np.ndarray, seed: int) -> tuple[tuple[Array, ...
     return made, 1000 * (time.perf_counter() - started) / len(labels)
 
 
-def scores(model: Model, known: Real, count: int, seed: int) -> list[float]:
-    """The cells of one model, in the order of `HEAD`."""
+def scores(model: Model, known: Real, count: int, seed: int, seen: features.Known | None = None) -> list[float]:
+    """The cells of one model, in the order of `HEAD`, and where it is known what is `seen`, of `features.HEAD`."""
     labels = np.arange(count) % model.classes
     made, cost = drawn(model, labels, seed)
     finest = np.asarray(made[-1])
@@ -244,6 +250,7 @@ def scores(model: Model, known: Real, count: int, seed: int) -> list[float]:
         float(np.mean(pairs)) if pairs else float("nan"),
         model.own(made[-1], jnp.asarray(labels)),
         cost,
+        *(features.scores(features.FEATURES(finest), labels, seen) if seen else []),
     ]
 
 
@@ -267,24 +274,34 @@ def rows_of(options: SimpleNamespace) -> list[str]:
 def main(options: SimpleNamespace) -> published.Table:
     rows, config = rows_of(options), configured(options, FIRST)
     known, lines, every = real(config, options.count), [("", "weights", *HEAD)], []
-    classes = int(known.trained_labels.max()) + 1
+    seen, below = features.known(*known) if features.suited(known.held_out) else None, [("", *features.HEAD)]
+    classes, digits = int(known.trained_labels.max()) + 1, (4, 3, 3, 4, 3, 2, *features.DIGITS)
     with tqdm(total=len(rows) * options.seeds, unit="model") as bar:
         for row in rows:
             found, model = [], None
             for seed in range(options.seeds):
                 bar.set_description(f"{row}, seed {seed}")
                 model = model_of(options, row, seed, classes)
-                found.append(scores(model, known, options.count, seed))
+                found.append(scores(model, known, options.count, seed, seen))
                 bar.update()
-            cells = (cell(list(each), digits) for each, digits in zip(zip(*found), (4, 3, 3, 4, 3, 2), strict=True))
-            lines.append((row, f"{model.weights:,}", *cells))
+            cells = [cell(list(each), places) for each, places in zip(zip(*found), digits)]
+            lines.append((row, f"{model.weights:,}", *cells[: len(HEAD)]))
+            below.append((row, *cells[len(HEAD) :]))
             every.append([score[0] for score in found])
     floor = apart(known.trained[: options.count], known.held_out)
     right = agreeing(known.held_out, known.labels, known.trained, known.trained_labels)
     lines.append(("training pictures", "", f"{floor:.4f}", f"{right:.3f}", f"{right:.3f}", "", "", ""))
     what = f"{options.config}, {config.steps} steps of {config.batch}, {options.seeds} seeds, {options.count} pictures "
     what += f"of each model; {len(known.held_out)} held-out pictures"
-    return published.table(f"{what}\n\n{published.columns(lines)}", every)
+    return published.table("\n\n".join([what, published.columns(lines), *further(seen, below, options.count)]), every)
+
+
+def further(seen: features.Known | None, lines: list[tuple[str, ...]], count: int) -> list[str]:
+    """The table of what is seen, with its floor; nothing where nothing is."""
+    if seen is None:
+        return []
+    cells = [f"{value:.{places}f}" for value, places in zip(features.floor(seen, count), features.DIGITS)]
+    return ["by EfficientNet-Lite0's features", published.columns([*lines, ("training pictures", *cells)])]
 
 
 if __name__ == "__main__":
