@@ -1,7 +1,8 @@
-"""Denoisers `(x, t) -> E[x_0 | x_t]` beside the network's: exact, spectral, of another process, of another size."""
+"""Denoisers `(x, t) -> E[x_0 | x_t]` beside the network's: exact, spectral, of another process or size, symmetric."""
 
 from collections.abc import Callable
 
+from diffinv.denoisers.equivariant import FLIPS, MIRROR, SQUARE, Motion, Symmetric, symmetric
 from diffinv.denoisers.exact import (
     FullMixtureDenoiser,
     GaussianDenoiser,
@@ -28,16 +29,22 @@ EXACT: dict[str, Callable[..., Prior]] = {
 
 __all__ = [
     "EXACT",
+    "FLIPS",
     "FullMixtureDenoiser",
     "GaussianDenoiser",
+    "MIRROR",
     "MixtureDenoiser",
+    "Motion",
     "Rescheduled",
+    "SQUARE",
     "Sized",
     "SpectralDenoiser",
+    "Symmetric",
     "finite",
     "gaussian",
     "gaussian_field",
     "gaussian_mixture",
     "mixture",
     "spectral_prior",
+    "symmetric",
 ]

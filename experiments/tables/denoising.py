@@ -8,9 +8,10 @@ pictures of a set. FOLDER/HR (or FOLDER) holds a set's pictures. Every method is
 
 The prior is asked once for E[x_0 | x_t] at the noise level 2 sigma / 255 of [-1, 1], x_t rescaled as its process has
 it; sides are padded by reflection to what its network takes, and a network of one size works on overlapping tiles.
-BM3D is the authors' own (PyPI's bm3d, free for non-commercial use), in one thread. Non-local means: patches of 5 x 5
-within 6 pixels, h = 0.6 sigma, as scikit-image's example has it. Total variation: Chambolle's, of the weight
-0.8 sigma / 255, the best of 0.6, 0.8, 1, 1.2 on the photographs that install with scikit-image, which it thus flatters.
+"Mean of eight" is that of its answers to the picture turned and mirrored (`denoisers.symmetric`), at eight times the
+cost. BM3D is the authors' own (PyPI's bm3d, free for non-commercial use), in one thread. Non-local means: patches of 5
+x 5 within 6 pixels, h = 0.6 sigma, as scikit-image's example has it. Total variation: Chambolle's, of the weight 0.8
+sigma / 255, the best of 0.6, 0.8, 1, 1.2 on the photographs that install with scikit-image, which it thus flatters.
 
 The grey part is DnCNN's, at the one sigma that it was trained for. A prior of colours takes part by its own noise law:
 grey values with noise sigma are the channels' mean of three equal channels with independent noise sqrt(3) sigma, so the
@@ -49,6 +50,7 @@ Denoise = Callable[[np.ndarray, float], np.ndarray]
 """`(y, sigma) -> x`, (h, w, channels) in 8-bit units."""
 TRAINED, DRAWS, NLM, TV = 25.0, 4, 0.6, 0.8
 REFERENCE = "BM3D"
+OURS, EIGHT = "prior, one step", "mean of eight"
 REMEMBERED = {
     "CBM3D": ("33.52", "30.71", "27.38"),
     "FFDNet": ("33.87", "31.21", "27.96"),
@@ -120,17 +122,18 @@ def lifted(denoise: Denoise, draws: int = DRAWS) -> Denoise:
     return grey
 
 
-def loaded(path: str) -> tuple[Denoise, int]:
-    """The prior of a checkpoint as a denoiser, and its channels."""
+def loaded(path: str) -> tuple[dict[str, Denoise], int]:
+    """The prior of a checkpoint as a denoiser, and as the mean of its eight, by the names of rows; its channels."""
     path = priors.place(path)
     card = weights.read_card(path, "prior")
     priors.require_pictures(card, path)
     rows, columns, channels = card["shape"]
-    if weights.any_size(card):
-        return one_step(weights.load_prior(path, shape=(rows, columns, channels))), channels
-    if rows != columns:
+    free = weights.any_size(card)
+    if not free and rows != columns:
         raise ValueError(f"--prior is of pictures of {rows} x {columns}; give one of squares, or of any size")
-    return one_step(weights.load_prior(path), rows), channels
+    prior = weights.load_prior(path, shape=(rows, columns, channels)) if free else weights.load_prior(path)
+    size = 0 if free else rows
+    return {OURS: one_step(prior, size), EIGHT: one_step(di.denoisers.symmetric(prior), size)}, channels
 
 
 def total_variation(y: np.ndarray, sigma: float) -> np.ndarray:
@@ -225,12 +228,12 @@ class Part(NamedTuple):
 
 def parts(options: SimpleNamespace) -> list[Part]:
     """Colour and grey; the prior is in the grey part by its own noise law, and in no colour part where it is grey."""
-    (denoise, channels), rows = loaded(options.prior), classical()
-    sigmas, ours = list(map(float, options.sigmas)), "prior, one step"
-    found = [Part(channels, sigmas, {**rows, ours: Method(denoise)})]
+    (ours, channels), rows = loaded(options.prior), classical()
+    sigmas = list(map(float, options.sigmas))
+    found = [Part(channels, sigmas, rows | {name: Method(denoise) for name, denoise in ours.items()})]
     if options.dncnn:
-        grey = Method(denoise if channels == 1 else lifted(denoise))
-        found.append(Part(1, [TRAINED], {**rows, "DnCNN": Method(dncnn(options.dncnn)), ours: grey}))
+        grey = {name: Method(denoise if channels == 1 else lifted(denoise)) for name, denoise in ours.items()}
+        found.append(Part(1, [TRAINED], {**rows, "DnCNN": Method(dncnn(options.dncnn)), **grey}))
     return found
 
 

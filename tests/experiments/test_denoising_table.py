@@ -124,11 +124,12 @@ def test_a_checkpoint_is_asked_as_its_network_allows(tmp_path, kind):
         with pytest.raises(ValueError, match="--prior is of pictures of 16 x 24"):
             denoising.loaded(str(tmp_path / "made"))
         return
-    denoise, found = denoising.loaded(str(tmp_path / "made"))
+    rows, found = denoising.loaded(str(tmp_path / "made"))
     y = np.random.default_rng(0).uniform(0, 255, (21, 17, channels))
     expected = 127.5 + 0.25 / (0.25 + (40 / 127.5) ** 2) * (y - 127.5)
-    np.testing.assert_allclose(denoise(y, 40.0), expected, atol=5e-3)
-    assert found == channels
+    for name in (denoising.OURS, denoising.EIGHT):
+        np.testing.assert_allclose(rows[name](y, 40.0), expected, atol=5e-3)
+    assert found == channels and len(rows) == 2
 
 
 def made_dncnn():
@@ -217,7 +218,7 @@ def stubbed(monkeypatch):
 def test_the_table_of_a_folder(folder, monkeypatch, tmp_path):
     """BM3D's own row has no difference; where it gives back the noise, the noise's difference is 0."""
     stubbed(monkeypatch)
-    monkeypatch.setattr(denoising, "loaded", lambda path: (denoising.one_step(prior()), 3))
+    monkeypatch.setattr(denoising, "loaded", lambda path: ({denoising.OURS: denoising.one_step(prior())}, 3))
     np.savez(tmp_path / "dncnn.npz", **made_dncnn())
     given = {"pictures": [folder], "sigmas": [15.0, 50.0], "dncnn": str(tmp_path / "dncnn.npz")}
     text, failed, whole = denoising.main(published.values(denoising.OPTIONS, **given))
@@ -235,7 +236,7 @@ def test_the_table_of_a_folder(folder, monkeypatch, tmp_path):
 
 def test_without_bm3d_there_is_one_line_and_no_difference(folder, monkeypatch):
     monkeypatch.setattr(denoising.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(denoising, "loaded", lambda path: (denoising.one_step(prior()), 3))
+    monkeypatch.setattr(denoising, "loaded", lambda path: ({denoising.OURS: denoising.one_step(prior())}, 3))
     text = denoising.main(published.values(denoising.OPTIONS, pictures=[folder], sigmas=[25.0])).text
     assert "pip install bm3d" in text and "±" not in text.split("\n", 1)[1] and "BM3D  " not in text
 
@@ -266,9 +267,10 @@ def test_options_take_their_defaults_and_no_nonsense():
 @pytest.mark.slow
 def test_the_embedded_prior_takes_noise_out_of_a_photograph():
     """On tiles of its own 32 pixels, at sigma 50: 6 dB above the noise itself."""
-    denoise, channels = denoising.loaded("")
+    rows, channels = denoising.loaded("")
     found = denoising.cases("photographs", 3, 50.0, 1, 0)[0]
     cut = denoising.Case("cut", found.truth[100:148, 200:260], found.y[100:148, 200:260])
     kept = denoising.Kept("")
-    before, after = (kept(denoising.Method(each), "", cut, 50.0)[0] for each in (lambda y, sigma: y, denoise))
-    assert channels == 3 and after > before + 6
+    tried = (lambda y, sigma: y, rows[denoising.OURS], rows[denoising.EIGHT])
+    before, after, eight = (kept(denoising.Method(each), "", cut, 50.0)[0] for each in tried)
+    assert channels == 3 and eight > after > before + 6
