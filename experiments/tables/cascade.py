@@ -17,7 +17,7 @@ pictures are drawn, as many of each text, and compared with the pictures of --da
 Of pictures of 32 pixels or more a second table says what EfficientNet-Lite0 sees (`cascade_features`): the Fréchet and
 the kernel distance, precision, recall, density and coverage against the held-out pictures; the share that a classifier
 of training pictures takes for their text, the accuracy on held-out ones of a classifier of generated ones alone, and
-Inception's score, of that classifier. All depend on --count: the last row has training pictures.
+the first one's `metrics.scores.class_score`. All depend on --count: the last row has training pictures.
 
 Cells: mean ± Student's 95 % interval over the seeds, each of which draws weights, order and noise anew. "One stage" has
 one generator and one judge; its width is chosen so that the generator has about as many weights. So have all stages of

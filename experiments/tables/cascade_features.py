@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffinv.metrics import distribution, manifold
+from diffinv.metrics.scores import class_score, classification_accuracy_score
 from experiments.augmenting.classifiers import FEATURES, LEAST
 from experiments.augmenting.scikit import scikit
 
-HEAD = ("FID", "KID", "precision", "recall", "density", "coverage", "seen as its own", "teaches", "score")
+HEAD = ("FID", "KID", "precision", "recall", "density", "coverage", "seen as its own", "teaches", "class score")
 DIGITS = (1, 4, 3, 3, 2, 3, 3, 3, 2)
 TAUGHT = 3000
 """Training pictures, at most, that a classifier is fitted to."""
@@ -54,15 +55,6 @@ def known(trained: np.ndarray, trained_labels: np.ndarray, held_out: np.ndarray,
     return Known(rows, names, FEATURES(held_out), labels, classifier)
 
 
-def score(shares: np.ndarray) -> float:
-    """exp E KL(p(label | picture) || p(label)), from 1 to the number of labels; shares (N, labels).
-
-    Source: Salimans et al. 2016, arXiv:1606.03498, section 4, with a classifier of these labels in place of Inception.
-    """
-    logs = lambda p: np.log(np.maximum(p, 1e-30))
-    return float(np.exp(np.mean(np.sum(shares * (logs(shares) - logs(shares.mean(0))), 1))))
-
-
 def scores(rows: np.ndarray, labels: np.ndarray, real: Known) -> list[float]:
     """The cells of pictures' features (N, 1280) and labels (N,), in the order of `HEAD`; NaN where there are none."""
     near = [distribution.feature_fid(rows, real.held_out), distribution.feature_kid(rows, real.held_out).value]
@@ -71,8 +63,8 @@ def scores(rows: np.ndarray, labels: np.ndarray, real: Known) -> list[float]:
         return [*near, *[float("nan")] * 3]
     own, taught = np.mean(real.classifier.predict(rows) == labels), float("nan")
     if len(np.unique(labels)) > 1:
-        taught = np.mean(fitted(rows, labels).predict(real.held_out) == real.labels)
-    return [*near, float(own), float(taught), score(real.classifier.predict_proba(rows))]
+        taught = classification_accuracy_score(rows, labels, real.held_out, real.labels).value
+    return [*near, float(own), taught, class_score(real.classifier.predict_proba(rows)).value]
 
 
 def floor(real: Known, count: int) -> list[float]:

@@ -48,13 +48,6 @@ def test_pictures_of_one_label_teach_nothing(real):
     assert own == pytest.approx(1 / 3, abs=0.01) and np.isnan(teaches)
 
 
-def test_the_score_of_sure_and_of_unsure_shares():
-    sure, unsure = np.eye(5), np.full((5, 5), 0.2)
-    assert features.score(sure) == pytest.approx(5) and features.score(unsure) == pytest.approx(1)
-    halves = np.repeat([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]], 3, 0)
-    assert features.score(halves) == pytest.approx(2)
-
-
 def test_captions_are_too_many_to_tell_apart(monkeypatch):
     monkeypatch.setattr(features, "FEATURES", lambda pictures: pictures)
     rows = np.random.default_rng(0).normal(size=(400, 3))
@@ -80,6 +73,6 @@ def test_the_second_table_ends_with_training_pictures(real):
     cells = [cascade.cell([value] * 3, places) for value, places in zip(features.floor(real, 300), features.DIGITS)]
     title, text = cascade.further(real, [("", *features.HEAD), ("a row", *cells)], 300)
     head, row, last = text.splitlines()
-    assert "EfficientNet-Lite0" in title and head.split("  ")[-1] == "score"
+    assert "EfficientNet-Lite0" in title and head.split("  ")[-1] == "class score"
     assert row.startswith("a row") and last.startswith("training pictures") and len(last.split()) == 2 + 9
     assert published.columns([("", *features.HEAD)]).split() == " ".join(features.HEAD).split()
