@@ -43,7 +43,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from diffinv import data, schema, weights
+from diffinv import atomic, data, schema, weights
 from diffinv.prior import Prior
 from experiments.common import keeping, priors, profiling, reading
 from experiments.evaluation import (
@@ -303,6 +303,7 @@ def main() -> int:
     if VERIFY.value:
         return verify(shop, folder, found, wanted)
     with keeping.alone(runtime.writable(folder / "parts" / f"{index}-of-{count}")):
+        atomic.tidy(folder)
         table = decided(shop, folder, asked, shared, True)
         found, _ = started(folder, table, wanted, shared)
         for cell in table.plan:
