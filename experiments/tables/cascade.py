@@ -275,7 +275,7 @@ def main(options: SimpleNamespace) -> published.Table:
     rows, config = rows_of(options), configured(options, FIRST)
     known, lines, every = real(config, options.count), [("", "weights", *HEAD)], []
     seen, below = features.known(*known) if features.suited(known.held_out) else None, [("", *features.HEAD)]
-    classes, digits = int(known.trained_labels.max()) + 1, (4, 3, 3, 4, 3, 2, *features.DIGITS)
+    classes, digits = int(known.trained_labels.max()) + 1, (4, 3, 3, 4, 3, 2, *(features.DIGITS if seen else ()))
     with tqdm(total=len(rows) * options.seeds, unit="model") as bar:
         for row in rows:
             found, model = [], None
@@ -284,7 +284,7 @@ def main(options: SimpleNamespace) -> published.Table:
                 model = model_of(options, row, seed, classes)
                 found.append(scores(model, known, options.count, seed, seen))
                 bar.update()
-            cells = [cell(list(each), places) for each, places in zip(zip(*found), digits)]
+            cells = [cell(list(each), places) for each, places in zip(zip(*found), digits, strict=True)]
             lines.append((row, f"{model.weights:,}", *cells[: len(HEAD)]))
             below.append((row, *cells[len(HEAD) :]))
             every.append([score[0] for score in found])
@@ -300,7 +300,8 @@ def further(seen: features.Known | None, lines: list[tuple[str, ...]], count: in
     """The table of what is seen, with its floor; nothing where nothing is."""
     if seen is None:
         return []
-    cells = [f"{value:.{places}f}" for value, places in zip(features.floor(seen, count), features.DIGITS)]
+    found = zip(features.floor(seen, count), features.DIGITS, strict=True)
+    cells = [f"{value:.{places}f}" for value, places in found]
     return ["by EfficientNet-Lite0's features", published.columns([*lines, ("training pictures", *cells)])]
 
 
