@@ -29,6 +29,7 @@ def get_config(mode: str = "") -> ConfigDict:
     config.threads = 4
     config.size = 32
     config.crop = 0
+    config.only = ""
     config.coarse = 0
     config.coarse_level = 1.0
     config.channels = 3

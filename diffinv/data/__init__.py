@@ -1,6 +1,6 @@
 """Pictures from files, digits and TFDS to shuffled batches; uint8 (H, W, C) until `to_unit` makes them [-1, 1]."""
 
-from diffinv.data.builders import Source, prepare, resident, source
+from diffinv.data.builders import Source, only, prepare, resident, source
 from diffinv.data.cutting import patches
 from diffinv.data.files import Catalogue, Images, Record, catalogue, decode, picture, read
 from diffinv.data.fitting import fit, to_pixels, to_unit
@@ -21,6 +21,7 @@ __all__ = [
     "catalogue",
     "decode",
     "fit",
+    "only",
     "order",
     "patches",
     "picture",

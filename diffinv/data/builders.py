@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -289,3 +290,23 @@ def resident(source: Source, chunk: int = 1024) -> Source:
     parts = [source.take(range(start, min(start + chunk, len(source)))) for start in starts]
     images, labels = (np.concatenate([part[key] for part in parts]) for key in ("image", "label"))
     return replace(source, records=Resident(images, labels))
+
+
+def only(source: Source, names: Sequence[str]) -> Source:
+    """The pictures of some classes, in memory; their labels are the names' places.
+
+    Raises ValueError for a name that is none of the classes, that repeats, or that has no picture, and as `resident`.
+    """
+    if unknown := [name for name in names if name not in source.classes]:
+        raise ValueError(f"names has {unknown[0]!r}; the classes are {', '.join(source.classes)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"names are {list(names)}; give one class at least, each once")
+    images, labels = resident(source).records
+    places = np.full(len(source.classes), -1, np.int32)
+    places[[source.classes.index(name) for name in names]] = np.arange(len(names))
+    kept = places[labels]
+    if missing := [name for i, name in enumerate(names) if i not in kept]:
+        raise ValueError(f"class {missing[0]!r} has no picture here; leave it out, or add some")
+    digest = hashlib.sha256(json.dumps([source.digest, *names]).encode()).hexdigest() if source.digest else ""
+    records = Resident(images[kept >= 0], kept[kept >= 0])
+    return replace(source, records=records, classes=tuple(names), digest=digest)

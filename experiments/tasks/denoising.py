@@ -8,8 +8,9 @@ import numpy as np
 
 import diffinv as di
 from diffinv import cascade, data, operators, process, samplers, times, train
-from diffinv.schema import Schema, number, whole
+from diffinv.schema import Schema, number, text, whole
 from experiments.common import provenance, reading
+from experiments.common.commandline import listed
 from experiments.tasks import networks
 
 SPREAD = number("spread of ln sigma", above=0, high=20)
@@ -17,6 +18,7 @@ MEAN = number("mean of ln sigma", -20, 20)
 CROP: Schema = {
     "crop": whole("from one square of `size` to the next; 0 for whole pictures, shrunk to it", 0, 8192, "pixels"),
 }
+ONLY: Schema = {"only": text("classes that are trained on, with commas; '' for all")}
 COARSE: Schema = {
     "coarse": whole("side of a coarse picture that the network is told of, 0 for none", 0, 4096, "pixels"),
     "coarse_level": number("greatest deviation of the noise on it", low=0, high=100, unit="on [-1, 1]"),
@@ -46,13 +48,19 @@ class Denoising:
     @staticmethod
     def fields(config) -> Schema:
         """How pictures are cut and noise is spread, and the network."""
-        later = {name: field for name, field in {**CROP, **COARSE}.items() if name in config}  # not in older files
+        later = {
+            name: field for name, field in {**CROP, **ONLY, **COARSE}.items() if name in config
+        }  # not in older files
         return {**later, **LEVELS, **networks.fields(config)}
 
     @staticmethod
     def check(config) -> None:
         """The network must fit the pictures, and the coarse one."""
         networks.require_fit(config)
+        if config.get("only", "") and config.get("crop", 0):
+            raise ValueError(
+                f"config.only is {config.only!r}, and squares have no class; leave one of them out"
+            )
         coarse = config.get("coarse", 0)
         if coarse and (coarse >= config.size or config.size % coarse):
             raise ValueError(f"config.coarse is {coarse}; give a divisor of config.size, {config.size}, or 0")
@@ -65,10 +73,19 @@ class Denoising:
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
         """The pictures of one split; `folder` is where prepared data are kept, `watch` a bar for their preparation."""
         if config.get("crop", 0):
+            if config.get("only", ""):
+                raise ValueError(
+                    f"config.only is {config.only!r}, and squares have no class: leave it '', or config.crop 0"
+                )
             known = {"channels": config.channels, "reading": reading.reading()}
             return data.patches(config.data, config.size, config.crop, split, **known)
         place = (split, folder, config.channels, config.download, reading.reading())
-        return data.source(config.data, config.size, *place, watch=watch)
+        found = data.source(config.data, config.size, *place, watch=watch)
+        names = listed(config.get("only", ""))
+        try:
+            return data.only(found, names) if names else found
+        except ValueError as error:
+            raise ValueError(f"config.only is {config.only!r}: {error}") from None
 
     def __init__(self, config, source: data.Source):
         if config.classes and config.classes < len(source.classes):

@@ -30,7 +30,7 @@ MOVABLE = {
     "checkpoint_every", "permanent_every", "keep",
 }  # fmt: skip
 """Fields that a restart may change: what is trained stays the same."""
-LATER = {"architecture": networks.DEFAULT, "crop": 0, "coarse": 0, "coarse_level": 1.0}
+LATER = {"architecture": networks.DEFAULT, "crop": 0, "only": "", "coarse": 0, "coarse_level": 1.0}
 """Fields that came later, with what runs had before: at these values a run is still that one."""
 
 

@@ -91,6 +91,39 @@ def test_resident_is_the_same_source(prepared):
         np.testing.assert_array_equal(value, train.take([3, 16, 3])[name])
 
 
+def test_some_classes_alone_are_their_pictures_with_labels_in_the_order_of_the_names(prepared):
+    train = prepared[0]
+    every = data.resident(train).records
+    assert list(np.unique(every.labels)) == [0, 1]
+    turned, one = data.only(train, ["class1", "class0"]), data.only(train, ["class1"])
+    assert turned.classes == ("class1", "class0") and one.classes == ("class1",)
+    np.testing.assert_array_equal(turned.records.labels, 1 - every.labels)
+    np.testing.assert_array_equal(turned.records.images, every.images)
+    np.testing.assert_array_equal(one.records.images, every.images[every.labels == 1])
+    assert not one.records.labels.any()
+    assert len({train.digest, turned.digest, one.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "names, line",
+    [
+        (["class1", "clss0"], r"names has 'clss0'; the classes are class0, class1"),
+        (["class1", "class1"], r"names are \['class1', 'class1'\]; give one class at least, each once"),
+        ([], r"names are \[\]"),
+    ],
+)
+def test_classes_that_are_not_there_are_named(prepared, names, line):
+    with pytest.raises(ValueError, match=line):
+        data.only(prepared[0], names)
+
+
+def test_a_class_without_pictures_cannot_be_all_there_is():
+    source = data.Source(builders.Resident(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32)), 4, 3, ("a", "b"))
+    with pytest.raises(ValueError, match="class 'b' has no picture here"):
+        data.only(source, ["a", "b"])
+    assert data.only(source, ["a"]).digest == ""
+
+
 def test_public_names_are_read_where_they_are_prepared(tmp_path):
     """TFDS's own stand-in for a prepared CIFAR-10."""
     with tfds.testing.mock_data(num_examples=5, data_dir=str(tmp_path)):

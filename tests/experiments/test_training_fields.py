@@ -309,6 +309,21 @@ def test_pictures_are_cut_where_the_configuration_says(tmp_path):
     assert "config.crop is -1" in refused(configured("photo", crop=-1))
 
 
+def test_the_classes_that_are_trained_on_can_be_named(tmp_path):
+    """Of three classes two, in the order of the names; a name that is none of them is refused with the field's."""
+    for i in range(30):
+        (tmp_path / "pictures" / "abc"[i % 3]).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "abc"[i % 3] / f"{i}.png")
+    given, kept = {"data": str(tmp_path / "pictures"), "size": 8}, str(tmp_path / "kept")
+    of = lambda only: run.task(config := configured(only=only, **given)).source(config, "train", kept)
+    assert of("c, a").classes == ("c", "a") and of("").classes == tuple("abc")
+    assert len(of("c, a")) + len(of("b")) == len(of("")) > len(of("c, a")) > 10
+    with pytest.raises(ValueError, match="config.only is 'a,d': names has 'd'"):
+        of("a,d")
+    assert "config.only is 'a', and squares have no class" in refused(configured("photo", crop=8, only="a"))
+
+
 @pytest.mark.parametrize(
     "told, total",
     [
