@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffinv import augmentation
+from diffinv import augmentation, sharding
 from diffinv.augmentation import Recipe
 from diffinv.augmentation.recipes import Plan
 from diffinv.metrics import memorisation
@@ -43,7 +43,10 @@ class Made(NamedTuple):
 
 
 def generator(batch: int) -> Callable[..., np.ndarray]:
-    """`(key, prior, recipe, examples) -> pictures`: any number, `batch` at once, by one program."""
+    """`(key, prior, recipe, examples) -> pictures`: any number, `batch` at once over all devices, by one program."""
+    mesh = sharding.mesh()
+    split, whole = sharding.split(mesh), sharding.replicated(mesh)
+    size = -(-batch // mesh.size) * mesh.size
 
     def many(keys: Any, prior: Prior, recipe: Recipe, sigma: Any, judge: Judge, rows: tuple[Any, ...]) -> Any:
         def one(key: Any, label: Any, image: Any, other: Any, place: Any) -> Any:
@@ -57,10 +60,11 @@ def generator(batch: int) -> Callable[..., np.ndarray]:
     def run(key: Key, prior: Prior, recipe: Recipe, judge: Judge, *rows: Any) -> np.ndarray:
         count, found = len(rows[0]), []
         keys, static = jax.random.split(key, count), recipe._replace(sigma=0.0)
-        for first in range(0, count, batch):
-            place = np.minimum(np.arange(first, first + batch), count - 1)
-            given = tuple(row[place] for row in rows)
-            found.append(np.asarray(compiled(keys[place], prior, static, float(recipe.sigma), judge, given)))
+        prior, judge = jax.device_put((prior, judge), whole)
+        for first in range(0, count, size):
+            place = np.minimum(np.arange(first, first + size), count - 1)
+            keyed, given = jax.device_put((keys[place], tuple(row[place] for row in rows)), split)
+            found.append(np.asarray(compiled(keyed, prior, static, float(recipe.sigma), judge, given)))
         return np.concatenate(found)[:count]
 
     return run

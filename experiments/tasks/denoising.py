@@ -58,9 +58,7 @@ class Denoising:
         """The network must fit the pictures, and the coarse one."""
         networks.require_fit(config)
         if config.get("only", "") and config.get("crop", 0):
-            raise ValueError(
-                f"config.only is {config.only!r}, and squares have no class; leave one of them out"
-            )
+            raise ValueError(f"config.only is {config.only!r}, and squares have no class; leave one of them out")
         coarse = config.get("coarse", 0)
         if coarse and (coarse >= config.size or config.size % coarse):
             raise ValueError(f"config.coarse is {coarse}; give a divisor of config.size, {config.size}, or 0")

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxwrite
 import pytest
 
 from configs import augment_few_shot, augment_folder
-from diffinv import seed_key
+from diffinv import augmentation, seed_key
 from diffinv.augmentation import recipes
 from diffinv.metrics import distribution, embeddings
 from experiments.augmenting import bench, fields, making, page, pool, quality, teaching
@@ -131,6 +132,17 @@ def test_the_generator_gives_any_number_by_one_program(drawn):
     whole = making.generator(4)(seed_key(3), prior, recipe, *given)
     assert whole.shape == images.shape
     np.testing.assert_array_equal(making.generator(5)(seed_key(3), prior, recipe, *given), whole)
+
+
+def test_pictures_made_on_several_devices_are_those_of_one(drawn):
+    shared, split, _ = drawn
+    assert jax.device_count() > 1
+    prior, recipe = shared.teacher.prior(seed_key(0), split), recipes.sdedit(0.5, steps=3).recipes[0]
+    images, labels = split.train.images[:5], np.zeros(5, np.int32)
+    made = making.generator(2)(seed_key(3), prior, recipe, making.judge(split), labels, images, images, labels)
+    for key, image, found in zip(jax.random.split(seed_key(3), 5), images, made, strict=True):
+        alone = augmentation.generate(key, prior, recipe, augmentation.Example(jnp.int32(0), jnp.asarray(image))).x
+        np.testing.assert_allclose(found, jnp.clip(alone, -1, 1), atol=1e-5)
 
 
 def test_foreign_pictures_weigh_half_for_either_class(drawn):
