@@ -24,6 +24,8 @@ def get_config(mode: str = "") -> ConfigDict:
     config.per_class = 0
     config.shift = 1
     config.flip = False
+    config.turn = False
+    config.moved = False
 
     config.seeds = 10
     config.rare = 3
@@ -56,6 +58,7 @@ def get_config(mode: str = "") -> ConfigDict:
 
     config.methods = "SDEdit,words,DA-Fusion,Diff-II,Diff-Mix,SDEdit without words"
     config.sigmas = (0.5, 1.0, 2.0)
+    config.beside = "none"
     config.guidance = 7.5
     config.sample_steps = 18
     config.sample_batch = 255

@@ -86,7 +86,7 @@ def strength(records: list[dict[str, Any]], shared: bench.Bench, method: str) ->
     known = list(shared.methods[method])
     if not records:
         return known[len(known) // 2]
-    picked = [bench.chosen(record, method, judge) for record in records for judge in page.judges(records)]
+    picked = [bench.alone(bench.chosen(record, method, judge)) for record in records for judge in page.judges(records)]
     return max(known, key=picked.count)
 
 

@@ -200,6 +200,7 @@ def finetune(
     dropout: float = 0.0,
     log_sigma_mean: float = -1.2,
     log_sigma_std: float = 1.2,
+    change: Callable[[Key, Array], Array] | None = None,
 ) -> Finetuned:
     r"""Learns from a few pictures, by the loss that the prior was trained with (`train.denoising_loss`) and Adam.
 
@@ -218,6 +219,8 @@ def finetune(
       ema: rate of the average of the values, 0 for the last ones.
       null: the label that says nothing, with the probability `dropout`; None for never.
       log_sigma_mean, log_sigma_std: of the logarithm of the noise-to-signal ratio.
+      change: `(key, image) -> image` of each picture that is drawn, static, such as `partial(data.augment, turn=True)`;
+        None for the pictures as they are.
 
     Raises ValueError for no pictures, or labels that are not as many.
     """
@@ -231,12 +234,14 @@ def finetune(
     def step(state: TrainState, k: Key) -> tuple[TrainState, Metrics]:
         draw, drop, noise = jax.random.split(k, 3)
         chosen = jax.random.randint(draw, (batch,), 0, len(images))
-        told = labels[chosen]
+        drawn, told = images[chosen], labels[chosen]
+        if change is not None:
+            drawn = jax.vmap(change)(jax.random.split(jax.random.fold_in(draw, 1), batch), drawn)
         if null is not None:
             told = jax.vmap(lambda each, label: drop_label(each, label, null, dropout))(
                 jax.random.split(drop, batch), told
             )
-        return train.step(noise, state, {"image": images[chosen], "label": told})
+        return train.step(noise, state, {"image": drawn, "label": told})
 
     start, run = jax.random.split(key)
     state, metrics = jax.lax.scan(step, train.init(learnt.init(start, denoise.params)), jax.random.split(run, steps))

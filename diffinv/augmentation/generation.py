@@ -90,6 +90,22 @@ def from_between(key: Key, prior: Prior, example: Example, t: Time, steps: int =
     return slerp(a, b, u * 2 * jnp.pi / _angle(a, b) if around else u)
 
 
+def moved(start: Start, change: Callable[[Key, Sample], Sample]) -> Start:
+    """The start from pictures that are changed at random first, each by itself, as their class allows.
+
+    `change` is `(key, image) -> image`, static, such as `partial(data.augment, turn=True)`: so few pictures have more
+    neighbourhoods, and a pair more latents between. Original.
+    """
+
+    def begin(key: Key, prior: Prior, example: Example, t: Time) -> Sample:
+        first, second, rest = jax.random.split(key, 3)
+        image = None if example.image is None else change(first, example.image)
+        other = None if example.other is None else change(second, example.other)
+        return start(rest, prior, example._replace(image=image, other=other), t)
+
+    return begin
+
+
 def _angle(a: Array, b: Array) -> Array:
     cosine = linalg.inner(a, b) / jnp.maximum(linalg.norm(a) * linalg.norm(b), jnp.finfo(a.dtype).tiny)
     return jnp.arccos(jnp.clip(cosine, -1, 1))

@@ -15,6 +15,9 @@ from experiments.augmenting.labelled import Labelled, Training, class_counts, jo
 from experiments.augmenting.randaugment import rand_augment
 from experiments.augmenting.splits import FewShot
 
+ALONE = "none"
+"""The arm of the real pictures alone."""
+
 
 class Arm(Protocol):
     """From a split to a training set; see the module's head."""
@@ -71,14 +74,16 @@ def jitter(sigma: float = 0.3) -> Arm:
     return arm
 
 
-def shift_flip(pixels: int = 1, flip: bool = False) -> Arm:
-    """Repeats moved by up to so many pixels along either axis, their border continued; mirrored or not, if `flip`."""
+def shift_flip(pixels: int = 1, flip: bool = False, turn: bool = False) -> Arm:
+    """Repeats moved by up to so many pixels along either axis, their border continued; mirrored or not, if `flip`; of
+    squares also turned by quarters, if `turn`."""
 
     def moved(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
         top, left = rng.integers(0, 2 * pixels + 1, 2)
         wide = np.pad(x, ((pixels, pixels), (pixels, pixels), (0, 0)), "edge")
         cut = wide[top : top + x.shape[0], left : left + x.shape[1]]
-        return cut[:, ::-1] if flip and rng.random() < 0.5 else cut
+        cut = cut[:, ::-1] if flip and rng.random() < 0.5 else cut
+        return np.rot90(cut, rng.integers(4)) if turn else cut
 
     return _each(moved)
 
@@ -181,20 +186,21 @@ def class_gaussian(rng: np.random.Generator, split: FewShot, count: int | None =
     return added(split, (means[labels] + along + aside).reshape(-1, *train.images.shape[1:]), labels)
 
 
-def baselines(shift: int = 1, flip: bool = False) -> dict[str, Arm]:
-    """The arms by name; `shift` in pixels and `flip` as the data allow: a mirrored digit is none. 0 and False: no arm.
+def baselines(shift: int = 1, flip: bool = False, turn: bool = False) -> dict[str, Arm]:
+    """The arms by name; `shift` in pixels, `flip` and `turn` as the data allow: a mirrored digit is none. 0 and False:
+    no arm.
 
     Raises ValueError for a shift below 0.
     """
     if shift < 0:
         raise ValueError(f"shift is {shift}; give a number of pixels, 0 for none")
-    moves = " and ".join(["shift"] * bool(shift) + ["flip"] * flip)
+    moves = " and ".join(["shift"] * bool(shift) + ["flip"] * flip + ["turn"] * turn)
     return {
-        "none": none,
+        ALONE: none,
         "oversampling": oversampling,
         "class weights": class_weights,
         "jitter": jitter(),
-        **({moves: shift_flip(shift, flip)} if moves else {}),
+        **({moves: shift_flip(shift, flip, turn)} if moves else {}),
         "RandAugment": randaugment(),
         "mixup": mixup(),
         "SMOTE": smote(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,20 +11,21 @@ import jax
 import numpy as np
 
 from diffinv import seed_key
-from diffinv.augmentation.recipes import Learns
+from diffinv.augmentation.recipes import Learns, Plan
 from diffinv.prior import Prior
 from experiments.augmenting import making, quality
-from experiments.augmenting.baselines import baselines
+from experiments.augmenting.baselines import ALONE, Arm, baselines
 from experiments.augmenting.classifiers import CLASSIFIERS, suited
 from experiments.augmenting.labelled import Training
 from experiments.augmenting.making import Made
-from experiments.augmenting.methods import METHODS, Setting, Variants
+from experiments.augmenting.methods import METHODS, Setting, Variants, moves, moving
 from experiments.augmenting.splits import FewShot
 from experiments.augmenting.teaching import Teacher, taught
 from experiments.augmenting.verdict import SCORES
 from experiments.common.commandline import listed
 from experiments.evaluation.embedders import Embedder, embedders
 
+BESIDE = " beside "
 Scores = dict[str, dict[str, dict[str, float]]]
 """By part ("validation", "test"), classifier and score."""
 
@@ -51,11 +52,21 @@ class Bench(NamedTuple):
     folder: Path
 
 
+def judged_against(config) -> dict[str, Arm]:
+    """The baselines that the pictures allow."""
+    return baselines(config.shift, config.flip, config.turn)
+
+
 def bench(config, teacher: Teacher, folder: Path) -> Bench:
     """Of a configuration; the run's folder. Raises OSError or ValueError, which name the field, as `embedders` does."""
+    change = moves(config)
     setting = Setting(teacher.null, teacher.sigma_data, tuple(config.sigmas), config.guidance, config.sample_steps)
-    methods = {name: METHODS[name](setting) for name in listed(config.methods)}
-    learn, run = taught(config, teacher), making.generator(config.sample_batch)
+    start = lambda plan: plan if change is None else moving(plan, change)
+    methods = {
+        name: {strength: start(plan) for strength, plan in METHODS[name](setting).items()}
+        for name in listed(config.methods)
+    }
+    learn, run = taught(config, teacher, change), making.generator(config.sample_batch)
     return Bench(config, teacher, learn, run, methods, embedders(config), folder / "features")
 
 
@@ -119,10 +130,31 @@ def draw(bench: Bench, split: FewShot, seed: int) -> Drawn:
     return Drawn(found, kept, seconds)
 
 
+def variant(strength: str, other: str) -> str:
+    """The name of a strength whose pictures stand beside those of a baseline."""
+    return strength if other == ALONE else f"{strength}{BESIDE}{other}".strip()
+
+
+def alone(named: str) -> str:
+    """The strength in a variant's name."""
+    return named.partition(BESIDE.strip())[0].strip()
+
+
+def utilised(
+    bench: Bench, split: FewShot, drawn: Drawn, named: tuple[str, str], plan: Plan, seed: int
+) -> Iterator[tuple[str, Training]]:
+    """The training sets of a method's pictures: alone, or half of them and half of a baseline's, `config.beside`."""
+    arms, half = judged_against(bench.config), making.many(bench.config, split) // 2
+    for other in listed(bench.config.beside):
+        rng = np.random.default_rng([seed, list(arms).index(other)])
+        set = None if other == ALONE else arms[other](rng, split, half)
+        yield other, making.used(plan, split, drawn.made[named], drawn.kept[named].mask, set)
+
+
 def record(bench: Bench, split: FewShot, seed: int, watch: Callable[[str], None]) -> dict[str, Any]:
     """What one seed tells, as JSON holds it."""
     config, arms = bench.config, {}
-    for number, (name, arm) in enumerate(baselines(config.shift, config.flip).items()):
+    for number, (name, arm) in enumerate(judged_against(config).items()):
         watch(name)
         training = arm(np.random.default_rng([seed, number]), split, making.many(config, split))
         arms[name] = {"": scores(config, split, training, seed)}
@@ -131,13 +163,9 @@ def record(bench: Bench, split: FewShot, seed: int, watch: Callable[[str], None]
     for method, variants in bench.methods.items():
         watch(method)
         arms[method] = {
-            strength: scores(
-                config,
-                split,
-                making.used(plan, split, drawn.made[method, strength], drawn.kept[method, strength].mask),
-                seed,
-            )
+            variant(strength, other): scores(config, split, training, seed)
             for strength, plan in variants.items()
+            for other, training in utilised(bench, split, drawn, (method, strength), plan, seed)
         }
     named = lambda pair: " ".join(filter(None, pair))
     return {

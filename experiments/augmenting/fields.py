@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 from ml_collections import ConfigDict
 
 from diffinv import schema
 from diffinv.schema import Schema, choice, number, path, several, switch, text, whole
+from experiments.augmenting.baselines import baselines
 from experiments.augmenting.classifiers import CLASSIFIERS
 from experiments.augmenting.methods import METHODS
+from experiments.common.commandline import listed
 from experiments.evaluation import embedders
 from experiments.tasks import networks
 
@@ -19,6 +23,8 @@ SIZES: dict[str, Schema] = {
     },
     "unet": {name: networks.DECLARED["unet"][name] for name in networks.CHOSEN["unet"].fields},
 }
+MOVES = itertools.product((1, 0), (False, True), (False, True))
+COMPANIONS = tuple(dict.fromkeys(name for moves in MOVES for name in baselines(*moves) if name != "class weights"))
 SHARED: Schema = {
     "name": schema.component("the folder of the results under --out"),
     "seed": whole("the first of the seeds", low=0),
@@ -29,6 +35,8 @@ SHARED: Schema = {
     "per_class": whole("pictures of a class that are used at all, drawn once; 0 for every one", low=0),
     "shift": whole("pixels by which pictures may move and stay of their class; 0 for none", 0, 64, "pixels"),
     "flip": switch("whether a mirrored picture is of the same class"),
+    "turn": switch("whether a picture that is turned by quarters is of the same class"),
+    "moved": switch("whether recipes learn and start from pictures that are shifted, mirrored and turned so"),
     "seeds": whole("splits that the judgement is drawn over; 0 for none: all pictures are for training", 0, 1000),
     "rare": whole("classes that are drawn to be rare, where nothing else says which", 1, 10_000),
     "names": text(
@@ -61,6 +69,7 @@ SHARED: Schema = {
     "sigmas": several(
         number("strengths of SDEdit: the noise's deviation; chosen on validation pictures", above=0, high=1000), 1, 16
     ),
+    "beside": schema.choices(COMPANIONS, "baselines whose pictures stand beside the made ones; chosen on validation"),
     "guidance": number("classifier-free weight of DA-Fusion; 1 for none", 0, 100),
     "sample_steps": whole("of the sampler", 1, 10_000),
     "sample_batch": whole("pictures made at once", 1, 2**16),
@@ -92,6 +101,10 @@ def check(config: ConfigDict) -> None:
             f"config.sigmas is {tuple(config.sigmas)}; give strengths that differ",
         ),
     ]
+    there = baselines(config.shift, config.flip, config.turn)
+    for name in listed(config.beside):
+        moves = f"config.shift, config.flip and config.turn leave {', '.join(there)}"
+        rules.append((name in there, f"config.beside has {name!r}; {moves}"))
     for holds, line in rules:
         if not holds:
             raise ValueError(line)

@@ -77,3 +77,8 @@ def class_counts(labels: np.ndarray) -> np.ndarray:
 def training(data: Labelled) -> Training:
     """Every picture with the weight 1."""
     return Training(data.images, data.labels, np.ones(len(data.labels)))
+
+
+def both(*sets: Training) -> Training:
+    """One set after another."""
+    return Training(*map(np.concatenate, zip(*sets, strict=True)))

@@ -17,7 +17,7 @@ from diffinv.prior import Prior
 from diffinv.typing import Key
 from experiments.augmenting.baselines import balance
 from experiments.augmenting.classifiers import pixels
-from experiments.augmenting.labelled import Labelled, Training, join, made, training
+from experiments.augmenting.labelled import Training, both, made, training
 from experiments.augmenting.reward import Judge, Judged, judge
 from experiments.augmenting.splits import FewShot, of_classes
 
@@ -135,16 +135,20 @@ def kept(config, split: FewShot, found: Made, what: str) -> augmentation.utilisa
         raise ValueError(f"{what}: {error} (config.confidence, config.copies)") from None
 
 
-def used(plan: Plan, split: FewShot, found: Made, mask: np.ndarray) -> Training:
-    """The training set: real pictures, and the made ones that were kept; foreign ones weigh half for either class."""
-    added = made(found.images[mask], found.labels[mask])
+def used(plan: Plan, split: FewShot, found: Made, mask: np.ndarray, beside: Training | None = None) -> Training:
+    """The training set: real pictures, and the made ones that were kept; foreign ones weigh half for either class.
+
+    With another arm's set `beside`, that set in place of the real pictures, and every second one of those kept.
+    """
+    mask = mask if beside is None else mask & (np.cumsum(mask) % 2 == 1)
+    real = training(split.train) if beside is None else beside
+    added = training(made(found.images[mask], found.labels[mask]))
     if not plan.foreign:
-        return training(join(split.train, added))
+        return both(real, added)
     place = {int(number): i for i, number in enumerate(split.train.ids)}
     sources = split.train.labels[[place[int(number)] for number in found.sources[mask, 0]]]
-    both = join(split.train, added, Labelled(added.images, sources, added.ids))
-    weights = np.concatenate([np.ones(len(split.train.labels)), np.full(2 * len(added.labels), 0.5)])
-    return Training(both.images, both.labels, weights)
+    halved = added._replace(weights=added.weights / 2)
+    return both(real, halved, halved._replace(labels=sources))
 
 
 def many(config, split: FewShot) -> int:

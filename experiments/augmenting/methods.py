@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from diffinv.augmentation import Recipe, free, labelled, recipes, unlabelled
+from diffinv import data
+from diffinv.augmentation import Recipe, free, from_prior, labelled, moved, recipes, unlabelled
 from diffinv.augmentation.recipes import Plan
+from diffinv.typing import Key, Sample
 from experiments.augmenting.reward import climbing, from_expanded
 
 
@@ -30,6 +33,19 @@ class Setting(NamedTuple):
 
 Variants = dict[str, Plan]
 """Plans by the name of their strength; a single one is not chosen."""
+
+
+def moves(config) -> Callable[[Key, Sample], Sample] | None:
+    """What recipes do with real pictures first, `config.moved`; None for nothing."""
+    if not config.moved:
+        return None
+    return partial(data.augment, flip=config.flip, shift=config.shift, turn=config.turn)
+
+
+def moving(plan: Plan, change: Callable[[Key, Sample], Sample]) -> Plan:
+    """The plan with starts of moved pictures; those out of noise stay."""
+    start = lambda recipe: recipe if recipe.start is from_prior else recipe._replace(start=moved(recipe.start, change))
+    return plan._replace(recipes=tuple(map(start, plan.recipes)))
 
 
 def _each(setting: Setting, plan: Callable[[float], Plan]) -> Variants:

@@ -19,7 +19,7 @@ from diffinv.augmentation import Learnt
 from diffinv.augmentation.recipes import Learns, embeddings, nothing
 from diffinv.nn.perceptron import Perceptron
 from diffinv.prior import Prior
-from diffinv.typing import Key
+from diffinv.typing import Array, Key
 from experiments.augmenting.splits import FewShot, of_classes
 from experiments.common import priors
 
@@ -133,15 +133,18 @@ def given(config, classes: tuple[str, ...]) -> Teacher:
     return Teacher(lambda key, split: prior, lambda split: labels, card["label_null"], known, sigma_data)
 
 
-def taught(config, teacher: Teacher) -> Callable[[Key, Prior, Learns, FewShot], Prior]:
-    """`(key, prior, learns, split) -> Prior`: the prior after it has seen the split's pictures of rare classes."""
+def taught(
+    config, teacher: Teacher, change: Callable[[Key, Array], Array] | None = None
+) -> Callable[[Key, Prior, Learns, FewShot], Prior]:
+    """`(key, prior, learns, split) -> Prior`: the prior after it has seen the split's pictures of rare classes, each
+    changed by `change`."""
 
     def finetune(key: Key, prior: Prior, images: Any, labels: Any, learns: Learns, rare: tuple[int, ...]) -> Any:
         learnt = _learnt(learns, rare)
         rate = config.embed.rate if learns is embeddings else config.embed.weights_rate
         steps, batch, spread = config.embed.steps, config.embed.batch, (config.log_sigma_mean, config.log_sigma_std)
         return augmentation.finetune(
-            key, prior, learnt, images, labels, steps, batch, rate, 0.0, None, 0.0, *spread
+            key, prior, learnt, images, labels, steps, batch, rate, 0.0, None, 0.0, *spread, change
         ).values
 
     compiled = jax.jit(finetune, static_argnums=(4, 5))

@@ -52,6 +52,31 @@ def test_sdedit_keeps_the_law_and_the_correlation_that_its_level_says():
     assert np.all(np.abs(found - known) < 4 * (1 - known**2) / np.sqrt(n) + 1e-3)
 
 
+def test_a_moved_start_is_the_start_of_moved_pictures():
+    """Each by its own draw; what is not given stays away, and out of noise nothing changes."""
+    prior = class_prior(process.EDM())
+    a, b = jax.random.normal(jax.random.key(1), (2, *prior.shape))
+    change = lambda key, x: jnp.roll(x, jax.random.randint(key, (), 0, 3), 0) + jax.random.normal(key, ())
+    seen = []
+    start = lambda key, prior, example, t: seen.append(example) or prior.start(key, t)
+    au.moved(start, change)(jax.random.key(0), prior, au.Example(jnp.asarray(0), a, b), jnp.ones(()))
+    first, second, rest = jax.random.split(jax.random.key(0), 3)
+    np.testing.assert_array_equal(seen[0].image, change(first, a))
+    np.testing.assert_array_equal(seen[0].other, change(second, b))
+    nothing = au.moved(au.from_prior, change)(jax.random.key(0), prior, au.Example(jnp.asarray(0)), jnp.ones(()))
+    np.testing.assert_array_equal(nothing, au.from_prior(rest, prior, au.Example(jnp.asarray(0)), jnp.ones(())))
+
+
+def test_a_moved_picture_comes_back_moved_from_its_inverse():
+    prior, steps = class_prior(process.EDM()), 160
+    image = jax.random.normal(jax.random.key(1), prior.shape)
+    turned = lambda key, x: -x
+    start = au.moved(lambda *given: au.from_inverse(*given, steps=steps), turned)
+    recipe = au.Recipe(start, 2.0, steps=steps)
+    found = au.generate(jax.random.key(0), prior, recipe, au.Example(jnp.asarray(0), image)).x
+    np.testing.assert_allclose(found, -image, atol=5e-3)
+
+
 def test_sampling_from_the_prior_needs_no_picture():
     prior, n = class_prior(process.EDM()), 3000
     recipe = au.Recipe(au.from_prior, jnp.inf, steps=40)

@@ -98,15 +98,19 @@ def test_jitter_is_gaussian_about_the_few():
         assert abs(noise.std() / 0.3 - 1) < 4 / math.sqrt(2 * noise.size)
 
 
-@pytest.mark.parametrize(("pixels", "flip", "ways"), [(1, False, 9), (0, True, 2), (1, True, 18)])
-def test_moves_are_all_that_there_are_and_no_more(pixels, flip, ways):
+@pytest.mark.parametrize(
+    ("pixels", "flip", "turn", "ways"),
+    [(1, False, False, 9), (0, True, False, 2), (1, True, False, 18), (0, False, True, 4), (0, True, True, 8)],
+)
+def test_moves_are_all_that_there_are_and_no_more(pixels, flip, turn, ways):
     few = split(shots=1)
-    images, labels, _ = made(run(baselines.shift_flip(pixels, flip), few, 300), few)
+    images, labels, _ = made(run(baselines.shift_flip(pixels, flip, turn), few, 300), few)
     own = labelled.of_class(few.train, 1).images[0]
     wide = np.pad(own, ((1, 1), (1, 1), (0, 0)), "edge")
     steps = range(1 - pixels, 2 + pixels)
     moved = [wide[i : i + 6, j : j + 6] for i in steps for j in steps]
     moved += [x[:, ::-1] for x in moved] * flip
+    moved += [np.rot90(x, k) for x in moved for k in (1, 2, 3)] * turn
     seen = {x.tobytes() for x in images[labels == 1]}
     assert seen == {x.tobytes() for x in moved} and len(seen) == ways
 
@@ -180,6 +184,9 @@ def test_the_class_gaussian_has_the_shrunk_covariance():
 def test_the_names_say_what_moves():
     assert [name for name in baselines.baselines(0, True) if name not in BASELINES] == ["flip"]
     assert "shift and flip" in baselines.baselines(2, True)
+    assert "shift and flip and turn" in baselines.baselines(2, True, True) and "turn" in baselines.baselines(
+        0, turn=True
+    )
     assert len(baselines.baselines(0)) == len(BASELINES) - 1
     with pytest.raises(ValueError, match="shift is -1; give a number of pixels"):
         baselines.baselines(-1)

@@ -13,6 +13,7 @@ from diffinv import augmentation, seed_key
 from diffinv.augmentation import recipes
 from diffinv.metrics import distribution, embeddings
 from experiments.augmenting import bench, fields, making, page, pool, quality, teaching
+from experiments.augmenting.baselines import baselines
 from experiments.augmenting.labelled import labelled
 from experiments.augmenting.splits import few_shot
 from experiments.evaluation import embedders
@@ -155,6 +156,31 @@ def test_foreign_pictures_weigh_half_for_either_class(drawn):
     np.testing.assert_array_equal(training.labels[count : count + 5], made.labels[:5])
     assert not np.isin(training.labels[count + 5 :], split.rare).any()
     np.testing.assert_array_equal(training.images[count : count + 5], training.images[count + 5 :])
+
+
+def test_made_pictures_stand_beside_half_of_a_baselines(drawn):
+    """6 of each class by the method alone; 3 of each, and 3 moved ones, where they share."""
+    shared, split, found = drawn
+    plan, named, count = shared.methods["SDEdit"]["sigma 0.5"], ("SDEdit", "sigma 0.5"), len(split.train.labels)
+    both = shared._replace(config=config(beside="none,shift,mixup"))
+    alone, shifted, mixed = (each for _, each in bench.utilised(both, split, found, named, plan, 0))
+    every, made = np.ones(12, bool), found.made[named]
+    for got, wanted in zip(alone, making.used(plan, split, made, every), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    arm = baselines(1)["shift"](np.random.default_rng([0, 4]), split, 3)
+    assert len(arm.labels) == count + 6 and len(shifted.labels) == count + 12 == len(alone.labels)
+    np.testing.assert_array_equal(shifted.images[: count + 6], arm.images)
+    np.testing.assert_array_equal(shifted.images[count + 6 :], made.images[::2])
+    np.testing.assert_array_equal(shifted.labels[count + 6 :], [1] * 3 + [3] * 3)
+    assert mixed.weights.sum() == pytest.approx(count + 12) and len(mixed.labels) == count + 18
+    assert bench.variant("sigma 0.5", "none") == "sigma 0.5" and bench.alone("beside shift") == ""
+    assert bench.alone(bench.variant("sigma 0.5", "shift and flip")) == "sigma 0.5"
+
+
+def test_a_companion_that_is_not_there_is_named():
+    fields.check(config(beside="none,shift,SMOTE"))
+    with pytest.raises(ValueError, match="config.beside has 'flip'; config.shift 1 and config.flip False leave none, "):
+        fields.check(config(beside="none,flip"))
 
 
 def test_filters_take_copies_and_the_unlikely_and_say_so(split):
