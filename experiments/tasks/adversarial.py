@@ -18,7 +18,7 @@ from diffinv.weights import cards
 from diffinv.weights.cards.generators import GAME
 from experiments.common import provenance, reading
 from experiments.tasks.consistency import energy
-from experiments.tasks.denoising import COARSE, CROP, LEVELS, augmented
+from experiments.tasks.denoising import COARSE, LEVELS, TAKEN, augmented, wanted
 
 OURS = ("size", "channels", "words")
 FIELDS: Schema = {
@@ -44,7 +44,7 @@ class Adversarial:
     @staticmethod
     def fields(config) -> Schema:
         """The game's own, its networks, and fields that configurations share and this task does not read."""
-        unused = {name: field for name, field in {**CROP, **COARSE, **LEVELS}.items() if name in config}
+        unused = {name: field for name, field in {**TAKEN, **COARSE, **LEVELS}.items() if name in config}
         return {**unused, **FIELDS, "net": {name: field for name, field in GAME.items() if name not in OURS}}
 
     @staticmethod
@@ -56,7 +56,8 @@ class Adversarial:
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
         """The pictures of one split, their texts as labels."""
         read = replace(reading.reading(), captions=config.captions)
-        return data.source(config.data, config.size, split, folder, config.channels, config.download, read, watch=watch)
+        given = (split, folder, config.channels, config.download, read)
+        return wanted(config, data.source(config.data, config.size, *given, watch=watch))
 
     def __init__(self, config, source: data.Source):
         self.config, self.shape = config, (config.size, config.size, config.channels)

@@ -14,7 +14,7 @@ from diffinv.codec import Codec, standard
 from diffinv.schema import Schema, choice, number, switch, whole
 from diffinv.weights import cards
 from experiments.tasks import principal
-from experiments.tasks.denoising import CROP, Denoising, augmented
+from experiments.tasks.denoising import TAKEN, Denoising, augmented
 
 NET = ("channels", "multipliers", "blocks", "code_channels", "groups", "attention", "patch", "dtype")
 FIELDS: Schema = {
@@ -38,7 +38,7 @@ class Autoencoder:
     @staticmethod
     def fields(config) -> Schema:
         """The loss, how pictures are cut, and the network."""
-        later = {name: field for name, field in CROP.items() if name in config}
+        later = {name: field for name, field in TAKEN.items() if name in config}
         return {**later, **FIELDS, "net": {name: cards.AUTOENCODER[name] for name in NET}}
 
     @staticmethod

@@ -15,10 +15,10 @@ from experiments.tasks import networks
 
 SPREAD = number("spread of ln sigma", above=0, high=20)
 MEAN = number("mean of ln sigma", -20, 20)
-CROP: Schema = {
+TAKEN: Schema = {
     "crop": whole("from one square of `size` to the next; 0 for whole pictures, shrunk to it", 0, 8192, "pixels"),
+    "only": text("classes that are trained on, with commas; '' for all"),
 }
-ONLY: Schema = {"only": text("classes that are trained on, with commas; '' for all")}
 COARSE: Schema = {
     "coarse": whole("side of a coarse picture that the network is told of, 0 for none", 0, 4096, "pixels"),
     "coarse_level": number("greatest deviation of the noise on it", low=0, high=100, unit="on [-1, 1]"),
@@ -40,6 +40,15 @@ def augmented(config, key, batch):
     return jax.vmap(one)(jax.random.split(key, len(batch["image"])), batch["image"])
 
 
+def wanted(config, source):
+    """The pictures of the classes in `config.only`. Raises ValueError for a name that is none of them."""
+    names = listed(config.get("only", ""))
+    try:
+        return data.only(source, names) if names else source
+    except ValueError as error:
+        raise ValueError(f"config.only is {config.only!r}: {error}") from None
+
+
 class Denoising:
     """EDM's loss on pictures, with or without labels."""
 
@@ -48,9 +57,7 @@ class Denoising:
     @staticmethod
     def fields(config) -> Schema:
         """How pictures are cut and noise is spread, and the network."""
-        later = {
-            name: field for name, field in {**CROP, **ONLY, **COARSE}.items() if name in config
-        }  # not in older files
+        later = {name: field for name, field in {**TAKEN, **COARSE}.items() if name in config}  # not in older files
         return {**later, **LEVELS, **networks.fields(config)}
 
     @staticmethod
@@ -71,19 +78,10 @@ class Denoising:
     def source(config, split: str, folder: str, watch=iter) -> data.Source:
         """The pictures of one split; `folder` is where prepared data are kept, `watch` a bar for their preparation."""
         if config.get("crop", 0):
-            if config.get("only", ""):
-                raise ValueError(
-                    f"config.only is {config.only!r}, and squares have no class: leave it '', or config.crop 0"
-                )
             known = {"channels": config.channels, "reading": reading.reading()}
             return data.patches(config.data, config.size, config.crop, split, **known)
         place = (split, folder, config.channels, config.download, reading.reading())
-        found = data.source(config.data, config.size, *place, watch=watch)
-        names = listed(config.get("only", ""))
-        try:
-            return data.only(found, names) if names else found
-        except ValueError as error:
-            raise ValueError(f"config.only is {config.only!r}: {error}") from None
+        return wanted(config, data.source(config.data, config.size, *place, watch=watch))
 
     def __init__(self, config, source: data.Source):
         if config.classes and config.classes < len(source.classes):

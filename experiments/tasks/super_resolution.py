@@ -12,7 +12,7 @@ from diffinv.metrics import features, image, lpips
 from diffinv.schema import Schema, choice, number, path, whole
 from experiments.common import reading, runtime
 from experiments.tasks import networks
-from experiments.tasks.denoising import COARSE, CROP, LEVELS, augmented
+from experiments.tasks.denoising import COARSE, LEVELS, TAKEN, augmented
 
 LOSSES = ("ctmsr", "dtm", "resshift")
 FIELDS: Schema = {
@@ -60,12 +60,14 @@ class SuperResolution:
     @staticmethod
     def fields(config) -> Schema:
         """The upscaler's own, its network, and fields that configurations share and this task does not read."""
-        unused = {name: field for name, field in {**CROP, **COARSE, **LEVELS}.items() if name in config}
+        unused = {name: field for name, field in {**TAKEN, **COARSE, **LEVELS}.items() if name in config}
         return {**unused, **FIELDS, **networks.fields(config, enlarges=True)}
 
     @staticmethod
     def check(config) -> None:
         """Times fall, and a perceptual distance has its files."""
+        if config.get("only", ""):
+            raise ValueError(f"config.only is {config.only!r}, and squares of all pictures are cut here; leave it ''")
         low, high = config.matching_t_min, config.matching_t_max
         if low >= high:
             raise ValueError(f"config.matching_t_min is {low}; give less than matching_t_max, which is {high}")

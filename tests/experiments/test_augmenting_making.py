@@ -1,5 +1,6 @@
 """What is made of a split: from which pictures, under which labels, past which filters, and without the test."""
 
+from importlib import import_module
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import onnxwrite
 import pytest
 
 from configs import augment_few_shot, augment_folder
-from diffinv import augmentation, seed_key
+from diffinv import augmentation, schema, seed_key
 from diffinv.augmentation import recipes
 from diffinv.metrics import distribution, embeddings
 from experiments.augmenting import bench, fields, making, page, pool, quality, teaching
@@ -177,9 +178,18 @@ def test_made_pictures_stand_beside_half_of_a_baselines(drawn):
     assert bench.alone(bench.variant("sigma 0.5", "shift and flip")) == "sigma 0.5"
 
 
+@pytest.mark.parametrize("mode", ["", "smoke"])
+@pytest.mark.parametrize("name", ["few_shot", "folder", "eurosat", "brain", "fashion"])
+def test_every_shipped_configuration_is_accepted(name, mode):
+    found = import_module(f"configs.augment_{name}").get_config(mode)
+    found.data = found.data or "pictures"
+    assert list(schema.refusals(fields.fields(found), found.to_dict(), "config")) == []
+    fields.check(found)
+
+
 def test_a_companion_that_is_not_there_is_named():
     fields.check(config(beside="none,shift,SMOTE"))
-    with pytest.raises(ValueError, match="config.beside has 'flip'; config.shift 1 and config.flip False leave none, "):
+    with pytest.raises(ValueError, match="config.beside has 'flip'; config.shift, config.flip and config.turn leave none, "):
         fields.check(config(beside="none,flip"))
 
 
