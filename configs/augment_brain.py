@@ -23,6 +23,6 @@ def get_config(mode: str = "") -> ConfigDict:
             channels=1,
             shift=2,
             turn=False,
-            beside="none,shift and flip",
+            beside="none,shift and flip,RandAugment",
         )
     return config
