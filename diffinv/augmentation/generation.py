@@ -90,7 +90,7 @@ def from_between(key: Key, prior: Prior, example: Example, t: Time, steps: int =
     return slerp(a, b, u * 2 * jnp.pi / _angle(a, b) if around else u)
 
 
-def moved(start: Start, change: Callable[[Key, Sample], Sample]) -> Start:
+def from_changed(start: Start, change: Callable[[Key, Sample], Sample]) -> Start:
     """The start from pictures that are changed at random first, each by itself, as their class allows.
 
     `change` is `(key, image) -> image`, static, such as `partial(data.augment, turn=True)`: so few pictures have more

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from diffinv import data
-from diffinv.augmentation import Recipe, free, from_prior, labelled, moved, recipes, unlabelled
+from diffinv.augmentation import Recipe, free, from_changed, from_prior, labelled, recipes, unlabelled
 from diffinv.augmentation.recipes import Plan
 from diffinv.typing import Key, Sample
 from experiments.augmenting.reward import climbing, from_expanded
@@ -44,7 +44,9 @@ def moves(config) -> Callable[[Key, Sample], Sample] | None:
 
 def moving(plan: Plan, change: Callable[[Key, Sample], Sample]) -> Plan:
     """The plan with starts of moved pictures; those out of noise stay."""
-    start = lambda recipe: recipe if recipe.start is from_prior else recipe._replace(start=moved(recipe.start, change))
+    start = lambda recipe: (
+        recipe if recipe.start is from_prior else recipe._replace(start=from_changed(recipe.start, change))
+    )
     return plan._replace(recipes=tuple(map(start, plan.recipes)))
 
 

@@ -26,7 +26,8 @@ NOTES = (
     "Scores are of test pictures that no generator, filter or choice has seen. Gains are means over seeds, each with "
     "its own split, in points (hundredths), with Student's 95 % interval; in brackets that of Nadeau and Bengio, which "
     "allows for splits that overlap. A strength is chosen anew on the validation pictures of each split.",
-    "Baselines add as many pictures of each rare class as the recipes do, but for class weights, which add none.",
+    "Baselines add as many pictures of each rare class as the recipes do, but for class weights, which add none. Where "
+    "a recipe stands beside a baseline, its pictures are half of those that are added.",
 )
 Records = Sequence[dict[str, Any]]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from diffinv.metrics import distribution, manifold, memorisation
-from experiments.augmenting.classifiers import FEATURES, LEAST, pixels
-from experiments.augmenting.labelled import Labelled, join
+from experiments.augmenting.classifiers import FEATURES, LEAST, linear, pixels, scaled
+from experiments.augmenting.labelled import Labelled, Training, join, take
 from experiments.augmenting.making import Made
 from experiments.augmenting.splits import FewShot, of_classes
 from experiments.evaluation.embedders import Embedder, headings
@@ -44,12 +44,30 @@ def by_given(fake: np.ndarray, real: np.ndarray, given: Sequence[Embedder], fold
     return told
 
 
+def recognised(split: FewShot, made: Made) -> dict[str, float]:
+    """How often made pictures are taken for their class, and unseen real ones for theirs: what is left of a label.
+
+    By logistic regression on every second one of the unseen real pictures of all classes; the real ones that it is
+    asked of are the rest, of the rare classes. NaN where there are too few of them.
+    """
+    every = join(split.validation, split.test)
+    order = np.random.default_rng(0).permutation(len(every.labels))
+    known, rest = take(every, order[::2]), of_classes(take(every, order[1::2]), split.rare)
+    if not len(rest.labels) or len(np.unique(known.labels)) < 2:
+        return dict.fromkeys(("recognised", "real ones"), math.nan)
+    training = Training(known.images, known.labels, np.ones(len(known.labels)))
+    told = scaled(linear, seen)(0, training, np.concatenate([made.images, rest.images]))
+    right = told == np.concatenate([made.labels, rest.labels])
+    parts = np.split(right, [len(made.labels)])
+    return dict(zip(("recognised", "real ones"), (float(part.mean()) for part in parts), strict=True))
+
+
 def of(split: FewShot, made: Made, given: Sequence[Embedder] = (), folder: Path = Path()) -> dict[str, float]:
     """Distances and shares between made pictures and unseen real ones, both of the rare classes.
 
     `floor` is of two halves of the real ones. `copies` is the ratio of median distances to the nearest training
     picture, of made over unseen real ones: far below 1 where the pictures are copies. NaN where there are too few
-    unseen real pictures to say. After them those of `by_given`.
+    unseen real pictures to say. `recognised` is told there. After them those of `by_given`.
     """
     few = of_classes(split.train, split.rare).images
     fake, real, train = seen(made.images), seen(unseen(split).images), seen(few)
@@ -64,6 +82,7 @@ def of(split: FewShot, made: Made, given: Sequence[Embedder] = (), folder: Path 
         "its floor": distribution.feature_fid(a, b) if many else math.nan,
         "KID": distribution.feature_kid(fake, real).value if many else math.nan,
         **{name: float(value) for name, value in shares._asdict().items()},
+        **recognised(split, made),
         "copies": nearest(fake) / nearest(real) if len(real) else math.nan,
         **by_given(made.images, unseen(split).images, given, folder),
     }

@@ -59,6 +59,24 @@ def test_the_learnt_row_of_a_network_that_says_it_is_the_mean_of_the_few(few):
     assert found.losses.shape == (800,) and found.losses[-50:].mean() < found.losses[:5].mean()
 
 
+def test_pictures_are_changed_before_they_are_learnt(few):
+    """Mirrored in value or not by the key: the row is at the mean of what was drawn, 0 here, and at -x where always."""
+    images, labels = few
+    prior, learnt = table_prior(np.ones((5, 4), np.float32), SHAPE), au.embeddings((1, 3))
+
+    def row(change):
+        run = lambda prior: au.finetune(
+            jax.random.key(0), prior, learnt, images, labels, 800, 64, 0.05, log_sigma_std=0.01, change=change
+        )
+        return np.asarray(jax.jit(run)(prior).values[0])
+
+    mean = np.asarray(images[:3]).mean(0).ravel()
+    np.testing.assert_allclose(row(lambda key, x: -x), -mean, atol=0.02)
+    spread = np.sqrt(np.square(np.asarray(images[:3])).mean(0).ravel() / (64 * 50))
+    signed = row(lambda key, x: jnp.where(jax.random.bernoulli(key), x, -x))
+    assert np.all(np.abs(signed) < 5 * spread + 0.01) and np.any(np.abs(mean) > 10 * (spread + 0.01))
+
+
 def test_rows_start_at_the_mean_of_the_others():
     table = np.arange(20.0, dtype=np.float32).reshape(5, 4)
     values = au.embeddings((0, 4)).init(jax.random.key(0), table_prior(table, SHAPE).denoise.params)

@@ -59,11 +59,11 @@ def test_a_moved_start_is_the_start_of_moved_pictures():
     change = lambda key, x: jnp.roll(x, jax.random.randint(key, (), 0, 3), 0) + jax.random.normal(key, ())
     seen = []
     start = lambda key, prior, example, t: seen.append(example) or prior.start(key, t)
-    au.moved(start, change)(jax.random.key(0), prior, au.Example(jnp.asarray(0), a, b), jnp.ones(()))
+    au.from_changed(start, change)(jax.random.key(0), prior, au.Example(jnp.asarray(0), a, b), jnp.ones(()))
     first, second, rest = jax.random.split(jax.random.key(0), 3)
     np.testing.assert_array_equal(seen[0].image, change(first, a))
     np.testing.assert_array_equal(seen[0].other, change(second, b))
-    nothing = au.moved(au.from_prior, change)(jax.random.key(0), prior, au.Example(jnp.asarray(0)), jnp.ones(()))
+    nothing = au.from_changed(au.from_prior, change)(jax.random.key(0), prior, au.Example(jnp.asarray(0)), jnp.ones(()))
     np.testing.assert_array_equal(nothing, au.from_prior(rest, prior, au.Example(jnp.asarray(0)), jnp.ones(())))
 
 
@@ -71,7 +71,7 @@ def test_a_moved_picture_comes_back_moved_from_its_inverse():
     prior, steps = class_prior(process.EDM()), 160
     image = jax.random.normal(jax.random.key(1), prior.shape)
     turned = lambda key, x: -x
-    start = au.moved(lambda *given: au.from_inverse(*given, steps=steps), turned)
+    start = au.from_changed(lambda *given: au.from_inverse(*given, steps=steps), turned)
     recipe = au.Recipe(start, 2.0, steps=steps)
     found = au.generate(jax.random.key(0), prior, recipe, au.Example(jnp.asarray(0), image)).x
     np.testing.assert_allclose(found, -image, atol=5e-3)

@@ -15,7 +15,7 @@ from diffinv.augmentation import recipes
 from diffinv.metrics import distribution, embeddings
 from experiments.augmenting import bench, fields, making, page, pool, quality, teaching
 from experiments.augmenting.baselines import baselines
-from experiments.augmenting.labelled import labelled
+from experiments.augmenting.labelled import labelled, take
 from experiments.augmenting.splits import few_shot
 from experiments.evaluation import embedders
 
@@ -211,6 +211,22 @@ def test_filters_take_copies_and_the_unlikely_and_say_so(split):
     near += [np.sort(np.linalg.norm(other - row, axis=1))[1] for row in other]
     np.testing.assert_allclose(floor, np.quantile(near, 0.5), rtol=1e-6)
     assert making.floor(split, 0.0) == 0
+
+
+def test_what_is_left_of_labels_is_told_beside_that_of_real_pictures(split):
+    """Means 0.4 apart with a spread of 0.2 over nine pixels: real ones are recognised; of changed labels none."""
+    few = np.isin(split.train.labels, split.rare)
+    images, labels = np.repeat(split.train.images[few], 5, 0), np.repeat(split.train.labels[few], 5)
+    given = lambda labels: making.Made(
+        images, labels, np.full((len(labels), 2), -1), labels * 0, labels * 0.5, labels * 0.0
+    )
+    right, real = quality.recognised(split, given(labels)).values()
+    assert right > 0.9 and real > 0.9
+    changed = np.where(np.arange(len(labels)) % 2, 4 - labels, labels)  # 1 and 3 are the rare ones
+    wrong, same = quality.recognised(split, given(changed)).values()
+    assert wrong == pytest.approx(right / 2, abs=0.05) and same == real
+    none = split._replace(test=take(split.test, np.zeros(len(split.test.labels), bool)))
+    assert np.isnan(quality.recognised(none._replace(validation=none.test), given(labels))["recognised"])
 
 
 def test_copies_are_told_by_their_ratio(split, drawn):
