@@ -106,9 +106,8 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def judged(records: Records, judge: str) -> str:
     """The table of one classifier."""
-    spread = lambda pair: f"{pair[0]:.3f}" + ("" if math.isnan(pair[1]) else f" ± {pair[1]:.3f}")
     rows = [
-        (row.arm, row.strengths, *(spread(row.scores[what]) for what in SCORES), points(row.gain))
+        (row.arm, row.strengths, *(spread(row.scores[what], ".3f") for what in SCORES), points(row.gain))
         for row in table(records, judge)
     ]
     head = ("", "strength chosen (seeds)", *SCORES, f"gain of {MAIN} over {AGAINST}")
@@ -129,22 +128,24 @@ def tried(records: Records, methods: Sequence[str]) -> str:
     return f"<h2>Every strength that was tried</h2>{_table(('', *names), rows)}"
 
 
-def means(records: Records, part: str) -> dict[str, dict[str, float]]:
-    """Means over seeds of what a record tells by name."""
-    names = list(records[0][part])
-    fields = {name: list(records[0][part][name]) for name in names}
-    return {
-        name: {field: float(np.mean([record[part][name][field] for record in records])) for field in fields[name]}
-        for name in names
-    }
+def means(records: Records, part: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """Means over seeds of what a record tells by name, with half of Student's interval."""
+    of = lambda name, field: student([record[part][name][field] for record in records])
+    return {name: {field: of(name, field) for field in fields} for name, fields in records[0][part].items()}
+
+
+def spread(pair: tuple[float, float], digits: str) -> str:
+    """A mean and half of its interval, where it has one."""
+    mean, half = (format(value, digits) for value in pair)
+    return mean if math.isnan(pair[1]) else f"{mean} ± {half}"
 
 
 def compared(records: Records, size: int, notes: Sequence[str] = ()) -> str:
     """The table of quality, with the name of the network, and what is said of those that were given."""
     told = means(records, "quality")
     head = ("", *next(iter(told.values())))
-    rows = [(name, *(f"{value:.4g}" for value in values.values())) for name, values in told.items()]
-    copied = [name for name, values in told.items() if values["copies"] < 0.5]
+    rows = [(name, *(spread(pair, ".3g") for pair in values.values())) for name, values in told.items()]
+    copied = [name for name, values in told.items() if values["copies"][0] < 0.5]
     flag = [f"{', '.join(copied)}: the pictures lie much nearer to training than unseen ones do: they are copies."]
     title = f"<h2>Made pictures against unseen real ones <small>features: {quality.network(size)}</small></h2>"
     flags = "".join(f'<p class="flag">{html.escape(line)}</p>' for line in flag if copied)

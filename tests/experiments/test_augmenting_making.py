@@ -242,6 +242,13 @@ def test_copies_are_told_by_their_ratio(split, drawn):
     records = [{"quality": {"it": told, "other": honest}}]
     page_part = page.compared(records, 3)
     assert "it: the pictures lie much nearer to training" in page_part and "other: the pictures" not in page_part
+    assert "±" not in page_part  # of one seed
+    more = page.means([*records, {"quality": {"it": {**told, "KID": told["KID"] + 2}, "other": honest}}], "quality")
+    mean, half = more["it"]["KID"]
+    assert mean == pytest.approx(told["KID"] + 1) and half == pytest.approx(
+        12.706, rel=1e-4
+    )  # t of one degree, at 97.5 %
+    assert page.spread((0.5, 0.125), ".3g") == "0.5 ± 0.125" and page.spread((0.5, np.nan), ".3f") == "0.500"
 
 
 def test_distances_of_a_given_network_are_those_of_its_features(split, tmp_path):
