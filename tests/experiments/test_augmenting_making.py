@@ -245,9 +245,7 @@ def test_copies_are_told_by_their_ratio(split, drawn):
     assert "±" not in page_part  # of one seed
     more = page.means([*records, {"quality": {"it": {**told, "KID": told["KID"] + 2}, "other": honest}}], "quality")
     mean, half = more["it"]["KID"]
-    assert mean == pytest.approx(told["KID"] + 1) and half == pytest.approx(
-        12.706, rel=1e-4
-    )  # t of one degree, at 97.5 %
+    assert mean == pytest.approx(told["KID"] + 1) and half == pytest.approx(12.706, rel=1e-4)  # t of one degree
     assert page.spread((0.5, 0.125), ".3g") == "0.5 ± 0.125" and page.spread((0.5, np.nan), ".3f") == "0.500"
 
 
