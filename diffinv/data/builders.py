@@ -295,7 +295,7 @@ def resident(source: Source, chunk: int = 1024) -> Source:
 def only(source: Source, names: Sequence[str]) -> Source:
     """The pictures of some classes, in memory; their labels are the names' places.
 
-    Raises ValueError for a name that is none of the classes, that repeats, or that has no picture, and as `resident`.
+    Raises ValueError for a name that is none of the classes or repeats, where no picture is left, and as `resident`.
     """
     if unknown := [name for name in names if name not in source.classes]:
         raise ValueError(f"names has {unknown[0]!r}; the classes are {', '.join(source.classes)}")
@@ -305,8 +305,8 @@ def only(source: Source, names: Sequence[str]) -> Source:
     places = np.full(len(source.classes), -1, np.int32)
     places[[source.classes.index(name) for name in names]] = np.arange(len(names))
     kept = places[labels]
-    if missing := [name for i, name in enumerate(names) if i not in kept]:
-        raise ValueError(f"class {missing[0]!r} has no picture here; leave it out, or add some")
+    if not (kept >= 0).any():
+        raise ValueError(f"names are {list(names)}, of which there is no picture here; add some, or name others")
     digest = hashlib.sha256(json.dumps([source.digest, *names]).encode()).hexdigest() if source.digest else ""
     records = Resident(images[kept >= 0], kept[kept >= 0])
     return replace(source, records=records, classes=tuple(names), digest=digest)

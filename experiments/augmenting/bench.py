@@ -147,8 +147,8 @@ def utilised(
     arms, half = judged_against(bench.config), making.many(bench.config, split) // 2
     for other in listed(bench.config.beside):
         rng = np.random.default_rng([seed, list(arms).index(other)])
-        set = None if other == ALONE else arms[other](rng, split, half)
-        yield other, making.used(plan, split, drawn.made[named], drawn.kept[named].mask, set)
+        companion = None if other == ALONE else arms[other](rng, split, half)
+        yield other, making.used(plan, split, drawn.made[named], drawn.kept[named].mask, companion)
 
 
 def record(bench: Bench, split: FewShot, seed: int, watch: Callable[[str], None]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from diffinv.codec import Codec, standard
 from diffinv.schema import Schema, choice, number, switch, whole
 from diffinv.weights import cards
 from experiments.tasks import principal
-from experiments.tasks.denoising import TAKEN, Denoising, augmented
+from experiments.tasks.denoising import TAKEN, Denoising, augmented, require_whole
 
 NET = ("channels", "multipliers", "blocks", "code_channels", "groups", "attention", "patch", "dtype")
 FIELDS: Schema = {
@@ -44,6 +44,7 @@ class Autoencoder:
     @staticmethod
     def check(config) -> None:
         """The network must fit the pictures."""
+        require_whole(config)
         net = cards.build_autoencoder(section(config), "config.net")
         if config.size % net.factor:
             raise ValueError(f"config.size is {config.size}; config.net wants a multiple of {net.factor} (multipliers)")

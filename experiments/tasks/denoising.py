@@ -40,6 +40,12 @@ def augmented(config, key, batch):
     return jax.vmap(one)(jax.random.split(key, len(batch["image"])), batch["image"])
 
 
+def require_whole(config) -> None:
+    """Raises ValueError where classes are wanted of squares, which have none."""
+    if config.get("only", "") and config.get("crop", 0):
+        raise ValueError(f"config.only is {config.only!r}, and squares have no class; config.crop or it must go")
+
+
 def wanted(config, source):
     """The pictures of the classes in `config.only`. Raises ValueError for a name that is none of them."""
     names = listed(config.get("only", ""))
@@ -64,8 +70,7 @@ class Denoising:
     def check(config) -> None:
         """The network must fit the pictures, and the coarse one."""
         networks.require_fit(config)
-        if config.get("only", "") and config.get("crop", 0):
-            raise ValueError(f"config.only is {config.only!r}, and squares have no class; leave one of them out")
+        require_whole(config)
         coarse = config.get("coarse", 0)
         if coarse and (coarse >= config.size or config.size % coarse):
             raise ValueError(f"config.coarse is {coarse}; give a divisor of config.size, {config.size}, or 0")

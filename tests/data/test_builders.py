@@ -117,11 +117,12 @@ def test_classes_that_are_not_there_are_named(prepared, names, line):
         data.only(prepared[0], names)
 
 
-def test_a_class_without_pictures_cannot_be_all_there_is():
+def test_a_class_without_pictures_is_a_class_but_not_the_only_one():
     source = data.Source(builders.Resident(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int32)), 4, 3, ("a", "b"))
-    with pytest.raises(ValueError, match="class 'b' has no picture here"):
-        data.only(source, ["a", "b"])
-    assert data.only(source, ["a"]).digest == ""
+    with pytest.raises(ValueError, match=r"names are \['b'\], of which there is no picture here"):
+        data.only(source, ["b"])
+    found = data.only(source, ["b", "a"])
+    assert found.digest == "" and found.classes == ("b", "a") and list(found.records.labels) == [1, 1]
 
 
 def test_public_names_are_read_where_they_are_prepared(tmp_path):

@@ -324,6 +324,7 @@ def test_the_classes_that_are_trained_on_can_be_named(tmp_path):
     with pytest.raises(ValueError, match="config.only is 'a,d': names has 'd'"):
         of("a,d")
     assert "config.only is 'a', and squares have no class" in refused(configured("photo", crop=8, only="a"))
+    assert "config.only is 'a', and squares have no class" in refused(configured("autoencoder", crop=8, only="a"))
     assert "config.only is 'a', and squares of all" in refused(configured("ctmsr_x4", only="a"))
 
 
