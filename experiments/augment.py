@@ -136,7 +136,7 @@ def main() -> None:
             )
         command = f"python -m experiments.augment {listing.printable_name(shlex.join(sys.argv[1:]))}"
         notes = embedders.notes(embedders.accounts(shared.given), "the unseen real ones")
-        text = page.page(records, methods, config.size, command, about, sheets, notes)
+        text = page.page(records, methods, config.size, command, about, sheets, notes, config.test == 0)
         ledger.put(folder / "index.html", text.encode("utf-8", "replace"))
     if records:
         for judge in page.judges(records):

@@ -55,10 +55,30 @@ def gain(records: Records, judge: str, arm: str, against: str, strength: str | N
     return paired(of(arm, strength), of(against), sizes["test"], sizes["train"])
 
 
+def validated(records: Records, judge: str, arm: str, strength: str = "") -> float:
+    """The mean score on validation pictures."""
+    return float(np.mean([record["arms"][arm][strength]["validation"][judge][MAIN] for record in records]))
+
+
 def best_baseline(records: Records, judge: str, baselines: Sequence[str]) -> str:
     """The baseline of the best mean score on validation pictures."""
-    mean = lambda arm: np.mean([record["arms"][arm][""]["validation"][judge][MAIN] for record in records])
-    return max(baselines, key=mean)
+    return max(baselines, key=lambda arm: validated(records, judge, arm))
+
+
+def settled(records: Records, methods: Sequence[str]) -> list[str]:
+    """A sentence for each classifier and recipe at one strength for all splits, the best on all validation pictures.
+
+    Only where no split's validation pictures are another's test: of a test of its own.
+    """
+    lines = []
+    for judge in judges(records):
+        baselines = [arm for arm in records[0]["arms"] if arm not in methods]
+        for method in methods:
+            strength = max(records[0]["arms"][method], key=lambda each: validated(records, judge, method, each))
+            for against in (arm for arm in baselines if arm not in ("none", "class weights")):
+                found = gain(records, judge, method, against, strength)
+                lines.append(f"{judge}: {verdict(found, f'{method} {strength}'.strip(), against)}")
+    return lines
 
 
 def table(records: Records, judge: str) -> list[Row]:
@@ -199,11 +219,15 @@ def page(
     about: Sequence[str],
     sheets: str,
     notes: Sequence[str] = (),
+    apart: bool = False,
 ) -> str:
-    """The whole report; of no seed, the sheets alone. `notes` are of given networks."""
+    """The whole report; of no seed, the sheets alone. `notes` are of given networks; `apart`: the test is one of its
+    own, see `settled`."""
     blocks = [*paragraphs(about)]
     if records:
         blocks += ["<h2>Verdict</h2>", *paragraphs(verdicts(records, methods)), *paragraphs(NOTES)]
         blocks += [judged(records, judge) for judge in judges(records)]
+        if apart:
+            blocks += ["<h2>One strength for all splits</h2>", *paragraphs(settled(records, methods))]
         blocks += [tried(records, methods), compared(records, size, notes), taken(records), cost(records)]
     return shell("Diffusion augmentation, judged by downstream accuracy", command, [*blocks, sheets])

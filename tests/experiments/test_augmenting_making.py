@@ -327,6 +327,12 @@ def test_verdicts_are_read_against_oversampling_and_the_best_baseline():
     assert bench.chosen(records[0], "it", "judge") == "high"
     first, second = page.verdicts(records, ["it"])
     assert first.startswith("judge: it gains over oversampling (+10.1") and "mixup (the best baseline" in second
+    told = page.settled(records, ["it"])
+    assert [line.split(" gains over ")[1].split(" (")[0] for line in told] == ["oversampling", "mixup"]
+    assert all(line.startswith("judge: it high gains over") for line in told)
+    records[0]["arms"]["it"]["low"]["validation"]["judge"]["balanced accuracy"] = 3.0
+    assert page.settled(records, ["it"])[0].startswith("judge: it low gains over oversampling (+29.9 ± 0.2 points")
+    records[0]["arms"]["it"]["low"]["validation"]["judge"]["balanced accuracy"] = 0.1
     rows = {row.arm: row for row in page.table(records, "judge")}
     assert rows["it"].strengths == "high (3)" and rows["none"].gain.mean < 0
     assert "it low" in page.tried(records, ["it"])
