@@ -5,7 +5,7 @@ Data:     Cheng's brain tumour set (CC BY 4.0, figshare 1512427), T1 with contra
           kinds; a pack, or a folder of train/KIND and test/KIND: the test is the data's own held-out part
 Method:   as configs/augment_eurosat.py, with configs/brain_base.py's prior, which does not know meningioma; slices may
           be mirrored, for the planes are mixed, and not turned
-Hardware: 2 CPU cores, a minute or two a seed
+Hardware: one CPU core, a minute a seed
 Expected: docs/augmentation.md
 """
 

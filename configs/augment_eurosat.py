@@ -6,7 +6,7 @@ Data:     EuroSAT (Helber et al. 2019), RGB, shrunk to 32 x 32, ten classes of l
           train/CLASS and test/CLASS: the test is the data's own held-out part, which the prior must not have seen
 Method:   configs/satellite_base.py's prior, which knows AnnualCrop, HerbaceousVegetation, Industrial, PermanentCrop and
           River; embeddings of the other five are learnt from their few pictures, as configs/augment_few_shot.py does
-Hardware: 2 CPU cores, 5 minutes a seed
+Hardware: one CPU core, two minutes a seed
 Expected: docs/augmentation.md
 """
 

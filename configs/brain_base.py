@@ -23,9 +23,9 @@ def get_config(mode: str = "") -> ConfigDict:
             channels=1,
             classes=2,
             only="pituitary,glioma",
-            steps=1500,
-            cooldown=500,
-            eval_every=500,
+            steps=850,
+            cooldown=400,
+            eval_every=400,
             sample_grid=4,
         )
     return config
