@@ -17,12 +17,12 @@ def get_config(mode: str = "") -> ConfigDict:
     """`mode`: "" for the real run, "smoke" for a few seconds."""
     config = augment_folder.get_config(mode)
     config.name = "augment_fashion"
+    config.shots = 5
     if mode == "":
         config.update(
             channels=1,
             per_class=600,
             shift=2,
-            shots=5,
             seeds=10,
             test=0.5,
             count=60,
@@ -33,6 +33,4 @@ def get_config(mode: str = "") -> ConfigDict:
             sample_batch=60,
             judges="logistic regression of features,RBF-SVM of features",
         )
-    else:
-        config.shots = 5
     return config

@@ -3,8 +3,7 @@
 Command:  python -m experiments.train --config=configs/satellite_base.py --config.data=PATH --workdir=DIR
 Data:     EuroSAT (Helber et al. 2019), RGB, shrunk to 32 x 32: the training pictures of the five classes of config.only
 Method:   EDM (Karras et al. 2022, arXiv:2206.00364); labels dropped at 0.1 (Ho and Salimans 2022, arXiv:2207.12598)
-Hardware: one CPU core, 105 images/s
-          217,000 pictures as docs/augmentation.md has them took three quarters of an hour
+Hardware: one CPU core, 105 images/s; the whole run three quarters of an hour beside others
 Expected: mean held-out loss over the noise levels and the sample grid (a class a row) are in the card
 """
 

@@ -65,20 +65,12 @@ def best_baseline(records: Records, judge: str, baselines: Sequence[str]) -> str
     return max(baselines, key=lambda arm: validated(records, judge, arm))
 
 
-def settled(records: Records, methods: Sequence[str]) -> list[str]:
-    """A sentence for each classifier and recipe at one strength for all splits, the best on all validation pictures.
+def settled(records: Records, judge: str, method: str) -> str:
+    """The one strength for all splits that is best on their validation pictures.
 
     Only where no split's validation pictures are another's test: of a test of its own.
     """
-    lines = []
-    for judge in judges(records):
-        baselines = [arm for arm in records[0]["arms"] if arm not in methods]
-        for method in methods:
-            strength = max(records[0]["arms"][method], key=lambda each: validated(records, judge, method, each))
-            for against in (arm for arm in baselines if arm not in ("none", "class weights")):
-                found = gain(records, judge, method, against, strength)
-                lines.append(f"{judge}: {verdict(found, f'{method} {strength}'.strip(), against)}")
-    return lines
+    return max(records[0]["arms"][method], key=lambda strength: validated(records, judge, method, strength))
 
 
 def table(records: Records, judge: str) -> list[Row]:
@@ -146,6 +138,20 @@ def tried(records: Records, methods: Sequence[str]) -> str:
     if not rows:
         return ""
     return f"<h2>Every strength that was tried</h2>{_table(('', *names), rows)}"
+
+
+def over_each(records: Records, judge: str, methods: Sequence[str], apart: bool) -> str:
+    """What each recipe gains over each baseline, chosen on each split, and `apart` also as `settled` says."""
+    baselines = [arm for arm in records[0]["arms"] if arm not in methods]
+    over = lambda method, strength: [points(gain(records, judge, method, each, strength)) for each in baselines]
+    rows = []
+    for method in methods:
+        rows.append((f"{method}, chosen on each split", *over(method, None)))
+        if apart:
+            strength = settled(records, judge, method)
+            rows.append((f"{method} {strength}, chosen on all".replace(" ,", ","), *over(method, strength)))
+    title = f"<h2>Gains over each baseline <small>{html.escape(judge)}</small></h2>"
+    return title + _table(("", *baselines), rows)
 
 
 def means(records: Records, part: str) -> dict[str, dict[str, tuple[float, float]]]:
@@ -227,7 +233,6 @@ def page(
     if records:
         blocks += ["<h2>Verdict</h2>", *paragraphs(verdicts(records, methods)), *paragraphs(NOTES)]
         blocks += [judged(records, judge) for judge in judges(records)]
-        if apart:
-            blocks += ["<h2>One strength for all splits</h2>", *paragraphs(settled(records, methods))]
+        blocks += [over_each(records, judge, methods, apart) for judge in judges(records)]
         blocks += [tried(records, methods), compared(records, size, notes), taken(records), cost(records)]
     return shell("Diffusion augmentation, judged by downstream accuracy", command, [*blocks, sheets])

@@ -327,11 +327,13 @@ def test_verdicts_are_read_against_oversampling_and_the_best_baseline():
     assert bench.chosen(records[0], "it", "judge") == "high"
     first, second = page.verdicts(records, ["it"])
     assert first.startswith("judge: it gains over oversampling (+10.1") and "mixup (the best baseline" in second
-    told = page.settled(records, ["it"])
-    assert [line.split(" gains over ")[1].split(" (")[0] for line in told] == ["oversampling", "mixup"]
-    assert all(line.startswith("judge: it high gains over") for line in told)
+    assert page.settled(records, "judge", "it") == "high"
+    told = page.over_each(records, "judge", ["it"], True)
+    assert "it, chosen on each split" in told and "it high, chosen on all" in told and "<th class=n>mixup" in told
+    assert told.count("+10.1 ± 0.2") == 2 and "chosen on all" not in page.over_each(records, "judge", ["it"], False)
     records[0]["arms"]["it"]["low"]["validation"]["judge"]["balanced accuracy"] = 3.0
-    assert page.settled(records, ["it"])[0].startswith("judge: it low gains over oversampling (+29.9 ± 0.2 points")
+    assert page.settled(records, "judge", "it") == "low"
+    assert "+29.9 ± 0.2" in page.over_each(records, "judge", ["it"], True)
     records[0]["arms"]["it"]["low"]["validation"]["judge"]["balanced accuracy"] = 0.1
     rows = {row.arm: row for row in page.table(records, "judge")}
     assert rows["it"].strengths == "high (3)" and rows["none"].gain.mean < 0
